@@ -1,0 +1,217 @@
+"""The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
+
+A stage is one notebook with its parameters. `run_all` executes them with papermill, one kernel each (that frees the
+GPU's memory), and keeps the copies in results/<run>/notebooks. A stage is done when results/<run>/stages holds its key: a hash of
+the notebook, the settings, and the keys of the stages before it, so a changed parameter redoes what depends on it.
+
+`python -m kit.chain params/laptop.yaml` is what `make reproduce` calls: the runner notebook, errors in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit import paths
+from kit.config import ROOT, Config, KitError, load
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook with its parameters; `needs` are the names of the stages whose files it reads."""
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...] = ()
+
+
+def stages(config: Config) -> list[list[list[Stage]]]:
+    """Phases one after the other; the lanes of a phase side by side; the stages of a lane in order."""
+    base = Stage("01_base_model", "01_base_model", {})
+    lanes = []
+    for schedule, plan in config.schedules.items():
+        lane: list[Stage] = []
+        for k in range(1, len(plan.limits) + 1):
+            needs = (lane[-1].name,) if lane else (base.name,)
+            lane.append(Stage(f"02_prune_round-{schedule}-{k}", "02_prune_round", {"schedule": schedule, "round": k}, needs))
+        lane.append(Stage(f"03_evaluate-{schedule}", "03_evaluate", {"schedule": schedule}, (lane[-1].name,)))
+        lanes.append(lane)
+    lanes.append([Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}, (base.name,))])
+    evaluated = tuple(lane[-1].name for lane in lanes)
+    return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
+
+
+# Keys of the params file that do not change any result.
+WITHOUT_EFFECT = {"file", "run", "parallel"}
+
+
+def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
+    """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
+    schedule = stage.parameters.get("schedule")
+    if stage.notebook != "06_figures":  # the other schedules' settings do not matter to this one
+        settings["schedules"] = settings["schedules"].get(schedule)
+    if stage.notebook == "01_base_model":  # nor do these to the base model
+        for key in ("schedules", "training", "selection", "evaluation", "keywords", "set_labels"):
+            del settings[key]
+    source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
+    text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
+    return hashlib.sha256(source + text.encode()).hexdigest()
+
+
+def describe(config: Config) -> str:
+    """The schedules of a run and the stages they make, in a few lines."""
+    lines = [f"  {name}: limits {', '.join(map(str, plan.limits))}{'' if plan.state_limit else ' (not stated in the prompt)'}, "
+             f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
+    count = sum(len(lane) for phase in stages(config) for lane in phase)
+    return "\n".join([f"{count} stages, up to {config.parallel} at a time", *lines])
+
+
+def outputs_of(config: Config, stage: Stage) -> list[Path]:
+    """The files and folders that a stage writes (figures are simply drawn again)."""
+    run = paths.of(config)
+    if stage.notebook == "01_base_model":
+        return [run.root / "data", run.base_model, run.training("base", 0)]
+    schedule = stage.parameters.get("schedule", "")
+    if stage.notebook == "02_prune_round":
+        k = stage.parameters["round"]
+        return [run.models(schedule, k), run.training(schedule, k)]
+    if stage.notebook == "03_evaluate":
+        return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
+    return []
+
+
+def execute(stage: Stage, config: Config) -> None:
+    """Execute one notebook into the run's folder; KitError in one line when a cell of it fails."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
+    run = paths.of(config)
+    copy = run.notebooks / f"{stage.name}.ipynb"
+    look = f"(see {run.shown}/notebooks/{copy.name})"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    source = NOTEBOOKS / f"{stage.notebook}.ipynb"
+    declared = papermill.inspect_notebook(str(source))
+    parameters = {"params_file": config.file, **stage.parameters}
+    for name in parameters:
+        if name not in declared:
+            raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
+    try:
+        papermill.execute_notebook(str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False)
+    except PapermillExecutionError as error:
+        told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
+        raise KitError(f"{stage.name}: {' '.join(told.split())} {look}") from None
+    except (PapermillException, CellTimeoutError, DeadKernelError) as error:
+        raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
+
+
+def progress(config: Config, name: str) -> str:
+    """Where a running stage stands, from the log it writes."""
+    parts = name.split("-")
+    if parts[0] == "02_prune_round":
+        log = paths.of(config).training("-".join(parts[1:-1]), int(parts[-1])) / "log.csv"
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            row = pd.read_csv(log).iloc[-1]
+            return (f"{name} step {row.step:.0f}: reward {row.reward:.2f}, length {row.length:.0f}, "
+                    f"truncated {row.truncated:.0%}")
+    return name
+
+
+def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
+    """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
+
+    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand.
+    """
+    run = paths.of(config)
+    began = time.monotonic()
+    rows: list[dict[str, Any]] = []
+    keys: dict[str, str] = {}
+    running: list[str] = []
+    stop = threading.Event()
+
+    def say(text: str) -> None:
+        seconds = int(time.monotonic() - began)
+        show(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}")
+
+    def work(lane: list[Stage]) -> None:
+        for stage in lane:
+            if stop.is_set():
+                return
+            keys[stage.name] = key = key_of(config, stage, keys)
+            marker = run.stages / f"{stage.name}.json"
+            before = paths.read_json(marker) if marker.is_file() else {}
+            if before.get("key") == key and before["done"]:
+                say(f"{stage.name}: unchanged, skipped")
+                rows.append({"stage": stage.name, "status": "skipped", "seconds": 0.0})
+                continue
+            if before.get("key") == key:
+                say(f"{stage.name}: continues where it stopped")
+            else:
+                say(f"{stage.name}: {'its inputs changed, starts again' if before else 'starts'}")
+                for output in outputs_of(config, stage):
+                    shutil.rmtree(output, ignore_errors=True)
+            paths.write_json(marker, {"key": key, "done": False})
+            running.append(stage.name)
+            started = time.monotonic()
+            try:
+                execute(stage, config)
+            except BaseException:
+                stop.set()
+                raise
+            finally:
+                running.remove(stage.name)
+            seconds = round(time.monotonic() - started, 1)
+            paths.write_json(marker, {"key": key, "done": True, "seconds": seconds})
+            rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
+            say(f"{stage.name}: done in {seconds:.0f} s")
+
+    for phase in stages(config):
+        with ThreadPoolExecutor(max_workers=config.parallel) as pool:
+            waiting = {pool.submit(work, lane) for lane in phase}
+            while waiting:
+                done, waiting = wait(waiting, timeout=every)
+                for future in done:
+                    future.result()
+                if waiting and not done:
+                    say(" · ".join(progress(config, name) for name in running))
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m kit.chain PARAMS`: execute notebooks/00_run_all.ipynb with papermill; a failure is one line, exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m kit.chain", description=main.__doc__)
+    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
+    chosen = parser.parse_args(arguments)
+    try:
+        config = load(chosen.params_file)
+        runner = Stage("00_run_all", "00_run_all", {})
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        execute(runner, config)
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"done: {paths.of(config).root}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

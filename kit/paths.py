@@ -1,0 +1,164 @@
+"""The only place that knows where a run's files lie; atomic writes, done-markers, the manifest.
+
+    results/<run>/
+        manifest.json                            settings, seeds, versions, commit, device, one prompt per stage
+        notebooks/                               executed copies
+        data/<set>.jsonl                         generated problems (laptop)
+        models/base/                             the base model (when it is trained here)
+        models/<schedule>/round<k>/checkpoint-<step>/
+        training/<schedule>/round<k>/            log.csv (a row per step), validation.csv, selected.json, validation/
+        training/base/round0/                    the same for the base model
+        rollouts/<model>/<set>.jsonl             a line per problem
+        grades/<model>/<set>.csv                 a row per response
+        metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
+        figures/                                 PNG, SVG, tables
+        stages/                                  what is finished, with which inputs
+
+A model is named `base` or `<schedule>/round<k>`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from kit.config import ROOT, Config
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where the files of one run lie."""
+
+    root: Path
+
+    @property
+    def shown(self) -> str:
+        """The folder as printed: relative to the project where it lies in it, so that no home path gets into a notebook."""
+        return str(self.root.relative_to(ROOT)) if self.root.is_relative_to(ROOT) else self.root.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def base_model(self) -> Path:
+        return self.root / "models" / "base"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics"
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages"
+
+    def data(self, name: str) -> Path:
+        return self.root / "data" / f"{name}.jsonl"
+
+    def models(self, schedule: str, round: int) -> Path:
+        return self.root / "models" / schedule / f"round{round}"
+
+    def training(self, schedule: str, round: int) -> Path:
+        return self.root / "training" / schedule / f"round{round}"
+
+    def validation(self, schedule: str, round: int, step: int) -> Path:
+        return self.training(schedule, round) / "validation" / f"step{step}.jsonl"
+
+    def rollouts(self, model: str, name: str) -> Path:
+        return self.root / "rollouts" / model / f"{name}.jsonl"
+
+    def grades(self, model: str, name: str) -> Path:
+        return self.root / "grades" / model / f"{name}.csv"
+
+
+def of(config: Config) -> RunPaths:
+    """The run's folder: results/<run> in the project, or under $KIT_RESULTS."""
+    return RunPaths(Path(os.environ.get("KIT_RESULTS", ROOT / "results")) / config.run)
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON, readable, atomically."""
+    with atomic(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """A pandas DataFrame as CSV, atomically; floats with six significant digits so that reruns compare equal."""
+    with atomic(path) as file:
+        frame.to_csv(file, index=False, float_format="%.6g")
+
+
+PACKAGES = ("torch", "transformers", "trl", "datasets", "math-verify", "papermill", "numpy", "pandas", "vllm")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results hang on, and the device, without importing any of them."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {**found, "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"}
+
+
+def commit() -> str:
+    """The project's git commit, with `+changes` when the working tree differs; `unknown` outside a checkout."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_manifest(config: Config, rendered_prompts: dict[str, str]) -> None:
+    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    write_json(of(config).manifest, {
+        "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
+        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    })

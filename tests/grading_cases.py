@@ -1,0 +1,240 @@
+r"""Hand-labelled answers: what a careful person would say of each, written before the grader was run on them.
+
+BOXED: category -> (answer in the box, gold, is it right). RESPONSES: (response, gold, reading, finished, verdict).
+"""
+
+R, W = "correct", "wrong"
+
+BOXED: dict[str, list[tuple[str, str, str]]] = {
+    "integers": [
+        ("25", "025", R), ("025", "25", R), ("27", "27.0", R), ("27.0", "27", R), ("0", "000", R), ("-7", "-7", R),
+        ("-7", "7", W), ("7", "-7", W), ("−7", "-7", R), ("+7", "7", R), ("204", "205", W), ("2041", "204", W),
+        ("100", "1", W), ("515", "5,15", W), ("5,15", "515", W), ("-0", "0", R), ("12", "21", W), ("027.0", "27", R),
+    ],
+    "decimals": [
+        ("0.5", r"\frac12", R), (".5", "0.5", R), ("0.50", "0.5", R), ("5.0001", "5", W), ("5", "5.0001", W),
+        ("4.9999999", "5", W), ("3.14", r"\pi", W), (r"\pi", "3.14", W), ("0.333", r"\frac13", W), ("0.33333333", r"\frac13", W),
+        (r"0.\overline{3}", r"\frac13", R), (r"0.\overline{12}", r"\frac{4}{33}", R), (r"0.1\overline{6}", r"\frac16", R),
+        ("1.414", r"\sqrt2", W), ("0.35625", ".35625", R), ("2.50", r"\frac52", R), ("18.90", "18.9", R), ("1.1", "1.10", R),
+        ("1.01", "1.1", W), ("0.1", "0.01", W), ("2.718", "e", W), (r"\frac{1}{3}", "0.3", W),
+    ],
+    "fractions": [
+        (r"\frac{1}{2}", r"\frac12", R), (r"\dfrac{17}{50}", r"\frac{17}{50}", R), (r"\tfrac{3}{4}", r"\frac 34", R), ("3/4", r"\frac34", R),
+        (r"\frac{6}{8}", r"\frac34", R), (r"\frac{-1}{1997}", r"-\frac{1}{1997}", R), (r"-\frac{24}{25}", r"\frac{-24}{25}", R),
+        (r"\frac{4}{3}", r"\frac34", W), (r"\frac9{19}", r"\frac{9}{19}", R), (r"\frac{34}{100}", r"\dfrac{17}{50}", R), ("0.34", r"\dfrac{17}{50}", R),
+        (r"\frac{1}{-2}", r"-\frac12", R), ("1/2", "2", W), (r"\frac{10}{5}", "2", R), (r"\frac{\frac12}{3}", r"\frac16", R),
+    ],
+    "mixed numbers": [
+        (r"1\frac{4}{5}", r"\frac95", R), (r"\frac{9}{5}", r"1\frac{4}{5}", R), ("1 4/5", "1.8", R), (r"137 \frac{1}{2}", "137.5", R),
+        (r"3\frac{1}{2}", r"\frac32", W), (r"\frac{4}{5}", r"1\frac{4}{5}", W), (r"-1\frac12", "-1.5", R), (r"2\frac{1}{3}", r"\frac23", W),
+    ],
+    "radicals": [
+        (r"2\sqrt3", r"\sqrt{12}", R), (r"\sqrt{12}", r"2\sqrt{3}", R), (r"\sqrt{13}", r"2\sqrt{3}", W), (r"\frac{1}{\sqrt2}", r"\frac{\sqrt{2}}{2}", R),
+        (r"3\sqrt{2}", r"2\sqrt{3}", W), (r"\sqrt[3]{8}", "2", R), (r"5\sqrt[3]{4}", r"5\cdot 2^{2/3}", R), (r"\sqrt{2}+1", r"1+\sqrt2", R),
+        (r"\sqrt2-1", r"1-\sqrt2", W), (r"\frac{8}{\sqrt[3]{7}}", r"\frac{8\sqrt[3]{49}}{7}", R), (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2", R),
+        ("sqrt(12)", r"2\sqrt{3}", R), (r"3\sqrt3", r"\sqrt{3}", W), (r"\sqrt{4}", "2", R), (r"11\sqrt5+11", r"11 \sqrt{5} + 11", R),
+        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", R), (r"\frac{\sqrt{3}}{2}", r"\frac{\sqrt{3}}{3}", W),
+    ],
+    "pi, powers, logarithms": [
+        (r"18 + 2\pi", r"2\pi+18", R), (r"12\pi", "12", W), ("12", r"12\pi", W), ("12π", r"12\pi", R), (r"\frac{\pi}{6}", r"-\frac{\pi}{6}", W),
+        (r"\frac{20000}{\pi}", r"20000\pi", W), (r"2^{10}", "1024", R), ("2^10", "1024", R), (r"2^{-2/3}", r"\frac{1}{\sqrt[3]{4}}", R), (r"10^{100}", r"10^{99}", W),
+        (r"e^2", r"e^{2}", R), (r"\ln 2", r"\log_e 2", R), (r"\log_{10} 2", r"\log_{2} 10", W), (r"\ln 4", r"2\ln 2", R),
+        (r"\frac{\log 2}{\log 2-\log 3}", r"\frac{\ln 2}{\ln 2-\ln 3}", R), (r"2^{1009}", r"2^{1010}", W), (r"4^{5}", "2^{10}", R), (r"\sin 30^\circ", r"\frac12", R),
+    ],
+    "scientific notation": [
+        (r"1.2\times10^3", "1200", R), (r"1.2 \times 10^{3}", "1,200", R), (r"6.72\times 10^{-5}", ".0000672", R), (r"1.2\times10^4", "1200", W),
+        (r"6.72\cdot10^{-4}", ".0000672", W), ("1.2e3", "1200", R), (r"3\times10^{8}", r"3\cdot 10^8", R), (r"10^{-3}", "0.001", R),
+    ],
+    "thousands": [
+        ("58,500", "58500", R), ("58500", "58,500", R), (r"10,\!080", "10080", R), ("10080", r"10,\!080", R), (r"10{,}080", "10080", R), (r"10\,080", "10080", R),
+        ("11111111100", r"11,\! 111,\! 111,\! 100", R), ("11,111,111,100", r"11,\! 111,\! 111,\! 100", R), ("58.5", "58,500", W), ("58,50", "5850", W),
+        ("1,234,567.5", "1234567.5", R), ("500, 58", "58,500", W), ("1,234", "12,34", W), ("10 080", "10,080", R),
+    ],
+    "currency": [
+        (r"\$18.90", "18.90", R), ("18.9", r"\$18.90", R), (r"\$32,\!348", "32348", R), (r"\$36", r"36 \text{ dollars}", R), (r"36\$", "36", R),
+        (r"\$37", r"\$36", W), ("5.4", r"5.4 \text{ cents}", R), (r"\$5.40", r"5.4 \text{ cents}", W), (r"\text{\$}36", r"\$36", R), ("€36", r"\$36", W),
+    ],
+    "units": [
+        (r"5.4 \text{ cents}", "5.4", R), (r"5 \text{ cm}", "5", R), (r"5\text{ cm}", r"5 \text{ m}", W), (r"15", r"15\mbox{ cm}^2", R),
+        (r"15\text{ cm}^2", r"15\mbox{ cm}^2", R), (r"15 \text{ cm}", r"15\mbox{ cm}^2", W), (r"864 \text{ square inches}", r"864 \mbox{ inches}^2", R),
+        (r"864\text{ in}^2", r"864 \mbox{ inches}^2", R), ("5 cm", "5", R), ("5 meters", r"5\text{ m}", R), (r"10\,\mathrm{km/h}", "10", R),
+        (r"\frac{600}{7} \text{ km/h}", r"\frac{600}{7}", R), (r"12 \text{ ways}", "12", R), ("12 apples", "12", R), (r"6\text{ hours}", r"6\text{ minutes}", W),
+        ("5x", "5", W), ("6m", "6", W), ("5", "5x", W), (r"5 \text{ million}", "5000000", R), (r"3 \text{ feet}", r"3\text{ ft}", R), (r"7 \text{ cm}", "8", W),
+    ],
+    "degrees": [
+        (r"90^\circ", "90", R), ("90", r"90^\circ", R), (r"90^{\circ}", r"90^\circ", R), ("90°", r"90^\circ", R), (r"90\text{ degrees}", r"90^\circ", R),
+        (r"\frac{270}{7}", r"\frac{270}7\text{ degrees}", R), (r"\frac{270}{7}^\circ", r"\frac{270}7\text{ degrees}", R), (r"\frac{\pi}{2}", r"90^\circ", W),
+        (r"91^\circ", r"90^\circ", W), (r"90 \text{ radians}", r"90^\circ", W), (r"18.8^{\circ}", "18.8", R), ("90 degrees", "90", R),
+    ],
+    "percent": [
+        (r"10\%", "0.1", W), ("0.1", r"10\%", W), (r"10\%", "10", R), ("10", r"10\%", R), (r"62.5\%", "62.5%", R), ("62.5", "62.5%", R),
+        ("10 percent", r"10\%", R), (r"10\text{ percent}", "10", R), (r"10\%", r"11\%", W), (r"\frac{1}{10}", r"10\%", W), (r"8 \%", r"8\%", R), (r"5\%", r"5^\circ", W),
+    ],
+    "tuples": [
+        ("(1,2)", "(2,1)", W), ("(1, 2)", "(1,2)", R), (r"\left(3,\frac{\pi}{2}\right)", r"\left( 3, \frac{\pi}{2} \right)", R), ("3", r"\left(3,\frac{\pi}{2}\right)", W),
+        (r"(\frac32, -13)", r"\left( \frac{3}{2}, -13 \right)", R), ("(1.5,-13)", r"\left( \frac{3}{2}, -13 \right)", R), ("(6,31,-1)", "(6,-1,31)", W),
+        ("(1,2,3)", "(1,2)", W), ("(1,2)", r"\{1,2\}", W), (r"\{1,2\}", "(1,2)", W), ("15,-29", "(15,-29)", R), ("-29,15", "(15,-29)", W),
+        (r"(\sqrt{4}, 1)", "(2,1)", R), ("(8,-2)", "(8, 2)", W), ("x=8, y=-2", "(8,-2)", R), ("x=-2, y=8", "(8,-2)", W), ("(3,2,1)", "(1,2,3)", W),
+    ],
+    "intervals": [
+        ("(3,4]", "(3,4]", R), ("[3,4]", "(3,4]", W), ("(3,4)", "(3,4]", W), ("[3,4)", "(3,4]", W), (r"(-\infty,0]", r"(-\infty, 0]", R), (r"(-\infty,0)", r"(-\infty, 0]", W),
+        (r"(2,\infty)", r"(2,\infty)", R), (r"(2,+\infty)", r"(2,\infty)", R), (r"(-\infty,2)", r"(2,\infty)", W), (r"x>2", r"(2,\infty)", R), (r"x\ge2", r"(2,\infty)", W),
+        (r"[-2,7]", r"x \in [-2,7]", R), (r"x\in(-2,7)", r"x \in [-2,7]", W), (r"-2\le x\le 7", r"x \in [-2,7]", R), (r"-2<x\le 7", r"x \in [-2,7]", W),
+        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)", R), (r"(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)", W),
+        (r"(-\infty,2]\cup(3,\infty)", r"(-\infty, 2) \cup (3, \infty)", W), (r"x<2 \text{ or } x>3", r"(-\infty, 2) \cup (3, \infty)", R),
+        (r"\left(\frac35,\frac83\right]", r"\left(\frac{3}{5},\frac{8}{3}\right]", R), (r"(0.6,\frac83]", r"\left(\frac{3}{5},\frac{8}{3}\right]", R), (r"(-1.732,1.732)", r"(-\sqrt{3}, \sqrt{3})", W),
+        (r"\mathbb{R}", r"(-\infty,\infty)", R), (r"(-\infty,0)\cup\{1\}", r"$(-\infty, 0) \cup\{1\}$.", R), (r"(-\infty,0)", r"$(-\infty, 0) \cup\{1\}$.", W),
+    ],
+    "inequalities": [
+        ("x>3", r"x\ge3", W), (r"x\ge3", "x>3", W), (r"x\geq 3", r"x \ge 3", R), ("3<x", "x>3", R), ("x<3", "x>3", W), (r"x\geqslant 2", r"$k \geqslant 2$", W),
+        (r"k\ge 2", r"$k \geqslant 2$", R), ("2x>6", "x>3", R), ("x>4", "x>3", W), (r"[2,\infty)", r"$k \geqslant 2$", R), (r"x≥3", r"x\ge 3", R), ("1<x<2", "1<x<3", W), ("2>x>1", "1<x<2", R),
+        (r"x\ne 3", "x=3", W),
+    ],
+    "sets": [
+        (r"\{2,1\}", r"\{1,2\}", R), (r"\{1,2\}", r"\{1,2,3\}", W), (r"\{1,2,3\}", r"\{1,2\}", W), (r"\left\{-2,1-\sqrt5,1+\sqrt5\right\}", r"\{1\pm\sqrt{5},-2\}", R),
+        (r"\{1+\sqrt5,-2\}", r"\{1\pm\sqrt{5},-2\}", W), (r"\emptyset", r"\varnothing", R), (r"\{\}", r"\emptyset", R), (r"\{5\}", "5", R), ("2,1", r"\{1,2\}", R), (r"\{0\}", r"\emptyset", W),
+        (r"\{(1,2),(2,1)\}", r"\{(2,1),(1,2)\}", R), (r"\{(1,2)\}", r"\{(2,1)\}", W),
+    ],
+    "lists": [
+        ("-2, 1", "1,-2", R), ("-2,-1", "1,-2", W), ("3,5,7", "3, 5, 7", R), ("7, 5, 3", "3, 5, 7", R), ("3,5", "3, 5, 7", W), ("3", "3, 5, 7", W), ("3,5,7,9", "3, 5, 7", W),
+        (r"1 \text{ and } -2", "1,-2", R), (r"x=1 \text{ or } x=-2", "1,-2", R), ("x=1, x=-2", "1,-2", R), (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}", R),
+        (r"1+\sqrt{19},1-\sqrt{19}", r"1 \pm \sqrt{19}", R), (r"1+\sqrt{19}", r"1 \pm \sqrt{19}", W), (r"\pm 3", "3", W), (r"\pm 3", "3,-3", R), (r"x=\pm3", r"\pm 3", R),
+        ("84,69", "$69$,$84$", R), ("(3,2),(1,1)", "$(1,1), (3,2)$", R), ("(2,3),(1,1)", "$(1,1), (3,2)$", W), ("16,3,1", "16,3,1,1", W), ("1,2", "1.2", W), ("2 or 3", "2,3", R),
+    ],
+    "matrices": [
+        (r"\begin{bmatrix}-2\\-14\\-7\end{bmatrix}", r"\begin{pmatrix} -2 \\ -14 \\ -7 \end{pmatrix}", R),
+        (r"\begin{pmatrix}-2\\-14\\7\end{pmatrix}", r"\begin{pmatrix} -2 \\ -14 \\ -7 \end{pmatrix}", W),
+        (r"\begin{pmatrix}-1&0\\0&-1\end{pmatrix}", r"\begin{pmatrix} -1 & 0 \\ 0 & -1 \end{pmatrix}", R),
+        (r"\begin{pmatrix}-1&0\\0&1\end{pmatrix}", r"\begin{pmatrix} -1 & 0 \\ 0 & -1 \end{pmatrix}", W),
+        (r"\begin{pmatrix}\frac15\\-\frac{18}{5}\end{pmatrix}", r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", R),
+        (r"\begin{pmatrix}0.2\\-3.6\end{pmatrix}", r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", R),
+        (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", W),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", W),
+        (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", W),
+    ],
+    "equations": [
+        ("x = 3", "3", R), ("3", "x=3", R), ("5", "x=5", R), ("x=3", "y=3", W), ("x=4", "3", W), ("y=2x+3", "y = 2x + 3", R), ("2x+3", "y = 2x + 3", R), ("y=3+2x", "y = 2x + 3", R),
+        ("y=2x-3", "y = 2x + 3", W), ("2x-y+3=0", "y = 2x + 3", R), ("5x-7y+11z=-4", "5x - 7y + 11z + 4 = 0", R), ("10x-14y+22z+8=0", "5x - 7y + 11z + 4 = 0", R),
+        ("5x-7y+11z-4=0", "5x - 7y + 11z + 4 = 0", W), ("f(x)=2x", r"$f(x)=2 x$", R), ("2x", r"$f(x)=2 x$", R), ("f(t)=2t", r"$f(x)=2 x$", R), ("f(x)=3x", r"$f(x)=2 x$", W),
+        ("k=1", "$k=1$", R), ("1", "$k=1$", R), ("n^2-n-1", r"$m_{\max }=n^{2}-n-1$", R), ("x=1/2=0.5", r"\frac12", R), (r"\text{Area} = 12", "12", R), ("y=x+3", "x+4", W),
+    ],
+    "polynomials": [
+        ("3x-6+x^3", "x^3+3x-6", R), ("x^3+3x+6", "x^3+3x-6", W), ("(x+1)^2", "x^2+2x+1", R), ("(b+2)(a+5)", "(a+5)(b+2)", R), ("ab+2a+5b+10", "(a+5)(b+2)", R), ("q-p", "p - q", W),
+        ("-q+p", "p - q", R), ("2n-m", "2n - m", R), ("2n", "2n-m", W), ("5r^5", "5r^4", W), ("2(k+1)", "2k+2", R), ("2k", "2k+2", W), (r"\frac{n^2+n}{2}", r"\frac{n(n+1)}{2}", R),
+        (r"\frac{n(n-1)}{2}", r"\frac{n(n+1)}{2}", W), (r"n(n+1)/2", r"\frac{1}{2} n(n+1)", R), (r"x^10", "x^{10}", R), (r"\frac{1}{2(n+1)}", r"\frac{1}{2 n+2}", R), ("x^2-1", "(x-1)(x+1)", R),
+        ("x^5 - x^4 + x^3 - x^2 + x - 1", "(x-1)(x^4+x^2+1)", R), ("|x|", "x", W), (r"\sqrt{x^2}", "x", W), (r"\sqrt{x^2}", "|x|", R), ("3x", "3y", W),
+    ],
+    "functions": [
+        (r"\cot x", r"\frac{\cos x}{\sin x}", R), (r"\tan x", r"\cot x", W), (r"\sin^2 x", r"1-\cos^2 x", R), (r"\binom{2n}{n}", r"\frac{(2n)!}{(n!)^2}", R), (r"\binom{5}{2}", "10", R), ("5!", "120", R),
+        ("5!", "5", W), (r"\frac{100!}{2^{50}}", r"\frac{100!}{2^{50}}", R), (r"\frac{100!}{2^{51}}", r"\frac{100!}{2^{50}}", W), (r"\lfloor n/2\rfloor", r"\frac{n}{2}", W),
+        (r"\left\lfloor\frac{n}{2}\right\rfloor", r"\lfloor n / 2\rfloor", R), (r"\lceil n/2\rceil", r"\lfloor n/2\rfloor", W), (r"1+\lfloor\log_2 n\rfloor", r"\left\lfloor\log _{2} n\right\rfloor+1", R),
+        (r"\frac{d!}{2k(d-k)!}", r"\frac{d !}{2 k(d-k) !}", R), (r"\dbinom{n}{2}", r"\frac{n(n-1)}{2}", R),
+    ],
+    "complex": [
+        ("-5i+6", "6 - 5i", R), ("6+5i", "6 - 5i", W), ("1+2i", "2+i", W), (r"\frac{2+4i}{2}", "1+2i", R), (r"7i-2", "-2 + 7i", R), (r"i^2", "-1", R), ("(1+i)^2", "2i", R), (r"1+2\mathrm{i}", "1+2i", R),
+    ],
+    "infinity": [(r"\infty", r"\infty", R), (r"-\infty", r"\infty", W), (r"+\infty", r"\infty", R), ("∞", r"\infty", R), ("1000000", r"\infty", W), (r"\infty", "0", W)],
+    "bases": [
+        ("204_5", "204_5", R), ("204_{5}", "204_5", R), ("204", "204_5", R), ("204_6", "204_5", W), ("54", "204_5", W), ("2_5", "2_6", W), (r"4210_5", "4210_{5}", R), (r"2516_{\text{8}}", "2516_8", R), ("2516_8", "2517_8", W),
+    ],
+    "multiple choice": [
+        ("B", r"\text{(B)}", R), ("(B)", r"\text{(B)}", R), (r"\text{B}", r"\text{(B)}", R), (r"\textbf{(B)}", "B", R), ("C", r"\text{(B)}", W), (r"\text{(C)}", r"\text{(B)}", W), ("b", r"\text{(B)}", R), (r"\text{(B) } 12", "B", R),
+        ("B. 12", "B", R), (r"\textbf{(B)}\ 27", "27", R), ("27", "B", W), ("(A)", "B", W), (r"\mathrm{(E)}", r"\text{(E)}", R), ("D", "D", R), ("AB", "B", W), ("Option B", "B", R),
+    ],
+    "text": [
+        ("even", r"\text{even}", R), (r"\text{even}", "even", R), (r"\text{Even}", r"\text{even}", R), (r"\text{odd}", r"\text{even}", W), ("Evelyn", r"\text{Evelyn}", R), (r"\textbf{Evelyn}", r"\text{Evelyn}", R),
+        (r"\text{Angela}", r"\text{Evelyn}", W), (r"\text{east}", r"\text{west}", W), ("seat", r"\text{east}", W), (r"\text{an ellipse}", r"\text{ellipse}", R), (r"\text{hyperbola}", r"\text{ellipse}", W), ("2", r"\text{even}", W), (r"\text{even}", "2", W),
+        (r"\text{Yes}", r"\text{yes}", R), (r"\text{No}", r"\text{Yes}", W), (r"\text{not even}", r"\text{even}", W),
+    ],
+    "dates and times": [
+        ("June 20", r"\text{June 20}", R), (r"\text{20 June}", r"\text{June 20}", R), (r"\text{June 21}", r"\text{June 20}", W), (r"\text{July 20}", r"\text{June 20}", W), ("June 20th", r"\text{June 20}", R), ("3:30", "3:30", R), ("03:30", "3:30", R),
+        ("3:31", "3:30", W), (r"3:30 \text{ p.m.}", r"3:30\text{ PM}", R), (r"3:30\text{ a.m.}", r"3:30\text{ p.m.}", W), (r"3:30\text{ PM}", "3:30", R), ("330", "3:30", W), (r"\text{Tuesday}", r"\text{Wednesday}", W),
+    ],
+    "expressions with a gap": [
+        (r"2021\cdot505\cdot337", r"2021 \cdot 505 \cdot 337", R), ("343944335", r"2021 \cdot 505 \cdot 337", W), (r"\frac{2016}{2017^2}", r"\frac{2016}{2017^{2}}", R), (r"4\pi^2-1", r"$4 \pi^{2}-1$", R), (r"1024-256\pi", "$1024-256 \\pi$", R),
+        (r"256\pi-1024", "$1024-256 \\pi$", W), ("1 + 2", "3", R), ("2+2", "5", W), (r"\frac{1-p^2}{3}", r"$\frac{1-p^{2}}{3}$", R), (r"(n-2)2^n+1", r"$(n-2) 2^{n}+1$", R),
+    ],
+}  # fmt: skip
+
+OFFICIAL, STRICT = "official", "strict"
+NONE = "no answer"
+RESPONSES: list[tuple[str, str, str, bool | None, str]] = [
+    # several boxes, nested boxes, boxes of other kinds
+    (r"\boxed{3} no wait \boxed{2}", "2", OFFICIAL, None, R),
+    (r"\boxed{3} no wait \boxed{2}", "3", OFFICIAL, None, W),
+    (r"\boxed{2} and \boxed{3}", "2,3", OFFICIAL, None, W),
+    (r"\boxed{\boxed{3}}", "3", OFFICIAL, None, R),
+    (r"\boxed{x = \boxed{3}}", "3", OFFICIAL, None, R),
+    (r"\fbox{3}", "3", OFFICIAL, None, R),
+    (r"\boxed{1} then \fbox{3}", "3", OFFICIAL, None, R),
+    (r"so $\boxed 3$.", "3", OFFICIAL, None, R),
+    (r"so $\boxed 42$.", "42", OFFICIAL, None, R),
+    (r"\boxed {42}", "42", OFFICIAL, None, R),
+    (r"$$\boxed{ \frac{ 1 }{ 2 } }$$", "0.5", OFFICIAL, None, R),
+    (r"\boxed{\{1, 2\}}", r"\{2,1\}", OFFICIAL, None, R),
+    (r"\boxed{\left\{ x \mid x > 3 \right\}} hm \boxed{4}", "4", OFFICIAL, None, R),
+    (r"\boxed{\text{east}}", r"\text{east}", OFFICIAL, None, R),
+    (r"\boxed{$12$}", "12", OFFICIAL, None, R),
+    ("\\boxed{\n12\n}", "12", OFFICIAL, None, R),
+    (r"\\boxed{12}", "12", OFFICIAL, None, R),
+    # empty and unfinished
+    (r"\boxed{}", "3", OFFICIAL, None, NONE),
+    (r"\boxed{ }", "3", OFFICIAL, None, NONE),
+    (r"\boxed{3} or rather \boxed{}", "3", OFFICIAL, None, NONE),
+    ("", "3", OFFICIAL, None, NONE),
+    ("   \n", "3", OFFICIAL, None, NONE),
+    (r"\boxed{3", "3", OFFICIAL, None, NONE),
+    (r"the answer is \boxed{3", "3", OFFICIAL, None, NONE),
+    (r"\boxed{3} so it is \boxed{12", "3", OFFICIAL, None, R),
+    (r"\boxed{\frac{1}{2}", r"\frac12", OFFICIAL, None, NONE),
+    (r"</think> \boxed{\frac{1}{2}", "2", OFFICIAL, None, NONE),
+    ("I do not know.", "3", OFFICIAL, None, NONE),
+    (r"\boxed", "3", OFFICIAL, None, NONE),
+    # scripts and words around
+    ("所以答案是 \\boxed{42}。", "42", OFFICIAL, None, R),
+    ("所以答案是 42。", "42", OFFICIAL, None, R),
+    ("答案为：42", "42", OFFICIAL, None, R),
+    ("Ответ: \\boxed{42}. 🎉", "42", OFFICIAL, None, R),
+    ("\\boxed{４２}", "42", OFFICIAL, None, R),
+    # thinking, read officially: boxes anywhere, words only behind it
+    (r"<think>maybe \boxed{7}", "7", OFFICIAL, None, R),
+    (r"<think>\boxed{8}</think> \boxed{7}", "7", OFFICIAL, None, R),
+    (r"<think>\boxed{7}</think> The answer is 8.", "7", OFFICIAL, None, R),
+    ("<think>so the answer is 7. Wait", "7", OFFICIAL, None, NONE),
+    ("<think>so the answer is 7.", "7", OFFICIAL, None, NONE),
+    ("so the answer is 7. Wait, let me check 3 again", "7", OFFICIAL, None, NONE),
+    ("we get 3 + 4 = 7", "7", OFFICIAL, None, NONE),
+    ("we get 3 + 4 = 7", "7", OFFICIAL, False, NONE),
+    ("we get 3 + 4 = 7", "7", OFFICIAL, True, R),
+    ("The answer is 7.", "7", OFFICIAL, False, NONE),
+    ("The answer is 7.", "7", OFFICIAL, None, R),
+    ("The answer is 7.", "8", OFFICIAL, None, W),
+    ("The final answer is $\\frac12$. I hope it is correct.", "0.5", OFFICIAL, None, R),
+    ("**Final Answer:** 42", "42", OFFICIAL, None, R),
+    ("<think>hm</think>\n\n**Final Answer:**\n\n42", "42", OFFICIAL, None, R),
+    ("<think>hm</think>\n\n42", "42", OFFICIAL, None, R),
+    ("<think>hm</think> There are 42 apples.", "42", OFFICIAL, None, R),
+    ("<think>hm</think> There are 42 apples.", "41", OFFICIAL, None, W),
+    (r"\boxed{7} is cut off", "7", OFFICIAL, False, R),
+    ("42", "42", OFFICIAL, None, R),
+    # answer tags
+    ("<think>hm</think><answer>42</answer>", "42", OFFICIAL, None, R),
+    (r"<think>hm</think><answer>\boxed{42}</answer>", "42", OFFICIAL, None, R),
+    ("<think>hm</think><answer>42", "42", OFFICIAL, None, NONE),
+    ("<think>hm</think><answer></answer>", "42", OFFICIAL, None, NONE),
+    ("<answer> $x = 42$ </answer>", "42", OFFICIAL, None, R),
+    # strict
+    (r"<think>\boxed{7}</think> \boxed{8}", "8", STRICT, None, R),
+    (r"<think>\boxed{7}</think> \boxed{8}", "7", STRICT, None, W),
+    (r"<think>maybe \boxed{7}", "7", STRICT, None, NONE),
+    (r"\boxed{7}", "7", STRICT, None, NONE),
+    (r"<think>\boxed{7}</think>", "7", STRICT, None, NONE),
+    (r"<think>\boxed{7}</think> Well", "7", STRICT, None, NONE),
+    (r"<think>a</think> \boxed{1} <think>b</think> \boxed{2}", "2", STRICT, None, R),
+    (r"<think>a</think> \boxed{1} </think> nothing", "1", STRICT, None, NONE),
+    (r"<think>a</think> \boxed{7}", "7", STRICT, True, R),
+    (r"<think>a</think> \boxed{7}", "7", STRICT, False, NONE),
+    ("<think>a</think> The answer is 7.", "7", STRICT, None, R),
+    ("<think>a</think><answer>7</answer>", "7", STRICT, None, R),
+    (r"a</think> \boxed{7}<|im_end|>", "7", STRICT, None, R),
+]
