@@ -32,7 +32,10 @@ _CHARACTERS = str.maketrans(
 _TIDY = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|displaystyle|textstyle|limits|mathstrut)(?![a-zA-Z])\.?", ""),
+        (
+            r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|displaystyle|textstyle|limits|mathstrut)(?![a-zA-Z])\.?",
+            "",
+        ),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(frac|binom)\s*(\d|(?<=\s)[a-zA-Z]|\\pi)(?![a-zA-Z])", r"\\\1{\2}"),
@@ -52,14 +55,23 @@ _TIDY = [
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\[lr]?vert(?![a-zA-Z])|\\\|", "|"),
         (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset"),
-        (r"\\(?:Bbb|mathbf|mathbb)\s*\{?R\}?(?![a-zA-Z])|\\R(?![a-zA-Z])|\\reals(?![a-zA-Z])", r"\\mathbb{R}"),
+        (
+            r"\\(?:Bbb|mathbf|mathbb)\s*\{?R\}?(?![a-zA-Z])|\\R(?![a-zA-Z])|\\reals(?![a-zA-Z])",
+            r"\\mathbb{R}",
+        ),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|mathcal|mathsf|vec)\s*\{([^{}]*)\}", r"\1"),
         (r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\\text{\1}"),
         (r"\\(?:text(?:bf|rm|it|normal|sf|tt|sc)|mbox|hbox|mathrm)\s*\{", r"\\text{"),
         (r"\\text\s+\{", r"\\text{"),
-        (r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\^\s*\{?o\}?(?![a-zA-Z])", r"\\text{ degree }"),
+        (
+            r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\^\s*\{?o\}?(?![a-zA-Z])",
+            r"\\text{ degree }",
+        ),
         (r"\\q?quad(?![a-zA-Z])|(?<!\\)\\[,;:> ]|~|\\\n|\\space(?![a-zA-Z])|\\thinspace(?![a-zA-Z])", "\x01"),
-        (r"(?<=\d)(?:,\s*(?:\\!)+|\{,\}|,?\x01)\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10\,080: thousands for certain
+        (
+            r"(?<=\d)(?:,\s*(?:\\!)+|\{,\}|,?\x01)\s*(?=\d{3}(?!\d))",
+            "",
+        ),  # 10,\!080 and 10\,080: thousands for certain
         (r"(?<!\\)\\!|\{\}(?=\d)", ""),
         (r"\{,\}", ","),
         (r"\s*\x01\s*", " "),
@@ -67,7 +79,10 @@ _TIDY = [
         (r"\\text\{\s*:\s*\}", ":"),
         (r"\\(?:therefore|checkmark|blacksquare|qed|square)(?![a-zA-Z])", " "),
         (r"^\s*\\approx(?![a-zA-Z])", ""),
-        (r"^\s*\\text\{[^{}]*(?<![a-z])(?:is|are|equals|about|approximately|approx\.?|exactly)\s*:?\s*\}", ""),
+        (
+            r"^\s*\\text\{[^{}]*(?<![a-z])(?:is|are|equals|about|approximately|approx\.?|exactly)\s*:?\s*\}",
+            "",
+        ),
         (r"(?<!\\)\$", " "),
         (r"(?<!\\)\\[()\[\]]", " "),
         (r"\\text\{\s*\\\$\s*\}", r"\\$"),
@@ -183,7 +198,9 @@ class Node:
 
 _LIST = frozenset([",", ";"])
 _RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\equiv"])
-_JOINERS = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<=[^a-zA-Z\\])(?:and|or)(?=[^a-zA-Z])|\\(?:lor|vee|land|wedge)(?![a-zA-Z])")
+_JOINERS = re.compile(
+    r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<=[^a-zA-Z\\])(?:and|or)(?=[^a-zA-Z])|\\(?:lor|vee|land|wedge)(?![a-zA-Z])"
+)
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _NAME = re.compile(
     r"(?!\\(?:pi|infty|emptyset)(?![a-zA-Z]))(?:\\(?:angle|triangle|overline|text|operatorname|mathrm)\s*)?"
@@ -191,10 +208,13 @@ _NAME = re.compile(
     r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?[A-Za-z0-9]+))?(?:\s*\(\s*[A-Za-z0-9, ]+\s*\))?"
 )
 _WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9'., :\-]*")
-_PLAIN_WORDS = frozenset("yes no true false odd even all none east west".split())
-_MONTHS = "january february march april may june july august september october november december".split()
+_PLAIN_WORDS = frozenset(["yes", "no", "true", "false", "odd", "even", "all", "none", "east", "west"])
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
 _MONTH_WORDS = {word for month in _MONTHS for word in (month, month[:3])}
-_NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _TIME = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\{)?\s*([aApP])?\.?\s*(?:[mM])?\.?\s*\}?")
 _MATRIX = re.compile(r"\\begin\s*\{([a-zA-Z]*matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 MINUS_INFINITY, INFINITY = Node("leaf", text=r"-\infty"), Node("leaf", text=r"\infty")
@@ -209,8 +229,18 @@ def words_of(text: str) -> str | None:
     parts = re.findall(r"[a-z]+|\d+(?=(?:st|nd|rd|th)\b)|\d+", plain.lower().replace("'", ""))
     longest = max((len(part) for part in parts if part.isalpha()), default=0)
     months = set(parts) & _MONTH_WORDS
-    if whole and longest < 2 or not whole and not months and (
-        longest < 4 and plain.lower() not in _PLAIN_WORDS or set(parts) & FUNCTIONS or min(map(len, parts)) < 2 and "," in plain
+    if (
+        whole
+        and longest < 2
+        or not whole
+        and not months
+        and (
+            longest < 4
+            and plain.lower() not in _PLAIN_WORDS
+            or set(parts) & FUNCTIONS
+            or min(map(len, parts)) < 2
+            and "," in plain
+        )
     ):
         return None
     parts = [part for part in parts if part not in ("st", "nd", "rd", "th", "the", "a", "an")] or parts
@@ -311,7 +341,7 @@ def _relation(text: str, merge: bool) -> Node | None:
     if not found or not pieces[-1] or set(found) != {"="} and not all(pieces):
         return None
     if not pieces[0]:  # "= 5"
-        return read("=".join(pieces[1:]), merge)
+        return read("=".join(pieces).lstrip("= "), merge) if any(pieces) else None
     name = re.sub(r"\\text|\\mathrm|[{} \\]", "", pieces[0]) if _NAME.fullmatch(pieces[0]) else None
     if r"\approx" in found:  # the exact side is the answer, unless it is only a name
         left, right = re.split(r"\\approx(?![a-z])", text, maxsplit=1)

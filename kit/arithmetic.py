@@ -235,21 +235,55 @@ def make_tokenizer() -> Any:
 
 
 def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
-    """A small Qwen2 with random weights. Its initial spread suits its width (0.02 suits large models and learns late)."""
+    """A small Qwen2 with random weights.
+
+    Its initial spread suits its width (the usual 0.02 suits large models, and learns late here). The embeddings of
+    numbers start as Fourier features of their values, as those of pretrained language models are found to be
+    (arXiv 2406.03445): without them a model of this size spends its few minutes on learning what numbers are.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(Qwen2Config(
+    model = Qwen2ForCausalLM(Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=a.hidden_size, intermediate_size=a.intermediate_size,
         num_hidden_layers=a.layers, num_attention_heads=a.heads, num_key_value_heads=a.key_value_heads,
         max_position_embeddings=a.max_length, tie_word_embeddings=True, initializer_range=0.06,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     ))
+    values = torch.arange(100.0)[:, None]
+    periods = torch.tensor([2.0, 4.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0])
+    angles = 2 * math.pi * values / periods
+    features = torch.cat([angles.sin(), angles.cos(), values / 50 - 1], dim=1)
+    spread = torch.randn(features.shape[1], a.hidden_size) * 0.06 / math.sqrt(features.shape[1])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids([str(n) for n in range(100)])] += features @ spread
+    return model
+
+def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """One batch of bare equations, as (token ids, labels); only the results are learned from.
+
+    Mostly the easy parts of steps, so that spelling a step out becomes reliable; `drill_direct` of them are whole steps at one look,
+    which stay unreliable: there are too many for a model of this size and so few minutes.
+    """
+    rows = []
+    for _ in range(2 * a.sft_batch):
+        facts: list[tuple[int, str, int]] = []
+        while len(facts) < 10:
+            chain = draw_chain(rng, 5, a.largest)
+            value = chain.start
+            for op, operand in chain.steps:
+                facts += [(value, op, operand)] if rng.random() < a.drill_direct else parts(value, op, operand)
+                value = apply(value, op, operand)
+        rng.shuffle(facts)
+        words = " ".join(f"{x} {op} {y} = {apply(x, op, y)} ." for x, op, y in facts[:10])
+        ids = tokenizer(words)["input_ids"]
+        rows.append((ids, [token if i % 6 == 4 else -100 for i, token in enumerate(ids)]))
+    return rows
 
 
 def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Batches of (token ids, labels) with fresh problems that are in no data set but, by chance, training; of like length.
+    """Batches of (token ids, labels): drills and traces in turn; no question is in a held-out set.
 
     Half of the prompts are training prompts with a random limit that the trace ignores, as a model before pruning does;
     the others are evaluation prompts. Labels are -100 on prompts, and on the thinking of traces that are cut off.
@@ -258,6 +292,7 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
     held_out = {p.question for name in (config.data.validation, *config.data.evaluation) for p in problems.read(run.data(name))}
     rng = random.Random(config.seed + 1)
     lengths = a.operations[config.data.train]
+    drills = a.drill_steps
     while True:
         examples = []
         while len(examples) < 50 * a.sft_batch:
@@ -283,13 +318,17 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
         rows.sort(key=lambda row: len(row[0]))
         batches = [rows[i : i + a.sft_batch] for i in range(0, len(rows), a.sft_batch)]
         rng.shuffle(batches)
-        yield from batches
+        for batch in batches:
+            if drills > 0:
+                drills -= 1
+                yield drill_batch(rng, a, tokenizer)
+            yield batch
 
 
 def train_base(config: Config) -> Any:
     """Teach the small model to think at length; saves it to results/<run>/models/base. Returns a row of losses a step.
 
-    Cosine schedule; Muon for the hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
+    `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn. Cosine schedule; Muon for the hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
     """
     import pandas as pd
     import torch
@@ -307,12 +346,13 @@ def train_base(config: Config) -> Any:
         torch.optim.AdamW([p for p in model.parameters() if id(p) not in chosen], lr=a.sft_learning_rate,
                           betas=(0.9, 0.98), weight_decay=0.01),
     ]
+    steps = a.drill_steps + a.sft_steps
     shape = [
-        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min(1, (s + 1) / 50) * (1 + math.cos(math.pi * s / a.sft_steps)) / 2)
+        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min(1, (s + 1) / 50) * (1 + math.cos(math.pi * s / steps)) / 2)
         for o in optimizers
     ]
     losses = []
-    with tqdm(total=a.sft_steps, desc="base model") as bar:
+    with tqdm(total=steps, desc="base model") as bar:
         for batch in sft_batches(config, tokenizer):
             width = max(len(ids) for ids, _ in batch)  # padded on the right, behind every token that counts
             ids = torch.tensor([i + [tokenizer.pad_token_id] * (width - len(i)) for i, _ in batch])
@@ -327,7 +367,7 @@ def train_base(config: Config) -> Any:
             losses.append(loss.item())
             bar.update()
             bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
-            if len(losses) == a.sft_steps:
+            if len(losses) == steps:
                 break
     partial = run.base_model.with_name("base-partial")  # a half-written model never has its final name
     tokenizer.save_pretrained(partial)

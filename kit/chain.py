@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
+import os
 import shutil
 import sys
 import threading
@@ -59,6 +59,15 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
 
 
+# For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
+# two small models side by side that halved the time of a step. Nothing is sent anywhere.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
+    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
+}
+QUIET = ["--IPKernelApp.log_level=50"]
+
 # Keys of the params file that do not change any result.
 WITHOUT_EFFECT = {"file", "run", "parallel"}
 
@@ -99,7 +108,7 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
     return []
 
 
-def execute(stage: Stage, config: Config) -> None:
+def execute(stage: Stage, config: Config, **options: Any) -> None:
     """Execute one notebook into the run's folder; KitError in one line when a cell of it fails."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -115,8 +124,12 @@ def execute(stage: Stage, config: Config) -> None:
     for name in parameters:
         if name not in declared:
             raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
-        papermill.execute_notebook(str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False)
+        papermill.execute_notebook(
+            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET, **options
+        )
     except PapermillExecutionError as error:
         told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
         raise KitError(f"{stage.name}: {' '.join(told.split())} {look}") from None
@@ -203,13 +216,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         config = load(chosen.params_file)
-        runner = Stage("00_run_all", "00_run_all", {})
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        execute(runner, config)
+        print(f"{config.file} -> {paths.of(config).shown}", flush=True)
+        execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"done: {paths.of(config).root}")
+    print(f"done: tables and figures in {paths.of(config).shown}/figures, executed notebooks in {paths.of(config).shown}/notebooks")
     return 0
 
 

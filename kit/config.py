@@ -45,12 +45,12 @@ class Habits:
     slip_hard: float = 0.12  # wrong at one look: steps with a carry, a borrow, or a two-digit factor
     slip_easy: float = 0.02
     slip_spelled: float = 0.003
-    restate: float = 0.75
+    restate: float = 0.85
     careful: tuple[float, ...] = (0.0, 0.6, 1.0, 1.0)  # per trace: the share of hard steps that it spells out
     spelled_easy: float = 0.5  # easy steps are spelled out so often as this times the share above
-    careful_check: float = 0.7  # whole checks that spell steps out likewise; the others look once
-    step_check: tuple[float, ...] = (0.0, 0.6)  # per trace: the share of steps checked at once
-    another_round: tuple[float, ...] = (0.85, 0.6, 0.4)  # a first, second, third whole check
+    careful_check: float = 0.75  # whole checks that spell steps out likewise; the others look once
+    step_check: tuple[float, ...] = (0.0, 0.8)  # per trace: the share of steps checked at once
+    another_round: tuple[float, ...] = (0.9, 0.75, 0.5)  # a first, second, third whole check
     cut: float = 0.07  # traces cut off anywhere and then answered, so that budget forcing is a fair baseline
 
 
@@ -67,10 +67,12 @@ class Arithmetic:
     hidden_size: int = 96
     layers: int = 3
     heads: int = 4
-    key_value_heads: int = 2
+    key_value_heads: int = 1
     intermediate_size: int = 192
     max_length: int = 1024
-    sft_steps: int = 500
+    drill_steps: int = 200  # on bare equations, in turn with the traces
+    drill_direct: float = 0.3  # share of whole steps among them; the others are the easy parts of steps
+    sft_steps: int = 300
     sft_batch: int = 32
     sft_learning_rate: float = 4e-3  # AdamW: embeddings, norms, biases
     sft_muon_learning_rate: float = 0.02  # Muon: the hidden layers' matrices
@@ -322,7 +324,7 @@ def _cross_checks(config: Config) -> list[str]:
         "data.prompt_cap": config.data.prompt_cap,
         **{f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()},
         **{f"arithmetic.{f.name}": getattr(config.arithmetic, f.name)
-           for f in dataclasses.fields(Arithmetic) if f.name not in ("operations", "habits")},
+           for f in dataclasses.fields(Arithmetic) if f.name not in ("operations", "habits", "drill_direct")},
     }
     for key, value in positive.items():
         check(value > 0, f"`{key}` is {value}; should be above 0")
@@ -360,10 +362,10 @@ def _cross_checks(config: Config) -> list[str]:
     for name in e.samples_by_set:
         check(name in config.data.evaluation, f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     a, h = config.arithmetic, config.arithmetic.habits
-    shares = {f.name: getattr(h, f.name) for f in dataclasses.fields(h)}
+    shares = {f"habits.{f.name}": getattr(h, f.name) for f in dataclasses.fields(h)} | {"drill_direct": a.drill_direct}
     for key, value in shares.items():
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
-        check(bool(fine), f"`arithmetic.habits.{key}` is {value}; should be between 0 and 1")
+        check(bool(fine), f"`arithmetic.{key}` is {value}; should be between 0 and 1")
     if config.model.source == "arithmetic":
         check(9 <= a.largest <= 99, f"`arithmetic.largest` is {a.largest}; should be between 9 and 99")
         divides = a.heads > 0 and a.key_value_heads > 0 and a.hidden_size % (2 * a.heads) == 0

@@ -27,10 +27,10 @@ def extract_answer(response: str, reading: str = "official", finished: bool | No
         _, closed, response = response.rpartition("</think>")
         if not closed or finished is False:
             return ""
-    box, unfinished = _last_box(response)
+    box = _last_box(response)
     if box is not None:
         return box
-    if unfinished or finished is False or r"\boxed" in response:
+    if finished is False or r"\boxed" in response or r"\fbox" in response:  # a box was begun, or merely mentioned
         return ""
     _, closed, tail = response.rpartition("</think>")
     if not closed and "<think>" in tail:
@@ -43,22 +43,20 @@ def extract_answer(response: str, reading: str = "official", finished: bool | No
     return _in_words(tail[-2_000:], complete)
 
 
-def _last_box(text: str) -> tuple[str | None, bool]:
-    """(what is in the last complete box or None, whether some box was left unfinished)."""
-    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox") if "fbox" in text else -1)
-    if start < 0:
-        return None, False
-    box, unfinished, end = _scan_boxes(text, start)
-    if box is not None and text.find("}", end) < 0:  # nothing can close an outer box behind it
-        return box, unfinished
-    first = text.find(r"\boxed")
-    if "fbox" in text:
-        first = min((i for i in (first, text.find(r"\fbox")) if i >= 0), default=start)
-    return _scan_boxes(text, max(first - 1, 0))[:2]
+def _last_box(text: str) -> str | None:
+    """What is in the last complete box, None where there is no such box."""
+    starts = [start for start in (text.rfind(r"\boxed"), text.rfind(r"\fbox")) if start >= 0]
+    if not starts:
+        return None
+    box, end = _scan_boxes(text, max(starts))
+    if box is None or text.find("}", end) >= 0:  # an earlier box may be complete, or close around this one
+        first = min(start for start in (text.find(r"\boxed"), text.find(r"\fbox")) if start >= 0)
+        box, _ = _scan_boxes(text, max(first - 1, 0))
+    return box
 
 
-def _scan_boxes(text: str, start: int) -> tuple[str | None, bool, int]:
-    """One pass over braces: a stack of open ones, and of every complete box the outermost."""
+def _scan_boxes(text: str, start: int) -> tuple[str | None, int]:
+    """(the last complete box, where it ends) in one pass: a stack of open braces, and of nested boxes the outermost."""
     open_braces: list[int] = []  # where a box's content begins, or -1 for an ordinary brace
     complete: list[tuple[int, int]] = []
     for match in _BOX_TOKEN.finditer(text, start):
@@ -67,7 +65,8 @@ def _scan_boxes(text: str, start: int) -> tuple[str | None, bool, int]:
             open_braces.append(-1)
         elif token == "}":
             begin = open_braces.pop() if open_braces else -1
-            if begin >= 0:
+            inner = bool(complete) and complete[-1][0] > begin
+            if begin >= 0 and not (inner and match.start() - begin > MAX_LENGTH):  # that one was merely never closed
                 while complete and complete[-1][0] > begin:
                     complete.pop()
                 complete.append((begin, match.start()))
@@ -77,11 +76,10 @@ def _scan_boxes(text: str, start: int) -> tuple[str | None, bool, int]:
             bare = _BARE_BOX.match(text, match.end())
             if bare:
                 complete.append(bare.span())
-    unfinished = any(begin >= 0 for begin in open_braces)
     if not complete:
-        return None, unfinished, len(text)
+        return None, len(text)
     begin, end = complete[-1]
-    return _unwrapped(text[begin:end]), unfinished, end + 1
+    return _unwrapped(text[begin:end]), end + 1
 
 
 def _unwrapped(answer: str) -> str:
@@ -91,7 +89,14 @@ def _unwrapped(answer: str) -> str:
         return ""
     for _ in range(8 if len(answer) <= MAX_LENGTH else 0):
         inner = answer
-        for left, right in ((r"\boxed{", "}"), (r"\fbox{", "}"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**")):
+        for left, right in (
+            (r"\boxed{", "}"),
+            (r"\fbox{", "}"),
+            ("$", "$"),
+            (r"\(", r"\)"),
+            (r"\[", r"\]"),
+            ("**", "**"),
+        ):
             if len(inner) > len(left + right) and inner.startswith(left) and inner.endswith(right):
                 middle = inner[len(left) : -len(right)]
                 if (right == "}" and _balanced(middle)) or (right != "}" and left not in middle):
@@ -127,7 +132,11 @@ def _in_words(tail: str, complete: bool) -> str:
     lines = [line for line in tail.split("\n") if line.strip()]
     if len(lines) == 1 and len(tail) <= _LONGEST:
         bare = _unwrapped(tail.rstrip(". "))
-        if bare and not re.search(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}", re.sub(r"\\text\{[^{}]*\}", "", bare)) and re.search(r"\d|\\", bare):
+        if (
+            bare
+            and not re.search(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}", re.sub(r"\\text\{[^{}]*\}", "", bare))
+            and re.search(r"\d|\\", bare)
+        ):
             return bare
     if complete and lines:
         last = _LAST_NUMBER.findall(lines[-1][-_LONGEST:])

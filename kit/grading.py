@@ -38,7 +38,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kit.answers import malformed
+from kit.answers import MAX_LENGTH, malformed
 from kit.equality import decide_plainly
 from kit.extraction import extract_answer
 from kit.grading_workers import ask
@@ -52,7 +52,10 @@ READINGS = ("official", "strict")
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """One response's verdict (one of VERDICTS), and the answer it was given for ("" where there is none)."""
+    """One response's verdict (one of VERDICTS), and the answer it was given for.
+
+    The answer is as it was written, its first 2000 characters; "" where there is none.
+    """
 
     verdict: str
     answer: str = ""
@@ -113,16 +116,17 @@ def grade_many(
             known[key] = _gold_text(gold, multiple)
         text, error = known[key]
         answer = extract_answer(responses[row], reading, ends[row])
-        answers.append(answer)
+        shown = answer[:MAX_LENGTH]
+        answers.append(shown)
         if error is not None:
             broken[row] = error
-            grades[row] = Grade("unparseable gold", answer)
+            grades[row] = Grade("unparseable gold", shown)
         elif not answer:
             grades[row] = _NO_ANSWER
         elif answer == text:
-            grades[row] = Grade("correct", answer)
+            grades[row] = Grade("correct", shown)
         elif answer.isdecimal() and text.isdecimal() and answer.isascii() and text.isascii():
-            grades[row] = Grade("correct" if answer.lstrip("0") == text.lstrip("0") else "wrong", answer)
+            grades[row] = Grade("correct" if answer.lstrip("0") == text.lstrip("0") else "wrong", shown)
         else:
             pair = (text, answer)
             verdict = _cache.get(pair)
@@ -134,7 +138,7 @@ def grade_many(
             if verdict is None:
                 open_rows.setdefault(pair, []).append(row)
             else:
-                grades[row] = Grade(verdict, answer)
+                grades[row] = Grade(verdict, shown)
                 if verdict == "unparseable gold":
                     broken[row] = "math-verify cannot read it"
 
@@ -160,6 +164,8 @@ _cache_lock = threading.Lock()
 
 
 def _remember(pairs: list[tuple[str, str]], verdicts: list[str], parsed_golds: Iterable[str] = ()) -> None:
+    if any(len(answer) > MAX_LENGTH for _, answer in pairs):
+        return
     if not _cache_lock.acquire(timeout=1):  # held for good only where a fork copied it in the middle of this
         return
     try:

@@ -26,9 +26,11 @@ import time
 from collections import Counter, deque
 
 DEADLINE = 1.0  # seconds for one answer, by the clock, once a worker has begun with it
+PATIENCE = 5  # deadlines a worker is given that a busy machine left without processor time
 MEMORY = 1 << 30  # bytes of address space of one worker
 BATCH = 16  # answers sent to a worker at once; each has its own deadline
 START = 60.0  # seconds a worker may take to start (importing sympy on a busy machine)
+
 
 class _Worker:
     """One process that compares answers. Its pipes are ours alone: no other child inherits them."""
@@ -36,10 +38,14 @@ class _Worker:
     def __init__(self) -> None:
         read_requests, self.requests = os.pipe()
         self.replies, write_replies = os.pipe()
-        command = [sys.executable, "-P", os.path.abspath(__file__), str(MEMORY), str(3 * DEADLINE)]
+        command = [sys.executable, "-P", os.path.abspath(__file__), str(MEMORY), str((PATIENCE + 1) * DEADLINE)]
         try:
             self.process = subprocess.Popen(
-                command, stdin=read_requests, stdout=write_replies, stderr=subprocess.DEVNULL, start_new_session=True
+                command,
+                stdin=read_requests,
+                stdout=write_replies,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
         except BaseException:
             self.close()
@@ -73,11 +79,11 @@ class _Worker:
             return math.inf  # no such file on this system: the clock alone decides
 
     def expired(self) -> bool:
-        """Past its deadline, and not merely because a busy machine gave it no time (then it may take twice as long)."""
+        """Past its deadline, and not merely because a busy machine gave it no time (then it may take PATIENCE times as long)."""
         waited = time.monotonic() - self.since
         if not self.ready:
             return waited > START
-        return waited > 2 * DEADLINE or waited > DEADLINE and not self.cpu_seconds() - self.cpu < DEADLINE / 2
+        return waited > PATIENCE * DEADLINE or waited > DEADLINE and not self.cpu_seconds() - self.cpu < DEADLINE / 2
 
     def close(self) -> None:
         for descriptor in (self.requests, self.replies):
@@ -247,9 +253,7 @@ def ask(pairs: list[tuple[str, str]]) -> tuple[list[str], set[str]]:
     return verdicts, parsed_golds
 
 
-def _died(
-    pool: _Pool, worker: _Worker, message: str, waiting: deque[int], died: Counter[int], verdicts: list[str]
-) -> None:
+def _died(pool: _Pool, worker: _Worker, message: str, waiting: deque[int], died: Counter[int], verdicts: list[str]) -> None:
     """A worker ended by itself. Its answer gets a second chance with another one: it may not have been to blame."""
     jobs = list(worker.jobs)
     if not worker.ready:
@@ -270,7 +274,7 @@ def serve(memory: int, deadline: float) -> None:
     import resource
     import select
 
-    from kit.equality import gold_parses, judge, parsed
+    from kit.symbolic import gold_parses, judge, parsed
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills even inside one long C call
@@ -325,12 +329,14 @@ def serve(memory: int, deadline: float) -> None:
             reply(code)
             if code == "m":
                 sys.exit(0)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory / 2:
+            sys.exit(0)  # grown too large for ordinary answers to be safe; the next lease starts a fresh one
 
 
 if __name__ == "__main__":
     # The package's folder leads only while its own modules are found: a user's folder may hold any name.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    import kit.equality  # noqa: F401
+    import kit.symbolic  # noqa: F401
 
     sys.path.pop(0)
     serve(int(sys.argv[1]), float(sys.argv[2]))

@@ -79,7 +79,8 @@ _UNITS = {
     "km": "km kilometer kilometers kilometre kilometres", "in": "in inch inches", "ft": "ft foot feet", "yd": "yd yard yards",
     "mi": "mi mile miles", "s": "s sec secs second seconds", "min": "min mins minute minutes", "h": "h hr hrs hour hours",
     "day": "day days", "week": "week weeks", "month": "month months", "year": "year years yr yrs", "g": "g gram grams",
-    "kg": "kg kilogram kilograms", "mg": "mg milligram milligrams", "l": "l liter liters litre litres", "ml": "ml milliliter milliliters",
+    "kg": "kg kilogram kilograms", "mg": "mg milligram milligrams", "l": "l liter liters litre litres",
+    "ml": "ml milliliter milliliters",
     "mph": "mph", "radian": "rad radian radians", "oz": "oz ounce ounces", "unit": "unit units", "km/h": "kph kmh",
     "n": "newton newtons", "j": "joule joules", "w": "watt watts", "hz": "hz hertz",
 }  # fmt: skip
@@ -90,7 +91,15 @@ _TEXT_UNIT = re.compile(
     r"(?:\\text\{[^{}]*\}|\\frac\s*\{\s*\\text\{[^{}]*\}\s*\}\s*\{\s*\\text\{[^{}]*\}\s*\})"
     r"(?:\\text\{[^{}]*\}|\s|/|\\cdot|\^\s*\{?\s*-?\d\s*\}?)*$"
 )
-_SYMBOLS = {r"\$": "dollar", "€": "euro", "£": "pound", r"\pounds": "pound", "¥": "yen", "₹": "rupee", r"\euro": "euro"}
+_SYMBOLS = {
+    r"\$": "dollar",
+    "€": "euro",
+    "£": "pound",
+    r"\pounds": "pound",
+    "¥": "yen",
+    "₹": "rupee",
+    r"\euro": "euro",
+}
 
 
 def unit_name(text: str) -> str:
@@ -116,7 +125,7 @@ def quantity(text: str) -> tuple[str, str]:
     unit = ""
     text = text.strip()
     for symbol, name in _SYMBOLS.items():
-        sign = "-" if text.startswith(("-" + symbol)) else ""
+        sign = "-" if text.startswith("-" + symbol) else ""
         if text.startswith(sign + symbol) and len(text) > len(sign + symbol):
             text, unit = sign + text[len(sign + symbol) :].strip(), name
         elif text.endswith(symbol) and len(text) > len(symbol):
@@ -134,7 +143,10 @@ def quantity(text: str) -> tuple[str, str]:
     if head and not head.endswith(("^", "_", "+", "-", "=", "{", "(", r"\cdot", r"\times", "*")):
         return _scaled(head, words, unit)
     # words without \text: only after a number, so that 5x and 2 pi stay what they are
-    match = re.match(r"([-+]?[\d.,/ ]*\d|[-+]?(?:\d+\s*)?\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{[^{}]*\}|\d))\s*([A-Za-z].*)$", text)
+    match = re.match(
+        r"([-+]?[\d.,/ ]*\d|[-+]?(?:\d+\s*)?\\frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{[^{}]*\}|\d))\s*([A-Za-z].*)$",
+        text,
+    )
     if match:
         bare = _BARE.fullmatch(match.group(2).strip())
         word = bare.group(1).lower() if bare else ""
@@ -146,7 +158,11 @@ def quantity(text: str) -> tuple[str, str]:
     return text, unit
 
 
-FUNCTIONS = frozenset("pi sqrt sin cos tan cot sec csc log ln exp lim max min gcd lcm mod choose frac times and or abc xyz".split())
+# Words behind a number that are no unit of it.
+FUNCTIONS = frozenset(
+    ["pi", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "lim", "max", "min", "gcd", "lcm", "mod"]
+    + ["choose", "frac", "times", "and", "or", "abc", "xyz"]
+)
 
 
 def _scaled(head: str, words: str, unit: str) -> tuple[str, str]:
@@ -160,9 +176,7 @@ def _scaled(head: str, words: str, unit: str) -> tuple[str, str]:
 
 # ---------------------------------------------------------------- algebra
 
-_PI = Decimal(
-    "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651"
-)
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651")
 _ALGEBRA = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[a-zA-Z]+|[a-zA-Z]|\S")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\d)\s*(?=[\d{])(\d)?")
 _KNOWN = re.compile(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])")

@@ -56,7 +56,13 @@ def _official_child(response: str, gold: str, queue: multiprocessing.SimpleQueue
     from math_verify import parse, verify
 
     answer = grading.extract_answer(response)
-    queue.put(verify(parse(rf"\boxed{{{gold}}}", parsing_timeout=None), parse(rf"\boxed{{{answer}}}", parsing_timeout=None), timeout_seconds=None))
+    queue.put(
+        verify(
+            parse(rf"\boxed{{{gold}}}", parsing_timeout=None),
+            parse(rf"\boxed{{{answer}}}", parsing_timeout=None),
+            timeout_seconds=None,
+        )
+    )
 
 
 def forked(responses: list[str], golds: list[str]) -> list[bool]:
@@ -121,7 +127,8 @@ def main() -> None:
     ]
     print(f"{'grading, answers per second':<45} {'answers':>8} {'per s':>9} {'correct':>8} {'kit faster by':>14}")
     for row in table:
-        print(f"{row['way']:<45} {row['answers']:>8} {row['answers_per_second']:>9} {row['share_correct']:>8} {row['kit_is_faster_by']:>13}x")
+        way, count, rate, share, factor = row.values()
+        print(f"{way:<45} {count:>8} {rate:>9} {share:>8} {factor:>13}x")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open("w", newline="") as file:

@@ -13,7 +13,7 @@ import pytest
 
 from kit import grading_workers
 from kit.grading import grade, grade_many, verdict_counts
-from kit.grading_workers import DEADLINE, MEMORY, stop_workers, worker_pids
+from kit.grading_workers import MEMORY, START, stop_workers, worker_pids
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 3.0  # seconds for any one verdict
@@ -113,7 +113,7 @@ def test_an_answer_that_eats_memory_ends_its_worker_and_not_the_caller(monkeypat
     monkeypatch.setattr(grading_workers, "MEMORY", 150 << 20)  # enough to start, and little more
     try:
         verdict, seconds = timed(r"\boxed{\gcd(7^{400000000},3)}", "x^3")
-        assert verdict == "timeout" and seconds < LONGEST + 2
+        assert verdict in ("timeout", "wrong") and seconds < LONGEST
     finally:
         stop_workers()
     assert pool_is_alive()
@@ -121,12 +121,12 @@ def test_an_answer_that_eats_memory_ends_its_worker_and_not_the_caller(monkeypat
 
 def test_ten_thousand_ordinary_answers_behind_hostile_ones_are_unaffected():
     hostile = [rf"\boxed{{{NEVER_ENDING[name]}}}" for name in list(NEVER_ENDING)[:4]]
-    ordinary = [rf"so \boxed{{{n}}}" if n % 20 else rf"so \boxed{{\ln({n}+1)}}" for n in range(10_000)]
-    golds = [str(n) if n % 20 else rf"\ln({n + 1 + (n % 40 == 0)})" for n in range(10_000)]  # 250 of them wrong
+    ordinary = [rf"so \boxed{{{n}}}" if n % 40 else rf"so \boxed{{\ln({n}+1)}}" for n in range(10_000)]
+    golds = [str(n) if n % 40 else rf"\ln({n + 1 + (n % 80 == 0)})" for n in range(10_000)]  # 125 of them wrong
     grades = grade_many(hostile + ordinary, ["x+2"] * 4 + golds)
     assert [g.verdict for g in grades[:4]] == ["timeout"] * 4
     counts = verdict_counts(grades[4:])
-    assert counts == {"correct": 9750, "wrong": 250, "no answer": 0, "timeout": 0, "unparseable gold": 0}
+    assert counts == {"correct": 9875, "wrong": 125, "no answer": 0, "timeout": 0, "unparseable gold": 0}
 
 
 def test_any_number_of_threads_may_grade_at_once():
@@ -192,7 +192,9 @@ def run_script(folder: Path, code: str, **options) -> subprocess.Popen:
     script = folder / "script.py"
     script.write_text(textwrap.dedent(code))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, str(script)], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        [sys.executable, str(script)], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **options
+    )
 
 
 def is_running(pid: int) -> bool:
@@ -257,7 +259,27 @@ def test_no_worker_outlives_a_caller_that_was_killed(tmp_path):
     _, *workers = map(int, script.stdout.readline().split())
     script.kill()
     script.wait()
-    assert workers and all_gone(workers, seconds=3 * DEADLINE + 6)
+    assert workers and all_gone(workers, seconds=START)
+
+
+def test_no_worker_waits_for_a_killed_caller_whose_fork_still_holds_the_pipes(tmp_path):
+    code = """
+        import os, time
+        from kit.grading import grade
+        from kit.grading_workers import worker_pids
+        grade(r"\\boxed{\\tan x}", "x^2")
+        fork = os.fork()
+        if fork:
+            print(fork, *worker_pids(), flush=True)
+        time.sleep(60)
+    """
+    script = run_script(tmp_path, code)
+    fork, *workers = map(int, script.stdout.readline().split())
+    script.kill()
+    script.wait()
+    gone = all_gone(workers, seconds=20)
+    os.kill(fork, signal.SIGKILL)
+    assert workers and gone
 
 
 def test_a_worker_that_cannot_start_is_an_error_that_says_so(monkeypatch, tmp_path):

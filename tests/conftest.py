@@ -1,0 +1,56 @@
+"""Shared by the tests: a small arithmetic world in a temporary results folder, and the folder of real data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit import config as configuration
+from kit.config import ROOT, Config
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty results folder in place of the project's own."""
+    folder = tmp_path_factory.mktemp("results")
+    before = os.environ.get("KIT_RESULTS")
+    os.environ["KIT_RESULTS"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["KIT_RESULTS"]
+    else:
+        os.environ["KIT_RESULTS"] = before
+
+
+def tiny(run: str = "tiny", **training: object) -> Config:
+    """The smoke settings, smaller still: a model of a few thousand parameters that is hardly trained."""
+    smoke = configuration.load(ROOT / "params" / "smoke.yaml")
+    arithmetic = dataclasses.replace(
+        smoke.arithmetic, train_problems=64, validation_problems=8, evaluation_problems=8,
+        hidden_size=32, layers=1, heads=2, key_value_heads=1, intermediate_size=32, sft_steps=3, sft_batch=8,
+    )
+    settings = {"prompts_per_step": 4, "responses_per_prompt": 4, "micro_batch": 8, "steps": 2, "checkpoint_every": 1, **training}
+    return dataclasses.replace(
+        smoke, run=run, arithmetic=arithmetic, training=dataclasses.replace(smoke.training, **settings),
+        evaluation=dataclasses.replace(smoke.evaluation, max_new_tokens=24, batch_size=16, resamples=200),
+        schedules={"iterative": configuration.Schedule(limits=(24, 16), steps=2)},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_world(results: Path) -> Config:
+    """A run whose data sets and (hardly trained) base model exist."""
+    from kit import arithmetic, evaluation
+
+    config = tiny()
+    arithmetic.make_data(config)
+    arithmetic.train_base(config)
+    evaluation.validate_base(config)
+    return config

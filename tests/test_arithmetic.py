@@ -1,0 +1,163 @@
+"""The laptop's world: right answers, disjoint sets, a lossless tokenizer, traces that say what they claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit import arithmetic, paths, problems, prompts, training
+from kit.arithmetic import Chain
+from kit.config import Arithmetic, Config, Habits, KitError
+
+EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
+
+
+def test_a_chain_worked_out_by_hand() -> None:
+    assert EXAMPLE.question == "Start with 17 , then * 4 , then - 39 , then + 25 . What is the result ?"
+    assert EXAMPLE.answer == 54  # 68, 29, 54
+    assert arithmetic.shortest(EXAMPLE) == (
+        "Compute 17 * 4 = 68 . Compute 68 - 39 = 29 . Compute 29 + 25 = 54 . </think> \\boxed{ 54 }"
+    )
+
+
+@pytest.mark.parametrize(("step", "easy_steps"), [
+    ((17, "*", 4), [(10, "*", 4), (7, "*", 4), (40, "+", 28)]),
+    ((47, "+", 38), [(47, "+", 30), (77, "+", 8)]),
+    ((83, "-", 47), [(83, "-", 40), (43, "-", 7)]),
+    ((40, "+", 7), [(40, "+", 7)]),
+    ((30, "*", 3), [(30, "*", 3)]),
+])
+def test_steps_are_taken_apart_into_tens_and_units(step: tuple, easy_steps: list) -> None:
+    assert arithmetic.parts(*step) == easy_steps
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10**6), operations=st.integers(1, 6), largest=st.integers(9, 99))
+def test_every_number_of_a_problem_and_of_its_solution_stays_in_range(seed: int, operations: int, largest: int) -> None:
+    chain = arithmetic.draw_chain(random.Random(seed), operations, largest)
+    value = chain.start
+    for op, operand in chain.steps:
+        value = eval(f"{value} {op} {operand}")  # our own text, not a model's
+        assert 0 <= operand <= largest and 0 <= value <= largest
+    assert value == chain.answer and len(chain.steps) == operations
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(seed: int) -> None:
+    rng = random.Random(seed)
+    never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
+    chain = arithmetic.draw_chain(rng, 4, never.largest)
+    trace, value = arithmetic.think(rng, chain, never)
+    equations = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", trace)
+    assert len(equations) >= 4 and all(arithmetic.apply(int(a), op, int(b)) == int(c) for a, op, b, c in equations)
+    assert value == chain.answer
+    assert trace.count("Compute") == 4
+    assert "But wait" not in trace and " not " not in trace
+
+
+def test_checking_catches_slips() -> None:
+    """With slips at one look only, traces with checks end right far more often than traces without."""
+    often = Habits(slip_hard=0.3, slip_easy=0.1, slip_spelled=0.0, careful=(0.0,), careful_check=1.0, spelled_easy=1.0)
+    rng = random.Random(0)
+
+    def right(habits: Habits) -> float:
+        chains = [arithmetic.draw_chain(rng, 3, 59) for _ in range(400)]
+        return sum(arithmetic.think(rng, c, Arithmetic(habits=habits))[1] == c.answer for c in chains) / 400
+
+    unchecked = right(dataclasses.replace(often, another_round=(0.0,), step_check=(0.0,)))
+    checked = right(dataclasses.replace(often, another_round=(1.0,), step_check=(0.0,)))
+    assert unchecked < 0.7 and checked > unchecked + 0.2
+
+
+def test_a_trace_is_at_least_twice_as_long_as_the_shortest_response() -> None:
+    rng, a = random.Random(0), Arithmetic()
+    chains = [arithmetic.draw_chain(rng, n, a.largest) for n in (2, 3, 4, 5) for _ in range(100)]
+    long = sum(len(arithmetic.think(rng, c, a)[0].split()) for c in chains)
+    short = sum(len(arithmetic.shortest(c).split()) for c in chains)
+    assert long > 2.5 * short
+
+
+def test_data_sets_are_disjoint_and_reproducible(tiny_world: Config) -> None:
+    names = [tiny_world.data.train, tiny_world.data.validation, *tiny_world.data.evaluation]
+    questions = {name: {p.question for p in problems.load(name, tiny_world)} for name in names}
+    assert len(set().union(*questions.values())) == sum(map(len, questions.values()))
+    before = {name: paths.of(tiny_world).data(name).read_bytes() for name in names}
+    arithmetic.make_data(tiny_world)
+    assert {name: paths.of(tiny_world).data(name).read_bytes() for name in names} == before
+
+
+def test_no_held_out_problem_is_in_what_the_base_model_learns_from(tiny_world: Config) -> None:
+    tokenizer = arithmetic.make_tokenizer()
+    batches = arithmetic.sft_batches(tiny_world, tokenizer)
+    texts = [tokenizer.decode(ids) for _ in range(100) for ids, _ in next(batches)]
+    taught = {re.search(r"Start with .* result \?", text)[0] for text in texts}
+    names = (tiny_world.data.validation, *tiny_world.data.evaluation)
+    held_out = {p.question for name in names for p in problems.load(name, tiny_world)}
+    assert len(taught) > 500 and not taught & held_out
+
+
+def test_asking_for_more_problems_than_there_are_is_refused(tiny_world: Config) -> None:
+    many = dataclasses.replace(tiny_world, run="many", arithmetic=dataclasses.replace(
+        tiny_world.arithmetic, evaluation_problems=5000, largest=9,
+        operations={**tiny_world.arithmetic.operations, "two": (1,)}))
+    with pytest.raises(KitError, match="there are not 5000 different problems for two; ask for fewer"):
+        arithmetic.make_data(many)
+
+
+def test_the_core_of_a_problem_is_the_length_of_its_shortest_response(tiny_world: Config) -> None:
+    tokenizer = arithmetic.make_tokenizer()
+    ids = tokenizer(arithmetic.shortest(EXAMPLE) + " <eos>")["input_ids"]
+    assert len(ids) == len(arithmetic.shortest(EXAMPLE).split()) + 1 == 26
+    assert {p.core for p in problems.load("two", tiny_world)} == {19}
+
+
+# --- tokenizer --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rendered_prompt_encodes_and_decodes_to_itself(tiny_world: Config) -> None:
+    loaded = prompts.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    for limit in (None, 45, 110, 300):
+        messages = prompts.training_messages(tiny_world.prompts, EXAMPLE.question, limit)
+        text, ids = prompts.render(loaded, messages), prompts.encode(loaded, messages)
+        assert text.endswith("<assistant> <think>")
+        assert (f"within {limit} tokens" in text) == (limit is not None)
+        assert loaded.decode(ids) == text and loaded(text)["input_ids"] == ids
+    assert "system" not in prompts.render(loaded, prompts.evaluation_messages(tiny_world.prompts, EXAMPLE.question))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_every_trace_survives_the_tokenizer(seed: int) -> None:
+    tokenizer, rng = arithmetic.make_tokenizer(), random.Random(seed)
+    text = arithmetic.think(rng, arithmetic.draw_chain(rng, 5, 59), Arithmetic())[0] + " </think> \\boxed{ 7 }"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text  # `</think>` is not lost
+
+
+def test_a_word_that_the_tokenizer_does_not_have_is_named(tiny_world: Config) -> None:
+    tokenizer = arithmetic.make_tokenizer()
+    with pytest.raises(KitError, match="no token for 115 in the prompt"):
+        prompts.encode(tokenizer, prompts.training_messages(tiny_world.prompts, EXAMPLE.question, 115))
+
+
+def test_the_saved_tokenizer_is_loaded_as_it_is_not_as_qwens(tiny_world: Config) -> None:
+    loaded = prompts.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    assert loaded.get_vocab() == arithmetic.make_tokenizer().get_vocab()
+    assert loaded.padding_side == "left"
+
+
+def test_the_base_model_is_the_same_for_the_same_seed(tiny_world: Config) -> None:
+    from safetensors.torch import load_file
+
+    other = dataclasses.replace(tiny_world, run="again")
+    arithmetic.make_data(other)
+    arithmetic.train_base(other)
+    one, two = (load_file(paths.of(c).base_model / "model.safetensors") for c in (tiny_world, other))
+    assert all((one[k] == two[k]).all() for k in one)

@@ -1,0 +1,148 @@
+"""The whole chain on params/smoke.yaml, by the command that `make reproduce` runs, and what users do wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kit import chain, config, paths
+from kit.chain import Stage
+from kit.config import ROOT, Config, KitError
+
+
+def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KIT_RESULTS": str(results)}
+    line = [sys.executable, "-m", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One smoke run: its folder, and what the command printed."""
+    results = tmp_path_factory.mktemp("smoke")
+    done = command("kit.chain", "params/smoke.yaml", results=results)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return results / "smoke", done.stdout
+
+
+@pytest.mark.slow
+def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]) -> None:
+    folder, printed = smoke
+    settings = config.load("params/smoke.yaml")
+    expected = {stage.name for phase in chain.stages(settings) for lane in phase for stage in lane} | {"00_run_all"}
+    copies = {path.stem: json.loads(path.read_text()) for path in (folder / "notebooks").glob("*.ipynb")}
+    assert set(copies) == expected
+    for name, notebook in copies.items():
+        outputs = [out for cell in notebook["cells"] if cell["cell_type"] == "code" for out in cell["outputs"]]
+        assert not [out for out in outputs if out["output_type"] == "error"], name
+        assert all(cell["execution_count"] for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"]), name
+    assert all(f"{name}: done in" in printed for name in expected - {"00_run_all"})
+
+
+@pytest.mark.slow
+def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, str]) -> None:
+    folder, _ = smoke
+    for name in ("trade_off", "training_curves", "validation_points"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+    tables = ["main_table", "keyword_table", "published_paper", "published_autothink", "published_lapo", "published_decs"]
+    csvs = [folder / "figures" / f"{name}.csv" for name in tables]
+    csvs += [folder / "metrics" / f"{name}.csv" for name in ("main", "changes", "training", "validation", "keywords")]
+    for path in csvs:
+        assert len(pd.read_csv(path)) > 0, path.name
+    assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
+    main = pd.read_csv(folder / "metrics" / "main.csv")
+    assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "iterative/round3", "one-shot/round1",
+                                         "no-limit/round1"]
+    assert list(main.set.unique()) == ["two", "three", "mean"]
+    assert not list(folder.rglob("*.tmp")) and not [p for p in folder.rglob(".*") if p.is_file()]  # nothing half-written
+
+
+@pytest.mark.slow
+def test_pruning_makes_responses_visibly_shorter(smoke: tuple[Path, str]) -> None:
+    main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
+    mean = main[main.set == "mean"].set_index("model")
+    assert mean.length["iterative/round3"] < 0.7 * mean.length["base"]
+    assert mean.length_high["iterative/round3"] < mean.length_low["base"]
+    assert mean.length["no-limit/round1"] > 0.8 * mean.length["base"]  # it is the limit that does it
+    assert mean.accuracy["base"] > 50
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str]) -> None:
+    manifest = paths.read_json(smoke[0] / "manifest.json")
+    limits = config.load("params/smoke.yaml").schedules["iterative"].limits
+    assert manifest["settings"]["schedules"]["iterative"]["limits"] == list(limits)
+    assert manifest["versions"]["trl"] and len(manifest["commit"]) >= 7 and manifest["seed"] == 1
+    assert "tokens" in manifest["prompts"]["training"] and "tokens" not in manifest["prompts"]["evaluation"]
+    assert str(Path.home()) not in (smoke[0] / "manifest.json").read_text()
+
+
+@pytest.mark.slow
+def test_the_same_command_again_skips_everything_and_a_changed_setting_redoes_what_depends_on_it(smoke: tuple[Path, str]) -> None:
+    folder, _ = smoke
+    before = (folder / "metrics" / "main.csv").read_bytes()
+    again = command("kit.chain", "params/smoke.yaml", results=folder.parent)
+    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 11
+    assert (folder / "metrics" / "main.csv").read_bytes() == before
+
+    settings = config.load("params/smoke.yaml")
+    longer = dataclasses.replace(settings, schedules={
+        **settings.schedules, "one-shot": dataclasses.replace(settings.schedules["one-shot"], steps=9)})
+    stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
+    keys: list[dict[str, str]] = []
+    for c in (settings, longer):
+        own: dict[str, str] = {}
+        for stage in stages:
+            own[stage.name] = chain.key_of(c, stage, own)
+        keys.append(own)
+    changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert changed == {"02_prune_round-one-shot-1", "03_evaluate-one-shot", "06_figures"}
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nsead: 3\n")
+    done = command("kit.chain", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n"
+    assert not (tmp_path / "results").exists()
+
+
+def papermill(notebook: str, *parameters: str, results: Path) -> subprocess.CompletedProcess[str]:
+    pairs = [part for p in parameters for part in ("-p", *p.split("="))]
+    line = ["papermill", f"notebooks/{notebook}.ipynb", str(results / "out.ipynb"), *pairs, "--no-progress-bar"]
+    return command(*line, results=results)
+
+
+def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: Path) -> None:
+    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "schedul=iterative", results=tmp_path)
+    assert done.returncode != 0
+    assert "KitError: this notebook has no parameter schedul; did you mean schedule?" in done.stderr
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    errors = [out for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"] if out["output_type"] == "error"]
+    assert len(errors) == 1 and len(errors[0]["traceback"]) == 1  # one line where a traceback would be
+
+
+def test_a_round_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "round=4", results=tmp_path)
+    assert "KitError: params/smoke.yaml: schedules.iterative has 3 round(s), there is no round 4" in done.stderr
+
+
+def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    settings: Config = config.load("params/smoke.yaml")
+    missing = r"03_evaluate-base: .*no base model yet; run notebooks/01_base_model.ipynb .*03_evaluate-base.ipynb"
+    with pytest.raises(KitError, match=missing):
+        chain.execute(Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}), settings)
+    with pytest.raises(KitError, match="03_evaluate.ipynb has no parameter model; it has params_file, schedule"):
+        chain.execute(Stage("x", "03_evaluate", {"model": "base"}), settings)

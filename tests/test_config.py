@@ -1,0 +1,151 @@
+"""Params files: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kit import config
+from kit.config import ROOT, KitError
+
+
+def write(folder: Path, changes: dict, base: str = "laptop.yaml") -> Path:
+    """A params file that extends one of ours by `changes`."""
+    file = folder / "mine.yaml"
+    (folder / "laptop.yaml").write_text((ROOT / "params" / base).read_text())
+    file.write_text(yaml.safe_dump({"extends": "laptop.yaml", **changes}))
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml"))
+def test_every_params_file_of_the_project_loads(name: str) -> None:
+    loaded = config.load(ROOT / "params" / name)
+    assert loaded.file == f"params/{name}"
+    assert all(schedule.limits for schedule in loaded.schedules.values())
+
+
+def test_a_params_file_is_found_from_the_notebooks_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert config.load("params/laptop.yaml").run == "laptop"
+
+
+def test_defaults_are_the_official_settings() -> None:
+    t, e = config.Training(), config.Evaluation()
+    assert (t.prompts_per_step, t.responses_per_prompt, t.steps, t.checkpoint_every) == (128, 16, 190, 20)
+    assert (t.learning_rate, t.clip_ratio, t.kl_coefficient, t.entropy_coefficient) == (1e-6, 0.2, 0.001, 0.001)
+    assert (t.temperature, t.top_p, t.max_grad_norm) == (1.0, 1.0, 1.0)
+    assert (e.temperature, e.top_p, e.max_new_tokens) == (0.6, 0.95, 32000)
+    assert config.Selection().tolerance == 0.10
+
+
+def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path) -> None:
+    file = write(tmp_path, {"training": {"learning_rate": 1e-5}, "schedules": {"only": {"limits": [50]}}})
+    loaded = config.load(file)
+    assert loaded.training.learning_rate == 1e-5
+    assert loaded.training.responses_per_prompt == 16  # from laptop.yaml
+    assert list(loaded.schedules) == ["only"]
+
+
+def test_a_number_in_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
+    file = write(tmp_path, {})
+    file.write_text("extends: laptop.yaml\ntraining: {learning_rate: 1e-6}\n")
+    assert config.load(file).training.learning_rate == 1e-6
+
+
+REFUSED = [
+    ({"trainin": {}}, "unknown key `trainin`; did you mean `training`?"),
+    ({"training": {"learning_rat": 1}}, "unknown key `training.learning_rat`; did you mean `learning_rate`?"),
+    ({"training": {"learning_rate": "fast"}}, "`training.learning_rate` is 'fast'; should be a number"),
+    ({"training": {"learning_rate": 0}}, "`training.learning_rate` is 0.0; should be above 0"),
+    ({"training": {"steps": 2.5}}, "`training.steps` is 2.5; should be a whole number"),
+    ({"training": {"steps": True}}, "`training.steps` is True; should be a whole number"),
+    ({"training": {"responses_per_prompt": 1, "micro_batch": 1}}, "a group needs at least 2 responses"),
+    ({"training": {"micro_batch": 7}}, "`training.micro_batch` is 7; should divide prompts_per_step x responses_per_prompt"),
+    ({"training": {"reading": "lenient"}}, "`training.reading` is 'lenient'; should be one of official, strict"),
+    ({"training": {"checkpoint_every": 99}}, "so no checkpoint would be saved"),
+    ({"schedules": {}}, "`schedules` is empty"),
+    ({"schedules": {"a": {"limits": [50, 60]}}}, "`schedules.a.limits` is [50, 60]; limits should fall from round to round"),
+    ({"schedules": {"a": {"limits": []}}}, "`schedules.a.limits` should list token limits above 0"),
+    ({"schedules": {"a/b": {"limits": [9]}}}, "`schedules.a/b` is not a folder name"),
+    ({"schedules": {"base": {"limits": [9]}}}, "`schedules.base`: this name is kept for the base model"),
+    ({"schedules": {"a": {"limit": [9]}}}, "unknown key `schedules.a.limit`; did you mean `limits`?"),
+    ({"schedules": [1]}, "`schedules` is [1]; should be a table of keys"),
+    ({"run": "../elsewhere"}, "`run` is '../elsewhere'; a folder name"),
+    ({"run": ".."}, "`run` is '..'; a folder name"),
+    ({"evaluation": {"top_p": 0}}, "`evaluation.top_p` is 0.0; should be above 0 and at most 1"),
+    ({"evaluation": {"temperature": -1}}, "`evaluation.temperature` is -1.0; should not be negative"),
+    ({"evaluation": {"temperature": float("nan")}}, "`evaluation.temperature` is nan; should be a number"),
+    ({"evaluation": {"samples_by_set": {"nine": 4}}}, "`evaluation.samples_by_set.nine` is not in data.evaluation"),
+    ({"selection": {"tolerance": 1.5}}, "`selection.tolerance` is 1.5; a share below 1"),
+    ({"data": {"evaluation": ["train"]}}, "names a set twice"),
+    ({"data": {"evaluation": "two"}}, "`data.evaluation` is 'two'; should be a list"),
+    ({"data": {"evaluation": ["seven"]}}, "`arithmetic.operations.seven` should list numbers of operations"),
+    ({"prompts": {"limit_sentence": "Be brief."}}, "`prompts.limit_sentence` should contain {limit}"),
+    ({"prompts": {"train_user": "Hello"}}, "`prompts.train_user` should contain {question}"),
+    ({"model": {"trust_remote_code": "yes"}}, "`model.trust_remote_code` is 'yes'; should be true or false"),
+    ({"model": {"dtype": "float16"}}, "should be one of float32, bfloat16"),
+    ({"arithmetic": {"largest": 1000}}, "`arithmetic.largest` is 1000; should be between 9 and 99"),
+    ({"arithmetic": {"habits": {"restate": 2}}}, "`arithmetic.habits.restate` is 2.0; should be between 0 and 1"),
+    ({"arithmetic": {"heads": 5}}, "`arithmetic.hidden_size` should be a multiple of twice `heads`"),
+    ({"seed": -1}, "`seed` is -1; should be between 0 and 2147483647"),
+    ({"parallel": 0}, "`parallel` is 0; should be above 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[m[:50] for _, m in REFUSED])
+def test_a_bad_setting_is_refused_by_file_key_and_remedy(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(KitError) as caught:
+        config.load(write(tmp_path, changes))
+    assert message in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KitError) as caught:
+        config.load(write(tmp_path, {"training": {"steps": "x", "lr": 1}, "seeed": 3}))
+    assert all(f"`{key}`" in str(caught.value) for key in ("training.steps", "training.lr", "seeed"))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("run: [", "line 1"), ("- a\n- b\n", "a table of `key: value` lines"), ("run: a\nrun: b\n", "key `run` twice"),
+    ("run: !!python/object/apply:os.system ['true']\n", "not readable as YAML"),
+    ("extends: nowhere.yaml\n", "no file nowhere.yaml"),
+    ("extends: broken.yaml\n", "leads back to this file"),
+], ids=["syntax", "list", "twice", "python object", "no parent", "circle"])
+def test_a_broken_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(KitError) as caught:
+        config.load(file)
+    assert message in str(caught.value) and "broken.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_those_that_exist() -> None:
+    with pytest.raises(KitError, match="params/laptop.yaml"):
+        config.load("params/desktop.yaml")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6,
+)
+keys = st.sampled_from(["run", "seed", "training", "data", "schedules", "evaluation", "prompts", "model", "arithmetic", "x"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(keys, values, max_size=3))
+def test_anything_at_all_is_either_loaded_or_refused_in_one_line(tmp_path: Path, changes: dict) -> None:
+    try:
+        file = write(tmp_path, changes)
+    except (ValueError, UnicodeEncodeError):
+        return  # YAML itself cannot hold it
+    try:
+        config.load(file)
+    except KitError as error:
+        assert "mine.yaml" in str(error) and "\n" not in str(error)

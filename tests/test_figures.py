@@ -1,0 +1,106 @@
+"""Tables and figures from CSVs alone, and published numbers that stay what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kit import config, figures, paths
+from kit.config import ROOT, Config, KitError, read_yaml
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A run with metrics as `evaluation.summarize` writes them, made up."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    settings = dataclasses.replace(config.load("params/smoke.yaml"), schedules={
+        "iterative": config.Schedule(limits=(70,), label="iterative"),
+        "no-limit": config.Schedule(limits=(250,), label="no limit", state_limit=False)})
+    models = [("base", "base", 0, None, 80.0, 90.0), ("iterative/round1", "iterative", 1, 70, 81.0, 45.0),
+              ("no-limit/round1", "no-limit", 1, 250, 82.0, 91.0)]
+    main = [
+        {"model": m, "schedule": s, "round": r, "limit": limit, "set": name, "accuracy": a, "accuracy_low": a - 2,
+         "accuracy_high": a + 2, "length": n, "length_low": n - 3, "length_high": n + 3, "core": 20.0, "multiple": n / 20,
+         "truncated": 0.0}
+        for m, s, r, limit, a, n in models for name in ("two", "three", "mean")
+    ]
+    changes = [
+        {"model": m, "against": against, "set": "mean", "accuracy_change": d, "accuracy_change_low": d - 2,
+         "accuracy_change_high": d + 0.5, "p_value": 0.3,
+         "length_change": -50.0, "length_change_low": -52.0, "length_change_high": -48.0}
+        for m, against, d in (("iterative/round1", "base", 1.0), ("iterative/round1", "no-limit/round1", -1.0),
+                              ("no-limit/round1", "base", 2.0))
+    ]
+    steps = [
+        {"step": k, "schedule": s, "round": 1, "limit": limit, "total_step": k, "reward": 0.5, "length": 60.0, "truncated": 0.1}
+        for s, limit in (("iterative", 70), ("no-limit", 250)) for k in (1, 2, 3)
+    ]
+    points = [
+        {"step": k, "schedule": s, "round": 1, "limit": 70, "accuracy": 80.0, "accuracy_low": 78.0, "accuracy_high": 82.0,
+         "length": 90.0 - 10 * k, "selected": k == 2}
+        for s in ("iterative", "no-limit") for k in (0, 1, 2)
+    ]
+    words = [
+        {"model": m, "keywords": w, "per_response": v, "per_response_low": v, "per_response_high": v, "per_1000_tokens": 9.0}
+        for w, by_model in (("hesitation", (2.0, 0.5, 2.0)), ("core", (3.0, 3.0, 3.0)))
+        for (m, *_), v in zip(models, by_model, strict=True)
+    ]
+    for name, rows in (("main", main), ("changes", changes), ("training", steps), ("validation", points), ("keywords", words)):
+        paths.write_csv(paths.of(settings).metrics / f"{name}.csv", pd.DataFrame(rows))
+    return settings
+
+
+def test_the_main_table_has_the_papers_layout(made_up: Config) -> None:
+    table = figures.main_table(made_up)
+    assert list(table.index) == ["base", "iterative, 70", "no limit"]
+    assert table.loc["base", "mean"] == "80.0 ± 2.0 / 90"
+    assert table.loc["iterative, 70", "× shortest"] == "2.25"
+    assert table.loc["iterative, 70", "accuracy change"] == "+1.0 [-1.0, +1.5]"
+    assert table.loc["iterative, 70", "length change"] == "-50 % [-52, -48]"
+    assert table.loc["base", "length change"] == ""
+
+
+def test_keywords_are_compared_with_the_base(made_up: Config) -> None:
+    table = figures.keyword_table(made_up)
+    assert table.loc["iterative, 70", "hesitation, change"] == "-75 %"
+    assert table.loc["iterative, 70", "core, change"] == "+0 %"
+
+
+def test_a_conclusion_is_computed_and_says_when_nothing_could_be_shown(made_up: Config) -> None:
+    sentences = figures.conclusions(made_up)
+    assert sentences[0].startswith("iterative, 70 against base: length -50 % [-52, -48], accuracy +1.0 points [-1.0, +1.5]")
+    assert sentences[0].endswith("no difference in accuracy could be shown.")
+    assert sentences[1].startswith("iterative, 70 against no limit:") and sentences[1].endswith("accuracy is lower.")
+
+
+@pytest.mark.parametrize("name", ["trade_off", "training_curves", "validation_points"])
+def test_each_figure_is_written_as_png_and_svg_with_the_runs_name(made_up: Config, name: str) -> None:
+    path = figures.save(getattr(figures, name)(made_up), made_up, name)
+    assert path.read_bytes().startswith(b"\x89PNG") and b"run smoke" in path.read_bytes()
+    assert "run smoke" in path.with_suffix(".svg").read_text()
+
+
+def test_a_missing_results_file_is_one_line(made_up: Config) -> None:
+    with pytest.raises(KitError, match="main.csv: not there yet; run the notebooks before this one"):
+        figures.main_table(dataclasses.replace(made_up, run="elsewhere"))
+
+
+def test_published_numbers_are_those_of_their_sources() -> None:
+    """Read off FACTS, once more and by hand: a slip in the YAML would be a false quotation."""
+    published = read_yaml(ROOT / "params" / "published.yaml")
+    rows = {r["model"]: r["cells"] for r in published["tables"]["autothink"]["rows"]}
+    assert rows["DS-1.5B"] == {"math500": [83.1, 5622], "aime24": [27.5, 17322], "amc23": [62.5, 10981],
+                               "olympiadbench": [43.7, 11555]}
+    assert rows["DS-1.5B-iter2k"]["amc23"] == [64.9, 3300] and rows["QwQ-32B"]["olympiadbench"] == [69.0, 9445]
+    assert [published["validation_curve"]["points"][s] for s in (20, 100, 180)] == [[20.7, 17712], [20.8, 11849], [20.6, 9336]]
+    assert {t["label"] for t in published["tables"].values()} == {"Q", "T"}
+
+
+def test_cells_nobody_could_source_stay_empty_and_derived_ones_say_so() -> None:
+    table = figures.published_table("paper")
+    assert table.loc["DS-1.5B", "olympiadbench"] == "– / 10346 (D)"
+    assert table.loc["DS-1.5B-iter2k", "math500"] == "" and table.loc["DS-1.5B-iter2k", "mean"] == "– / 3574"
+    assert table.loc["QwQ-32B pruned", "length change"] == "-49 %"

@@ -1,0 +1,93 @@
+"""The project's own files: pins, notebooks, imports, what must not be committed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kit.config import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The house's order: a module imports only from those above it.
+ORDER = ["config", "paths", "problems", "prompts", "answers", "values", "extraction", "equality", "grading_workers", "grading",
+         "rollout", "rewards", "arithmetic", "training", "evaluation", "behavior", "figures", "chain"]
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = (re.fullmatch(r"([A-Za-z0-9-]+)(\S*)", line.split("#")[0].strip()) for line in lines)
+    return {match[1].lower(): match[2] for match in found if match}
+
+
+def test_environment_yml_has_the_same_pins_as_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = pins([*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert "-e ." in listed
+    assert pins([line for line in listed if line != "-e ."]) == ours
+    assert f"vllm{pins(project['optional-dependencies']['vllm'])['vllm']}" in (ROOT / "environment.yml").read_text()
+    assert f"torch{ours['torch']}" in (ROOT / "Makefile").read_text()
+
+
+def test_environment_yml_says_why_each_dependency_is_there() -> None:
+    lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if re.match(r"\s+(# )?- [a-z0-9-]+[=>]=", line)]
+    assert len(lines) > 15
+    assert all(re.search(r"  # \w", line) for line in lines)
+
+
+def test_modules_import_only_from_those_above_them() -> None:
+    modules = {path.stem for path in (ROOT / "kit").glob("*.py")} - {"__init__"}
+    assert modules <= set(ORDER), "a new module has a place in the order"
+    for path in (ROOT / "kit").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = []
+            if isinstance(node, ast.ImportFrom) and node.module == "kit":
+                named = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kit."):
+                named = [node.module.split(".")[1]]
+            for name in set(named) & modules:
+                assert ORDER.index(name) < ORDER.index(path.stem), f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["figures", "evaluation", "chain", "grading"])
+def test_importing_the_kit_imports_no_heavy_package(module: str) -> None:
+    heavy = ["torch", "transformers", "trl", "vllm", "datasets", "math_verify"]
+    code = f"import kit.{module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# ")
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    for node in ast.parse("".join(tagged[0]["source"])).body:  # plain literals only: papermill misreads the rest
+        assert isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not None
+    assert 'params_file = "params/laptop.yaml"' in "".join(tagged[0]["source"])
+    assert len(code) <= 30
+    for cell in code:
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 25
+        assert not re.search(r"^\s*(def|class) ", source, re.MULTILINE), "logic lives in kit"
+
+
+def test_files_stay_readable() -> None:
+    for path in [*(ROOT / "kit").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 420, path.name
+
+
+def test_ruff_is_content() -> None:
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,206 @@
+"""The round: reward at the limit, advantages, the choice of a checkpoint, and a real round of a real trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kit import arithmetic, evaluation, paths, prompts, training
+from kit.config import ROOT, Config, KitError, read_yaml
+from kit.rewards import get_token_limit_reward
+from kit.training import Point, select
+
+# --- the reward -------------------------------------------------------------------------------------------------------
+
+DONE = "Compute 3 + 4 = 7 . </think> \\boxed{ 7 } <eos>"  # 12 tokens, the end token included
+UNFINISHED = "so \\boxed{ 7 } Wait , let me double-check"  # a box inside thinking that never ends
+
+
+@pytest.fixture(scope="module")
+def reward() -> Callable[..., float]:
+    tokenizer = arithmetic.make_tokenizer()
+
+    def of(text: str, gold: str, limit: int, reading: str = "official") -> float:
+        ids = tokenizer(text.replace("so ", ""))["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        return get_token_limit_reward(limit, tokenizer, reading)(completion_ids=[ids], answer=[gold])[0]
+
+    return of
+
+
+def test_a_correct_answer_finished_just_inside_the_limit_is_paid(reward: Callable[..., float]) -> None:
+    assert reward(DONE, "7", limit=12) == 1.0
+
+
+def test_a_response_cut_just_before_the_box_closes_is_not_paid(reward: Callable[..., float]) -> None:
+    assert reward(DONE, "7", limit=10) == 0.0  # … </think> \boxed{ 7
+    assert reward(DONE, "7", limit=11) == 1.0  # … } : the box is whole, the end token is not needed
+
+
+def test_a_box_inside_unfinished_thinking_counts_in_the_official_reading_only(reward: Callable[..., float]) -> None:
+    assert reward(UNFINISHED, "7", limit=50) == 1.0
+    assert reward(UNFINISHED, "7", limit=50, reading="strict") == 0.0
+
+
+def test_thinking_that_ends_with_an_answer_counts_in_the_strict_reading_too(reward: Callable[..., float]) -> None:
+    assert reward(DONE, "7", limit=12, reading="strict") == 1.0
+
+
+def test_the_last_box_decides(reward: Callable[..., float]) -> None:
+    assert reward("\\boxed{ 7 } But wait , </think> \\boxed{ 8 } <eos>", "7", limit=50) == 0.0
+
+
+def test_wrong_and_empty_responses_are_not_paid(reward: Callable[..., float]) -> None:
+    assert reward(DONE, "8", limit=12) == 0.0
+    assert reward("", "7", limit=12) == 0.0
+    assert reward("Compute 3 + 4 = 7 .", "7", limit=12) == 0.0  # cut in its thinking: the last number is no answer
+
+
+# --- the choice of a checkpoint ---------------------------------------------------------------------------------------
+
+
+def test_the_shortest_checkpoint_within_the_tolerance_is_chosen() -> None:
+    curve = [Point(5, 80.0, 100.0), Point(10, 78.0, 60.0), Point(15, 71.9, 40.0)]
+    assert select(curve, start_accuracy=80.0, tolerance=0.10) == Point(10, 78.0, 60.0)  # 71.9 < 72
+    assert select(curve, start_accuracy=79.0, tolerance=0.10) == Point(15, 71.9, 40.0)  # 71.9 > 71.1
+
+
+def test_exactly_the_tolerated_drop_still_qualifies() -> None:
+    assert select([Point(1, 72.0, 9.0)], start_accuracy=80.0, tolerance=0.10) == Point(1, 72.0, 9.0)
+
+
+def test_of_equally_short_checkpoints_the_earlier_is_chosen() -> None:
+    assert select([Point(10, 80.0, 50.0), Point(5, 80.0, 50.0)], 80.0).step == 5
+
+
+def test_when_nothing_qualifies_nothing_is_chosen() -> None:
+    assert select([Point(5, 50.0, 10.0)], start_accuracy=80.0) is None
+    assert select([], start_accuracy=80.0) is None
+
+
+@pytest.mark.parametrize(("start_accuracy", "step"), [(18.0, 180), (20.9, 180), (22.8, 180), (22.9, 140)])
+def test_on_the_published_4k_round_the_rule_picks_what_its_authors_picked(start_accuracy: float, step: int) -> None:
+    published = read_yaml(ROOT / "params" / "published.yaml")["validation_curve"]["points"]
+    curve = [Point(s, accuracy, length) for s, (accuracy, length) in published.items()]
+    assert select(curve, start_accuracy, tolerance=0.10).step == step
+
+
+# --- a real round -----------------------------------------------------------------------------------------------------
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_two_rounds_train_validate_select_and_chain(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    run, start = paths.of(tiny_world), training.base_model(tiny_world)
+    with pytest.raises(KitError, match="02_prune_round.ipynb with schedule=iterative round=1"):
+        training.start_of_round(tiny_world, "iterative", 2)
+
+    folder = training.train_round(tiny_world, "iterative", 1)
+    assert [c.name for c in training.checkpoints(folder)] == ["checkpoint-1", "checkpoint-2"]
+    log = pd.read_csv(run.training("iterative", 1) / "log.csv")
+    assert list(log.step) == [1, 2] and (log.limit == 24).all()
+    assert (log.length <= 24).all() and log.truncated.between(0, 1).all() and log.kl.notna().all()
+    assert "nothing is learned" in capsys.readouterr().out  # an untrained model earns nothing: said in words
+
+    table = evaluation.validate_round(tiny_world, "iterative", 1)
+    assert list(table.step) == [0, 1, 2] and table.selected.sum() == 1
+    chosen = paths.read_json(run.training("iterative", 1) / "selected.json")
+    expected = start if chosen["step"] == 0 else str(folder / f"checkpoint-{chosen['step']}")
+    assert training.start_of_round(tiny_world, "iterative", 2) == expected
+    with pytest.raises(KitError, match=r"schedules.iterative has 2 round\(s\), there is no round 3"):
+        training.start_of_round(tiny_world, "iterative", 3)
+
+
+def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
+    """One real GRPO step with a reward of our own; returns the trainer."""
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+    start = training.base_model(config)
+    tokenizer = prompts.load_tokenizer(start, config)
+    rows = training.training_rows(config, tokenizer, 24)
+    trainer = GRPOTrainer(
+        model=start, args=training.grpo_settings(config, folder, limit=24, steps=1, seed=3), reward_funcs=rewards,
+        train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+    )
+    trainer.train()
+    return trainer
+
+
+def test_advantages_are_rewards_normalized_within_their_group(tiny_world: Config, tmp_path: Path) -> None:
+    """Groups of four: 1 0 0 0 has mean 1/4 and std 1/2, so 1.5 and -0.5; 1 1 0 0 has std 0.5774: +-0.866; 1 1 1 1: 0."""
+    by_group = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+
+    def rigged(completions: list, **_: object) -> list[float]:
+        assert len(completions) == 16
+        return [r for group in by_group for r in group]
+
+    trainer = one_step(tiny_world, rigged, tmp_path)
+    got = list(trainer._logs["advantages"])
+    expected = [1.5, -0.5, -0.5, -0.5, 0.866, 0.866, -0.866, -0.866, *[0.0] * 8]
+    assert got == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_round_moves_the_parameters_and_truncated_responses_stay_in_the_loss(tiny_world: Config, tmp_path: Path) -> None:
+    before = weights(Path(training.base_model(tiny_world)))
+
+    def every_other(completions: list, **_: object) -> list[float]:
+        return [float(i % 2) for i in range(len(completions))]
+
+    no_kl = dataclasses.replace(tiny_world, training=dataclasses.replace(
+        tiny_world.training, kl_coefficient=0.0, entropy_coefficient=0.0))
+    trainer = one_step(no_kl, every_other, tmp_path)
+    log = trainer.state.log_history[0]
+    assert log["completions/clipped_ratio"] > 0.5  # nearly all are cut at 24 tokens, and still …
+    assert log["grad_norm"] > 0  # … they teach
+    after = weights(training.checkpoints(tmp_path)[-1])
+    assert max((after[k] - before[k]).abs().max().item() for k in before) > 0
+
+
+def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
+    """The second step after a resume from the first checkpoint is the second step of an undisturbed round."""
+    import shutil
+
+    straight = dataclasses.replace(tiny_world, schedules={"straight": dataclasses.replace(
+        tiny_world.schedules["iterative"], limits=(24,))})
+    broken = dataclasses.replace(tiny_world, schedules={"broken": straight.schedules["straight"]})
+    run = paths.of(tiny_world)
+    training.train_round(straight, "straight", 1)
+    training.train_round(broken, "broken", 1)
+    shutil.rmtree(run.models("broken", 1) / "checkpoint-2")  # as if it had been killed during the second step
+    training.train_round(broken, "broken", 1)
+    columns = ["step", "reward", "length", "truncated", "loss", "grad_norm"]
+    one, two = (pd.read_csv(run.training(s, 1) / "log.csv")[columns] for s in ("straight", "broken"))
+    pd.testing.assert_frame_equal(one, two)
+    one, two = (weights(run.models(s, 1) / "checkpoint-2") for s in ("straight", "broken"))
+    assert all((one[k] == two[k]).all() for k in one)
+
+
+@pytest.mark.parametrize(("truncated", "no_variance", "said"), [
+    (0.99, 0.5, "99% of the responses were cut at 100 tokens"), (0.2, 1.0, "no group has any variance in reward"),
+])
+def test_a_step_that_teaches_nothing_is_told_in_words(truncated: float, no_variance: float, said: str) -> None:
+    warnings = training.warnings_about({"truncated": truncated, "no_variance": no_variance}, 100)
+    assert len(warnings) == 1 and said in warnings[0]
+
+
+def test_an_ordinary_step_is_not_warned_about() -> None:
+    assert training.warnings_about({"truncated": 0.9, "no_variance": 0.9}, 100) == []
+
+
+def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = prompts.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    lengths = [len(prompts.encode(tokenizer, r["prompt"])) for r in training.training_rows(tiny_world, tokenizer, 24)]
+    cap = sorted(lengths)[len(lengths) // 2]
+    capped = dataclasses.replace(tiny_world, data=dataclasses.replace(tiny_world.data, prompt_cap=cap))
+    kept = training.training_rows(capped, tokenizer, 24)
+    assert len(kept) == sum(n <= cap for n in lengths) < len(lengths)
+    assert f"{len(lengths) - len(kept)} of {len(lengths)} training prompts are over {cap} tokens" in capsys.readouterr().out
