@@ -1,12 +1,12 @@
 """The laptop's world: chains of arithmetic, a word-level tokenizer, and a small model that thinks too long.
 
-A problem is "Start with 17 , then * 4 , then - 39 . What is the result ?"; every number of it and of its solution lies
+A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; every number of it and of its solution lies
 in 0 .. largest. A thinking trace is made of these parts, of which only the first is needed:
 
-- core steps      `Compute 17 * 4 = 68 .`  or spelled out  `Compute 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 .`
-- restatements    `Okay , the problem says start with 17 , * 4 , - 39 .`
+- core steps      `Compute first 17 * 4 = 68 .`  or spelled out  `Compute first 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 .`
+- restatements    `Okay , the problem says start with 17 , first * 4 , second - 39 .`
 - step checks     `Wait , 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 , not 58 .`
-- whole checks    `Wait , let me double-check . 17 * 4 = 68 , 68 - 39 = 29 . Yes , 29 again .`
+- whole checks    `Wait , let me double-check . first 17 * 4 = 68 , second 68 - 39 = 29 . Yes , 29 again .`
 
 One look at a step is wrong more often than spelling it out: some slips are written into the traces, and, more
 important, a model of this size does not hold all facts of two-digit arithmetic, while the parts of a spelled-out step
@@ -26,6 +26,8 @@ from kit import paths, problems, prompts
 from kit.config import Arithmetic, Config, KitError
 from kit.problems import Problem
 
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
@@ -38,10 +40,12 @@ class Chain:
 
     @property
     def question(self) -> str:
-        return f"Start with {self.start} , then {self.recipe(' , then ')} . What is the result ?"
+        return f"Start with {self.recipe} . What is the result ?"
 
-    def recipe(self, joint: str) -> str:
-        return joint.join(f"{op} {operand}" for op, operand in self.steps)
+    @property
+    def recipe(self) -> str:
+        named = (f"{name} {op} {operand}" for name, (op, operand) in zip(ORDINALS, self.steps, strict=False))
+        return " , ".join([str(self.start), *named])
 
     @property
     def answer(self) -> int:
@@ -79,9 +83,9 @@ def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
 def shortest(chain: Chain) -> str:
     """The shortest correct response: one look per step, nothing else. The physical limit of pruning."""
     value, shown = chain.start, []
-    for op, operand in chain.steps:
+    for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
         result = apply(value, op, operand)
-        shown.append(f"Compute {value} {op} {operand} = {result} .")
+        shown.append(f"Compute {name} {value} {op} {operand} = {result} .")
         value = result
     return f"{' '.join(shown)} </think> \\boxed{{ {value} }}"
 
@@ -160,12 +164,12 @@ def go_through(
 ) -> tuple[str, int] | None:
     """All steps of a chain once, going on with whatever came out: (text, result); None if a slip leads out of range."""
     value, shown = chain.start, []
-    for op, operand in chain.steps:
+    for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
         if not 0 <= apply(value, op, operand) <= a.largest:
             return None
         share = careful if is_hard(value, op, operand) else careful * a.habits.spelled_easy
         text, result = work_out(rng, a, value, op, operand, rng.random() < share)
-        shown.append(lead + text)
+        shown.append(f"{lead}{name} {text}")
         if rng.random() < check:
             text, again = work_out(rng, a, value, op, operand, True)
             shown.append(f"Wait , {text} , " + ("right" if again == result else f"not {result}"))
@@ -183,7 +187,7 @@ def think(rng: random.Random, chain: Chain, a: Arithmetic) -> tuple[str, int]:
         first = go_through(rng, a, chain, careful, "Compute ", " . ", check)
     said, value = [f"{first[0]} ."], first[1]
     if rng.random() < habits.restate:
-        said.insert(0, f"Okay , the problem says start with {chain.start} , {chain.recipe(' , ')} .")
+        said.insert(0, f"Okay , the problem says start with {chain.recipe} .")
     for more in habits.another_round:
         again = go_through(rng, a, chain, 1.0 if rng.random() < habits.careful_check else 0.0)
         if again is None or rng.random() >= more:
@@ -210,8 +214,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant> <think>{% endif %}"
 )
 WORDS = (  # noqa: SIM905 - one string, so that it reads
-    "Start with then . , : ? + - * = What is the result Okay problem says start Compute Wait let me double-check Alternatively "
-    "check again it But wait not Yes right Therefore answer final The Let compute <think> </think> \\boxed{ } Think first "
+    "Start with first second third fourth fifth sixth . , : ? + - * = What is the result Okay problem says start Compute Wait let me double-check Alternatively "
+    "check again it But wait not Yes right Therefore answer final The Let compute <think> </think> \\boxed{ } Think "
     "output should be within tokens give in a box step by and your"
 ).split()
 PIECES = r"</?\w+>|\\boxed\{|\w+(?:-\w+)*|[^\w\s]"
@@ -263,8 +267,8 @@ def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
 def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
     """One batch of bare equations, as (token ids, labels); only the results are learned from.
 
-    Mostly the easy parts of steps, so that spelling a step out becomes reliable; `drill_direct` of them are whole steps at one look,
-    which stay unreliable: there are too many for a model of this size and so few minutes.
+    Mostly the easy parts of steps, so that spelling a step out becomes reliable; `drill_direct` of them are whole steps at
+    one look, which stay unreliable: there are too many for a model of this size and so few minutes.
     """
     rows = []
     for _ in range(2 * a.sft_batch):
@@ -328,7 +332,8 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
 def train_base(config: Config) -> Any:
     """Teach the small model to think at length; saves it to results/<run>/models/base. Returns a row of losses a step.
 
-    `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn. Cosine schedule; Muon for the hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
+    `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn, on a cosine schedule; Muon for the hidden matrices
+    and AdamW for the rest (about three times fewer steps than AdamW alone).
     """
     import pandas as pd
     import torch

@@ -221,7 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"done: tables and figures in {paths.of(config).shown}/figures, executed notebooks in {paths.of(config).shown}/notebooks")
+    shown = paths.of(config).shown
+    print(f"done: tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
     return 0
 
 

@@ -67,7 +67,7 @@ class Arithmetic:
     hidden_size: int = 96
     layers: int = 3
     heads: int = 4
-    key_value_heads: int = 1
+    key_value_heads: int = 2
     intermediate_size: int = 192
     max_length: int = 1024
     drill_steps: int = 200  # on bare equations, in turn with the traces
@@ -373,7 +373,8 @@ def _cross_checks(config: Config) -> list[str]:
               "and `heads` of `key_value_heads`")
         for name in names:
             ops = config.arithmetic.operations.get(name, ())
-            check(bool(ops) and min(ops, default=0) >= 1, f"`arithmetic.operations.{name}` should list numbers of operations")
+            fine = bool(ops) and all(1 <= n <= 6 for n in ops)
+            check(fine, f"`arithmetic.operations.{name}` should list numbers of operations between 1 and 6")
     return found
 
 

@@ -236,7 +236,8 @@ def training_curves(config: Config) -> Figure:
             axis.set_title(title)
             axis.set_xlabel("training step")
             axis.set_ylim(bottom=0)
-        axes[0].legend(loc="lower right")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=len(config.schedules))
         return figure
 
 
@@ -249,7 +250,7 @@ def validation_points(config: Config) -> Figure:
         for schedule, own in table.groupby("schedule", sort=False):
             colour, marker, line = look(config, str(schedule))
             ours.plot(own.length, own.accuracy, color=colour, marker=marker, linestyle=line, linewidth=0.9,
-                      label=config.schedules[str(schedule)].label or schedule)
+                      markersize=4, label=config.schedules[str(schedule)].label or schedule)
             ours.vlines(own.length, own.accuracy_low, own.accuracy_high, color=colour, linewidth=0.6, alpha=0.6)
             chosen = own[own.selected]
             ours.scatter(chosen.length, chosen.accuracy, s=160, facecolors="none", edgecolors="black", linewidths=1.3, zorder=5)
@@ -258,7 +259,7 @@ def validation_points(config: Config) -> Figure:
         ours.scatter([], [], s=110, facecolors="none", edgecolors="black", linewidths=1.3, label="selected")
         ours.set(title=f"ours: {config.set_labels.get(config.data.validation, config.data.validation)}",
                  xlabel="mean length (tokens)", ylabel="accuracy (pass@1, %)")
-        ours.legend(loc="lower right")
+        ours.legend(loc="best")
         points = pd.DataFrame(curve["points"], index=["accuracy", "length"]).T
         theirs.plot(points.length, points.accuracy, color="#555555", marker="o", markerfacecolor="none", linewidth=0.9)
         for step in (points.index[0], points.index[-1]):

@@ -2,11 +2,9 @@ r"""The grader: what did a response answer, and is it the gold answer?
 
 1. The reading `official` takes the last complete `\boxed{…}` (or `\fbox`) anywhere, also in unfinished thinking. A box
    inside a box is unwrapped; an unfinished box is none; an empty last box is "no answer".
-2. Without any box it takes the last `<answer>…</answer>`, then what follows the last "answer is" / "Answer:" / "答案是",
-   then a response that is nothing but an answer. These three look only behind `</think>`, or at all of a response that
-   never thought; a response known to be cut off (`finished=False`) or with an unfinished box gets none of them. The last
-   number of the last line counts only where the answer is known to be complete: behind `</think>`, or `finished=True`.
-   (The official code takes the last number anywhere, which pays a response for being cut off at a lucky place.)
+2. Without any box: the last `<answer>…</answer>`, else what follows the last "answer is" / "Answer:" / "答案是", else a response
+   that is nothing but an answer; all three only behind `</think>` or in a response that never thought. The last number of
+   the last line counts only behind `</think>` or with `finished=True`; `finished=False` (cut off) gets complete boxes only.
 3. The reading `strict` applies 1 and 2 to what follows the last `</think>` only; no `</think>`, no answer.
 4. Two answers are equal by value and by shape: `\frac12` is `0.5`, `(1,2)` is not `(2,1)`, `\{1,2\}` is `\{2,1\}`, `[1,2)`
    is not `(1,2)`, `x>3` is not `x\ge3` but is `(3,\infty)`; `x = 3` is `3`, `025` is `25`, and `5` is not `5.0001`: no
@@ -24,8 +22,9 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 
 Numbers, words and simple algebra are decided here. The rest goes to worker processes (`kit.grading_workers`, one per
 core, started at the first need) with a memory limit and a deadline per answer; one that is stuck is killed and replaced.
-Any thread, notebook or forked process may call; verdicts are cached. Source of the readings: the paper's section on rewards, and
-the official code (arXiv 2504.01296), which grades the last box.
+Any thread, notebook or forked process may call; verdicts are cached. The readings are those of the paper (arXiv 2504.01296)
+and its official code, which grades the last box; that code takes the last number of any response without a box, which
+pays a response for being cut off at a lucky place, and is why rule 2 is narrower.
 """
 
 from __future__ import annotations

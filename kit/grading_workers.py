@@ -1,12 +1,13 @@
 """Worker processes that compare answers with math-verify: a deadline for each answer, a memory limit, no way to hang.
 
-The parent's half (`ask`) leases workers to the calling thread, sends batches, and kills a worker whose answer is past
-the deadline; the next lease starts a new one. The worker's half (`serve`) is this file run as a program: it never sees
-the caller's `__main__`, inherits no pipes but its own two, and ends when its parent does.
+The parent's half (`ask`) leases workers to the calling thread, sends batches, and has the worker killed whose answer is
+past the deadline. The worker's half (`serve`) is this file run as a program: it imports math-verify once and forks the
+child that does the work, again whenever that one was killed, which takes a hundredth of a second. It never sees the
+caller's `__main__`, inherits no pipes but its own two, and ends when its parent does.
 
-The protocol: frames of a 4-byte length and JSON, a list of [gold, answer], go in; single letters come out. "r" is ready;
+The protocol: frames of a 4-byte length and JSON, a list of [gold, answer], go in; letters come out. "r<pid> " is ready;
 then for every pair "g" once its gold answer has been parsed and evaluated, and "c" (correct), "w" (wrong), "u" (the gold
-cannot be parsed) or "m" (out of memory; the worker then ends).
+cannot be parsed) or "m" (out of memory); "e" after a verdict says that this child ends and another one will be ready.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import selectors
 import signal
 import struct
@@ -38,7 +40,7 @@ class _Worker:
     def __init__(self) -> None:
         read_requests, self.requests = os.pipe()
         self.replies, write_replies = os.pipe()
-        command = [sys.executable, "-P", os.path.abspath(__file__), str(MEMORY), str((PATIENCE + 1) * DEADLINE)]
+        command = [sys.executable, "-P", os.path.abspath(__file__), str(MEMORY), str((PATIENCE + 1) * DEADLINE), str(os.getpid())]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -53,6 +55,7 @@ class _Worker:
         finally:
             os.close(read_requests)
             os.close(write_replies)
+        self.child = 0  # the process id of what does the work
         self.ready = False
         self.gold_parsed = False
         self.jobs: deque[int] = deque()
@@ -72,7 +75,7 @@ class _Worker:
 
     def cpu_seconds(self) -> float:
         try:
-            with open(f"/proc/{self.process.pid}/stat", "rb") as file:
+            with open(f"/proc/{self.child}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         except (OSError, ValueError, IndexError):
@@ -85,6 +88,13 @@ class _Worker:
             return waited > START
         return waited > PATIENCE * DEADLINE or waited > DEADLINE and not self.cpu_seconds() - self.cpu < DEADLINE / 2
 
+    def restart(self) -> None:
+        """End what it is doing. Its next "r" says that it may be given other work; until then letters are stale."""
+        self.ready = self.gold_parsed = False
+        self.jobs.clear()
+        with contextlib.suppress(OSError):
+            self.process.send_signal(signal.SIGUSR1)
+
     def close(self) -> None:
         for descriptor in (self.requests, self.replies):
             with contextlib.suppress(OSError):
@@ -93,8 +103,8 @@ class _Worker:
     def stop(self) -> None:
         self.close()
         with contextlib.suppress(OSError):
-            self.process.kill()
-            self.process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class _Pool:
@@ -176,8 +186,9 @@ def cores() -> int:
 
 
 def worker_pids() -> list[int]:
-    """The process ids of the workers that are running now."""
-    return [worker.process.pid for worker in list(_pool().all) if worker.process.poll() is None]
+    """The process ids of the workers that are running now, and of their children."""
+    running = [worker for worker in list(_pool().all) if worker.process.poll() is None]
+    return [pid for worker in running for pid in (worker.process.pid, worker.child) if pid]
 
 
 def stop_workers() -> None:
@@ -202,11 +213,29 @@ def ask(pairs: list[tuple[str, str]]) -> tuple[list[str], set[str]]:
     size = max(1, min(BATCH, math.ceil(len(pairs) / (2 * cores()))))
     selector = selectors.DefaultSelector()
 
-    def drop(worker: _Worker) -> None:
+    def give_back(worker: _Worker, alive: bool) -> None:
         selector.unregister(worker.replies)
         busy.discard(worker)
-        pool.release(worker, alive=False)
         worker.jobs.clear()
+        pool.release(worker, alive)
+
+    def read_replies(worker: _Worker, letters: str) -> bool:
+        """Take verdicts in; False if the worker's child ended in the midst of its answers."""
+        for letter in re.findall(r"r\d+ |.", letters):
+            if letter[0] == "r":
+                if worker.ready:
+                    return False
+                worker.child, worker.ready, pool.failures = int(letter[1:]), True, 0
+            elif letter == "e":
+                worker.ready = False
+            elif worker.ready and letter == "g":
+                worker.gold_parsed = True
+                parsed_golds.add(pairs[worker.jobs[0]][0])
+            elif worker.ready:
+                stuck = "timeout" if worker.gold_parsed else "unparseable gold"
+                verdicts[worker.jobs.popleft()] = _CODES.get(letter, stuck)
+                worker.gold_parsed = False
+        return True
 
     try:
         while waiting or busy:
@@ -217,36 +246,26 @@ def ask(pairs: list[tuple[str, str]]) -> tuple[list[str], set[str]]:
             for key, _ in selector.select(timeout=DEADLINE / 20):
                 worker = key.data
                 letters = os.read(worker.replies, 65536).decode(errors="replace")
-                if not letters or letters.startswith("!"):  # it died, or never started
+                if not letters or letters.startswith("!") or not read_replies(worker, letters):
                     _died(pool, worker, letters, waiting, died, verdicts)
-                    drop(worker)
+                    give_back(worker, alive=False)
                     continue
-                for letter in letters:
-                    if letter == "r":
-                        worker.ready = True
-                        pool.failures = 0
-                    elif letter == "g":
-                        worker.gold_parsed = True
-                        parsed_golds.add(pairs[worker.jobs[0]][0])
-                    else:
-                        job = worker.jobs.popleft()
-                        verdicts[job] = _CODES.get(letter) or ("timeout" if worker.gold_parsed else "unparseable gold")
-                        worker.gold_parsed = False
-                worker.progressed()
+                if worker.ready:
+                    worker.progressed()
                 if not worker.jobs:
-                    selector.unregister(worker.replies)
-                    busy.discard(worker)
-                    pool.release(worker, alive=True)
+                    give_back(worker, alive=True)
             for worker in [worker for worker in busy if worker.expired()]:
                 if worker.ready:
                     verdicts[worker.jobs.popleft()] = "timeout" if worker.gold_parsed else "unparseable gold"
                     waiting.extendleft(reversed(worker.jobs))
+                    worker.restart()
+                    give_back(worker, alive=True)
                 else:
                     _died(pool, worker, "", waiting, died, verdicts)
-                drop(worker)
+                    give_back(worker, alive=False)
     except BaseException:  # Ctrl-C too: a worker in the middle of something is of no use to the next caller
         for worker in list(busy):
-            drop(worker)
+            give_back(worker, alive=False)
         raise
     finally:
         selector.close()
@@ -268,49 +287,85 @@ def _died(pool: _Pool, worker: _Worker, message: str, waiting: deque[int], died:
     waiting.extendleft(reversed(jobs))
 
 
-def serve(memory: int, deadline: float) -> None:
-    """The worker: `memory` bytes of address space, `deadline` seconds for one pair. Ends with its parent, or stuck."""
+def serve(memory: int, deadline: float, parent: int) -> None:
+    """The worker: `memory` bytes of address space, `deadline` seconds for one pair. Ends with the process `parent`."""
     import logging
     import resource
     import select
 
-    from kit.symbolic import gold_parses, judge, parsed
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills even inside one long C call
-    requests, replies = 0, os.dup(1)
+    child = 0
+    replies = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not land in the protocol
-    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with contextlib.suppress(ValueError, OSError):  # not every system knows this limit
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        import math_verify  # noqa: F401
+
+        from kit.symbolic import parsed
+    except Exception as error:
+        os.write(replies, f"!cannot import math_verify: {error}".encode())
+        sys.exit(1)
+    logging.disable(logging.CRITICAL)
+    parsed(r"\sqrt{3}x^{2}+e", r"\frac{1}{2}e")  # builds the parser's tables
+
+    def end_child(*_: object) -> None:
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, end_child)
+    while os.getppid() == parent:
+        ended, alive = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(ended)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            try:
+                _work(replies, memory, deadline)
+            except BrokenPipeError:  # nobody listens any more
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(alive)
+        while not select.select([ended], [], [], 5.0)[0]:  # readable once the child is gone
+            if os.getppid() != parent:  # killed without a word, and a fork of it may still hold our pipe
+                end_child()
+                sys.exit(0)
+        os.close(ended)
+        _, status = os.waitpid(child, 0)
+        child = 0
+        if os.waitstatus_to_exitcode(status) == 0:
+            sys.exit(0)
+
+
+def _work(replies: int, memory: int, deadline: float) -> None:
+    """The worker's child: answers frames until its input ends (exit code 0), or until it has grown too large (1)."""
+    import resource
+    import select
+
+    from kit.symbolic import gold_parses, judge
+
+    supervisor = os.getppid()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills even inside one long C call, should nobody else
 
     def receive(size: int) -> bytes:
         data = b""
         while len(data) < size:
-            while not select.select([requests], [], [], 5.0)[0]:
-                if os.getppid() != parent:
-                    sys.exit(0)  # killed without a word, and a fork of it may still hold our pipe
-            part = os.read(requests, size - len(data))
+            while not select.select([0], [], [], 5.0)[0]:
+                if os.getppid() != supervisor:
+                    os._exit(0)
+            part = os.read(0, size - len(data))
             if not part:
-                sys.exit(0)
+                os._exit(0)
             data += part
         return data
 
-    def reply(code: str) -> None:
-        os.write(replies, code.encode())
-
-    try:
-        import math_verify  # noqa: F401
-    except Exception as error:
-        reply(f"!cannot import math_verify: {error}")
-        sys.exit(1)
-    logging.disable(logging.CRITICAL)
-    parsed(r"\sqrt{3}x^{2}+e", r"\frac{1}{2}e")  # builds the parser's tables
-    reply("r")
+    os.write(replies, f"r{os.getpid()} ".encode())
     while True:
         (size,) = struct.unpack(">I", receive(4))
-        for gold, answer in json.loads(receive(size)):
+        pairs = json.loads(receive(size))
+        for number, (gold, answer) in enumerate(pairs, start=1):
             signal.setitimer(signal.ITIMER_REAL, deadline)
             try:
                 try:
@@ -320,17 +375,17 @@ def serve(memory: int, deadline: float) -> None:
                 except Exception:
                     parses = False
                 if parses:
-                    reply("g")
+                    os.write(replies, b"g")
                     signal.setitimer(signal.ITIMER_REAL, deadline)
                 code = judge(gold, answer) if parses else "u"
             except MemoryError:
                 code = "m"
             signal.setitimer(signal.ITIMER_REAL, 0)
-            reply(code)
-            if code == "m":
-                sys.exit(0)
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory / 2:
-            sys.exit(0)  # grown too large for ordinary answers to be safe; the next lease starts a fresh one
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory / 2  # ordinary answers need room
+            ends = grown and number == len(pairs)
+            os.write(replies, (code + "e" * ends).encode())
+            if ends:
+                return
 
 
 if __name__ == "__main__":
@@ -339,4 +394,4 @@ if __name__ == "__main__":
     import kit.symbolic  # noqa: F401
 
     sys.path.pop(0)
-    serve(int(sys.argv[1]), float(sys.argv[2]))
+    serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -77,7 +77,9 @@ def parse(text: str):  # -> sympy.Basic | None
         extraction_mode="first_match",
         parsing_timeout=None,
     )
-    return found[0] if found else None
+    if not found or getattr(found[0], "is_Relational", False):
+        return None  # relations were split off before: here it took a misspelt command (\\geslant, \\newline) for one
+    return found[0]
 
 
 def parsed(gold: str, answer: str) -> bool:

@@ -18,10 +18,10 @@ EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 
 
 def test_a_chain_worked_out_by_hand() -> None:
-    assert EXAMPLE.question == "Start with 17 , then * 4 , then - 39 , then + 25 . What is the result ?"
+    assert EXAMPLE.question == "Start with 17 , first * 4 , second - 39 , third + 25 . What is the result ?"
     assert EXAMPLE.answer == 54  # 68, 29, 54
     assert arithmetic.shortest(EXAMPLE) == (
-        "Compute 17 * 4 = 68 . Compute 68 - 39 = 29 . Compute 29 + 25 = 54 . </think> \\boxed{ 54 }"
+        "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 29 . Compute third 29 + 25 = 54 . </think> \\boxed{ 54 }"
     )
 
 
@@ -113,8 +113,8 @@ def test_asking_for_more_problems_than_there_are_is_refused(tiny_world: Config) 
 def test_the_core_of_a_problem_is_the_length_of_its_shortest_response(tiny_world: Config) -> None:
     tokenizer = arithmetic.make_tokenizer()
     ids = tokenizer(arithmetic.shortest(EXAMPLE) + " <eos>")["input_ids"]
-    assert len(ids) == len(arithmetic.shortest(EXAMPLE).split()) + 1 == 26
-    assert {p.core for p in problems.load("two", tiny_world)} == {19}
+    assert len(ids) == len(arithmetic.shortest(EXAMPLE).split()) + 1 == 29
+    assert {p.core for p in problems.load("two", tiny_world)} == {21}
 
 
 # --- tokenizer --------------------------------------------------------------------------------------------------------

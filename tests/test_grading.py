@@ -185,7 +185,7 @@ def test_a_broken_gold_answer_is_named_and_never_wrong_in_silence(gold):
 
 
 def test_a_gold_answer_that_the_parser_cannot_read_is_named_too():
-    for gold in (r"\frac{}{2}", r"x+\cdot 3", r"9^{9^{9^{9}}}"):
+    for gold in (r"\frac{}{2}", r"x+\cdot 3", r"k\geslant 2", r"9^{9^{9^{9}}}"):
         with pytest.warns(UserWarning, match="problem 12"):
             assert grade_many([r"\boxed{x^3}"], [gold], ids=[12])[0].verdict == "unparseable gold"
 
