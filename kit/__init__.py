@@ -1,5 +1,10 @@
 """ThinkPrune, reproducible: prune the thinking of a reasoning model under falling token limits.
 
-Modules import only from those above them: config, paths, problems, prompts, grading, rollout, rewards,
-arithmetic, training, evaluation, behavior, figures. Nothing runs at import.
+A module imports only from those before it (a test holds them to it); nothing runs at import:
+
+    config, paths, problems, prompts                          settings, files, data, wordings
+    values, answers, equality, symbolic, extraction,
+    grading_workers, grading                                  is this answer right?
+    rollout, rewards, arithmetic, training                    responses, reward, the laptop's world, one pruning round
+    evaluation, behavior, figures, chain                      numbers with uncertainty, tables, figures, all stages
 """

@@ -58,7 +58,7 @@ class Habits:
 class Arithmetic:
     """The laptop's world (kit.arithmetic): its problems, the small model, and how that is taught to think at length."""
 
-    largest: int = 59  # every number of a problem and its solution lies in 0 .. largest
+    largest: int = 99  # every number of a problem and its solution lies in 0 .. largest
     operations: dict[str, tuple[int, ...]] = field(default_factory=dict)  # per data set: numbers of operations
     train_problems: int = 4000
     validation_problems: int = 200
@@ -70,12 +70,12 @@ class Arithmetic:
     key_value_heads: int = 2
     intermediate_size: int = 192
     max_length: int = 1024
-    drill_steps: int = 200  # on bare equations, in turn with the traces
-    drill_direct: float = 0.3  # share of whole steps among them; the others are the easy parts of steps
-    sft_steps: int = 300
-    sft_batch: int = 32
-    sft_learning_rate: float = 4e-3  # AdamW: embeddings, norms, biases
-    sft_muon_learning_rate: float = 0.02  # Muon: the hidden layers' matrices
+    drill_steps: int = 300  # on bare equations, in turn with the traces
+    drill_direct: float = 0.15  # share of whole steps among them; the others are the easy parts of steps
+    sft_steps: int = 800
+    sft_batch: int = 8  # small: at the start of training more steps teach more than larger ones
+    sft_learning_rate: float = 3e-3  # AdamW: embeddings, norms, biases
+    sft_muon_learning_rate: float = 0.012  # Muon: the hidden layers' matrices
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ class Schedule:
     limits: tuple[int, ...]
     label: str = ""
     steps: int | None = None  # steps per round; null: training.steps
+    checkpoint_every: int | None = None  # steps; null: training.checkpoint_every
     state_limit: bool = True  # False: the prompt does not name the limit (a control)
     select: Literal["rule", "last"] = "rule"
 
@@ -351,8 +352,8 @@ def _cross_checks(config: Config) -> list[str]:
         falls = all(a > b for a, b in zip(schedule.limits, schedule.limits[1:], strict=False))
         check(falls, f"{where}.limits` is {list(schedule.limits)}; limits should fall from round to round")
         steps = t.steps if schedule.steps is None else schedule.steps
-        check(steps >= t.checkpoint_every > 0, f"{where}.steps` is {steps}: below training.checkpoint_every = "
-              f"{t.checkpoint_every}, so no checkpoint would be saved")
+        every = t.checkpoint_every if schedule.checkpoint_every is None else schedule.checkpoint_every
+        check(steps >= every > 0, f"{where}.steps` is {steps}, checkpoint_every {every}: no checkpoint would be saved")
     check(bool(config.data.evaluation), "`data.evaluation` is empty; name at least one data set")
     names = [config.data.train, config.data.validation, *config.data.evaluation]
     check(len(set(names)) == len(names), f"`data`: {names} names a set twice; training, validation and evaluation differ")

@@ -129,7 +129,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     watch = round_log(run.training(schedule, round) / "log.csv", limit, f"{schedule} round {round}")
     trainer = GRPOTrainer(
         model=str(start),
-        args=grpo_settings(config, folder, limit, steps, seed),
+        args=grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every),
         reward_funcs=get_token_limit_reward(limit, tokenizer, config.training.reading),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -143,7 +143,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     return folder
 
 
-def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int) -> Any:
+def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None) -> Any:
     """`GRPOConfig` of a round. A generation batch is prompts_per_step x responses_per_prompt responses."""
     import torch
     from trl import GRPOConfig
@@ -153,7 +153,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     passes = batch // t.micro_batch
     return GRPOConfig(
         output_dir=str(folder), seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, log_level="error",
-        max_steps=steps, save_steps=t.checkpoint_every, save_strategy="steps", logging_steps=1,
+        max_steps=steps, save_steps=every or t.checkpoint_every, save_strategy="steps", logging_steps=1,
         learning_rate=t.learning_rate, lr_scheduler_type="constant_with_warmup", warmup_steps=t.warmup_steps,
         max_grad_norm=t.max_grad_norm, weight_decay=0.0,
         num_generations=t.responses_per_prompt, per_device_train_batch_size=t.micro_batch,

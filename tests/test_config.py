@@ -66,7 +66,7 @@ REFUSED = [
     ({"training": {"responses_per_prompt": 1, "micro_batch": 1}}, "a group needs at least 2 responses"),
     ({"training": {"micro_batch": 7}}, "`training.micro_batch` is 7; should divide prompts_per_step x responses_per_prompt"),
     ({"training": {"reading": "lenient"}}, "`training.reading` is 'lenient'; should be one of official, strict"),
-    ({"training": {"checkpoint_every": 99}}, "so no checkpoint would be saved"),
+    ({"training": {"checkpoint_every": 99}}, "no checkpoint would be saved"),
     ({"schedules": {}}, "`schedules` is empty"),
     ({"schedules": {"a": {"limits": [50, 60]}}}, "`schedules.a.limits` is [50, 60]; limits should fall from round to round"),
     ({"schedules": {"a": {"limits": []}}}, "`schedules.a.limits` should list token limits above 0"),
