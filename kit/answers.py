@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
-from kit.values import FUNCTIONS, quantity
+from kit.values import FUNCTIONS, quantity, samples
 
 MAX_LENGTH = 2_000  # characters; no benchmark's gold is longer than 300, and a parser is not fed a megabyte
 MAX_DEPTH = 40  # nested brackets
@@ -32,10 +33,7 @@ _CHARACTERS = str.maketrans(
 _TIDY = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (
-            r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|displaystyle|textstyle|limits|mathstrut)(?![a-zA-Z])\.?",
-            "",
-        ),
+        (r"\\(?:left|right|[bB]ig[lr]?|bigg[lr]?|displaystyle|textstyle|limits|mathstrut)(?![a-zA-Z])\.?", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(frac|binom)\s*(\d|(?<=\s)[a-zA-Z]|\\pi)(?![a-zA-Z])", r"\\\1{\2}"),
@@ -55,37 +53,38 @@ _TIDY = [
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\[lr]?vert(?![a-zA-Z])|\\\|", "|"),
         (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset"),
-        (
-            r"\\(?:Bbb|mathbf|mathbb)\s*\{?R\}?(?![a-zA-Z])|\\R(?![a-zA-Z])|\\reals(?![a-zA-Z])",
-            r"\\mathbb{R}",
-        ),
+        (r"\\(?:(?:Bbb|mathbf|mathbb)\s*(?:\{R\}|R)|R|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|mathcal|mathsf|vec)\s*\{([^{}]*)\}", r"\1"),
         (r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\\text{\1}"),
+        (r"\\(?:(?:text)?color|[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", " "),
+        (r"\\(?:math(?:bf|it|sf|tt|normal)|boldsymbol|bm|rm|bf|it|underline|emph|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", " "),
         (r"\\(?:text(?:bf|rm|it|normal|sf|tt|sc)|mbox|hbox|mathrm)\s*\{", r"\\text{"),
         (r"\\text\s+\{", r"\\text{"),
         (
-            r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])(?:\{\})?|(?<=\d)\s*\^\s*\{?o\}?(?![a-zA-Z])",
+            r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\(?:text)?degree(?![a-zA-Z])(?:\{\})?"
+            r"|(?<=\d)\s*\^\s*(?:\{o\}|o(?![a-zA-Z]))",
             r"\\text{ degree }",
         ),
         (r"\\q?quad(?![a-zA-Z])|(?<!\\)\\[,;:> ]|~|\\\n|\\space(?![a-zA-Z])|\\thinspace(?![a-zA-Z])", "\x01"),
-        (
-            r"(?<=\d)(?:,\s*(?:\\!)+|\{,\}|,?\x01)\s*(?=\d{3}(?!\d))",
-            "",
-        ),  # 10,\!080 and 10\,080: thousands for certain
+        (r"(?<=\d)(?:,\s*(?:\\!)+|\{,\}|,?\x01)\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10\,080: thousands for certain
         (r"(?<!\\)\\!|\{\}(?=\d)", ""),
         (r"\{,\}", ","),
         (r"\s*\x01\s*", " "),
         (r"\\text\{ degree \}\s*(?:\\text\{\s*[CF]\s*\}|[CF](?![a-zA-Z]))", r"\\text{ degree }"),
-        (r"\\text\{\s*:\s*\}", ":"),
+        (r"\\text\{\s*\\text\{ degree \}\s*[CF]?\s*\}", r"\\text{ degree }"),
+        (r"(?<=\d)\s*\^\s*(?:\{\s*\\text\{\s*(?:st|nd|rd|th)\s*\}\s*\}|\\text\{\s*(?:st|nd|rd|th)\s*\})", ""),
+        (r"(?<=[\d}\s])([\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]+)\s*$", r"\\text{\1}"),
+        (r"\\text\{\s*:\s*\}|\\colon(?![a-zA-Z])", ":"),
+        (r"\\text\{\s*([\dA-F]+)\s*\}(?=\s*_)", r"\1"),
         (r"\\(?:therefore|checkmark|blacksquare|qed|square)(?![a-zA-Z])", " "),
         (r"^\s*\\approx(?![a-zA-Z])", ""),
-        (
-            r"^\s*\\text\{[^{}]*(?<![a-z])(?:is|are|equals|about|approximately|approx\.?|exactly)\s*:?\s*\}",
-            "",
-        ),
+        (r"^\s*\\text\{[^{}]*(?<![a-z])(?:is|are|equals|about|approximately|approx\.?|exactly|[Aa]nswer)\s*:?\s*\}", ""),
+        (r"^\s*(\\text\{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is)?\s*:?(?=[\s\d$\\-])\s*", r"\1"),
         (r"(?<!\\)\$", " "),
         (r"(?<!\\)\\[()\[\]]", " "),
         (r"\\text\{\s*\\\$\s*\}", r"\\$"),
+        (r"(^|\\cup)\s*\]([^()\[\]]*[,;][^()\[\]]*)(?=[\[\]]\s*(?:$|\\cup))", r"\1 (\2"),  # ]2,3[ is (2,3)
+        (r"([\[(][^()\[\]]*[,;][^()\[\]]*)\[(?=\s*(?:$|\\cup))", r"\1)"),
         (r"\*\*(?=\s*$)|^\s*\*\*", ""),
         (r"\s+", " "),
         (r"(?<![\d.,] )(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d/ ])", lambda m: m[1] + m[2].replace(" ", "")),
@@ -103,7 +102,7 @@ def tidy(text: str) -> str:
         before = text
         text = text.strip()
         text = text.rstrip(",;").rstrip() if text.endswith((",", ";")) else text
-        if text.endswith(".") and not text.endswith("..") or text.endswith("\\\\"):
+        if text.endswith(".") and not text.endswith("..") or text.endswith("\\"):
             text = text[:-1].rstrip("\\")
         if text.startswith((r"\boxed{", r"\fbox{")) and _closing(text, text.index("{")) == len(text) - 1:
             text = text[text.index("{") + 1 : -1]
@@ -199,7 +198,7 @@ class Node:
 _LIST = frozenset([",", ";"])
 _RELATIONS = frozenset(["=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\equiv"])
 _JOINERS = re.compile(
-    r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<=[^a-zA-Z\\])(?:and|or)(?=[^a-zA-Z])|\\(?:lor|vee|land|wedge)(?![a-zA-Z])"
+    r"\\text\{\s*,?\s*(?:and|or|和|或|及)\s*\}|(?<=[^a-zA-Z\\])(?:and|or|和|或|及)(?=[^a-zA-Z])|\\(?:lor|vee|land|wedge)(?![a-zA-Z])"
 )
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _NAME = re.compile(
@@ -207,6 +206,8 @@ _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\{[A-Za-z ]+\}|[A-Z](?: ?[A-Z](?:_\{?\d\}?)?)+)\s*'*"
     r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?[A-Za-z0-9]+))?(?:\s*\(\s*[A-Za-z0-9, ]+\s*\))?"
 )
+_NAMES = re.compile(r"\(\s*[a-zA-Z]\w*(?:\s*,\s*[a-zA-Z]\w*)+\s*\)")
+_UNKNOWN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|angle|triangle)(?![a-zA-Z])")
 _WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9'., :\-]*")
 _PLAIN_WORDS = frozenset(["yes", "no", "true", "false", "odd", "even", "all", "none", "east", "west"])
 _MONTHS = (
@@ -216,7 +217,9 @@ _MONTHS = (
 _MONTH_WORDS = {word for month in _MONTHS for word in (month, month[:3])}
 _NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _TIME = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\{)?\s*([aApP])?\.?\s*(?:[mM])?\.?\s*\}?")
-_MATRIX = re.compile(r"\\begin\s*\{([a-zA-Z]*matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"(.*?)(?:\\cdot|\\times)?\s*\\begin\s*\{([a-zA-Z]*matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}", re.DOTALL
+)
 MINUS_INFINITY, INFINITY = Node("leaf", text=r"-\infty"), Node("leaf", text=r"\infty")
 
 
@@ -293,24 +296,34 @@ def read(text: str, merge: bool = True) -> Node:
     if node:
         return node
     matrix = _MATRIX.fullmatch(text)
-    if matrix and r"\begin" not in matrix[2]:
-        rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", matrix[2].replace(r"\hline", "")) if row.strip()]
-        cells = tuple(Node("row", tuple(read(cell) for cell in row.split("&"))) for row in rows)
-        return Node("matrix", cells, "determinant" if matrix[1] in ("vmatrix", "Vmatrix") else "matrix")
-    if re.fullmatch(r"\\mathbb\s*\{?R\}?", text):
-        return Node("seq", (MINUS_INFINITY, INFINITY), "()")
+    if matrix and r"\begin" not in matrix[1] + matrix[3] and (not matrix[1] or samples(matrix[1].strip())):
+        rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", matrix[3].replace(r"\hline", "")) if row.strip()]
+        times = rf"({matrix[1]})\cdot" if matrix[1] else ""
+        cells = tuple(Node("row", tuple(read(f"{times}({cell})" if times else cell) for cell in row.split("&"))) for row in rows)
+        return Node("matrix", cells, times + "determinant" if matrix[2] in ("vmatrix", "Vmatrix") else "matrix")
+    reals = re.fullmatch(r"\\mathbb\s*\{?R\}?(?:\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\})?", text)
+    if reals:
+        points = {samples(point.strip()): read(point) for point in _split(reals[1] or "", _LIST)[0] if point.strip()}
+        if None not in points:
+            ends = [MINUS_INFINITY, *(points[value] for value in sorted(points)), INFINITY]
+            pieces = [Node("seq", pair, "()") for pair in pairwise(ends)]
+            return _flat("union", pieces) if points else pieces[0]
     if text == r"\emptyset":
         return Node("set")
     if r"\pm" in text or r"\mp" in text:
-        plus = re.sub(r"\\mp(?![a-z])", "-", re.sub(r"\\pm(?![a-z])", "+", text))
-        minus = re.sub(r"\\mp(?![a-z])", "+", re.sub(r"\\pm(?![a-z])", "-", text))
-        return _flat("list", [read(plus.lstrip("+ ")), read(minus.lstrip("+ "))])
+        return _both_signs(text)
     expression, unit = quantity(text)
     if expression != text and (expression.startswith(("(", "{")) or r"\text" in expression):
         inner = read(expression, merge)
         if inner.kind == "leaf" and not inner.unit:
             return Node("leaf", text=inner.text, unit=unit)
     return Node("leaf", text=expression, unit=unit)
+
+
+def _both_signs(text: str) -> Node:
+    plus = re.sub(r"\\mp(?![a-z])", "-", re.sub(r"\\pm(?![a-z])", "+", text))
+    minus = re.sub(r"\\mp(?![a-z])", "+", re.sub(r"\\pm(?![a-z])", "-", text))
+    return _flat("list", [read(plus.lstrip("+ ")), read(minus.lstrip("+ "))])
 
 
 def _flat(kind: str, nodes: list[Node]) -> Node:
@@ -342,18 +355,19 @@ def _relation(text: str, merge: bool) -> Node | None:
         return None
     if not pieces[0]:  # "= 5"
         return read("=".join(pieces).lstrip("= "), merge) if any(pieces) else None
-    name = re.sub(r"\\text|\\mathrm|[{} \\]", "", pieces[0]) if _NAME.fullmatch(pieces[0]) else None
+    named = _NAME.fullmatch(pieces[0]) or _NAMES.fullmatch(pieces[0])
+    name = re.sub(r"\\text|\\mathrm|[{} \\]", "", pieces[0]) if named else None
     if r"\approx" in found:  # the exact side is the answer, unless it is only a name
         left, right = re.split(r"\\approx(?![a-z])", text, maxsplit=1)
         return read(right if name and found[0] == r"\approx" else left, merge)
     if found == [r"\in"] or found == [r"\equiv"]:
         return read(pieces[1], merge) if name else None
     if set(found) == {"="}:
-        if len(pieces) == 2 and re.fullmatch(r"[a-zA-Z]", pieces[1]) and not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", pieces[0]):
+        if len(pieces) == 2 and re.fullmatch(r"[a-zA-Z]", pieces[1]) and not _UNKNOWN.search(pieces[0]):
             name, pieces = pieces[1], pieces[::-1]  # 3 = x
         if name:
             return Node("named", (read(pieces[-1], merge),), name, unit=pieces[-1])
-        if not any(re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", piece) for piece in pieces[:-1]):
+        if not any(map(_UNKNOWN.search, pieces[:-1])):
             return Node("chain", tuple(read(piece, merge) for piece in pieces))
     if r"\in" in found or r"\equiv" in found:
         return None
@@ -373,6 +387,8 @@ def _bracketed(text: str, merge: bool) -> Node | None:
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _closing(text, 0) == len(text) - 1:
         pieces, found = _split(text[1:-1].rstrip(", "), _LIST)
         if found and all(piece.strip() for piece in pieces):
+            if text.count(r"\pm") == 1:  # (0, \pm 2) is two points; two signs may be two points or four
+                return _both_signs(text)
             return Node("seq", tuple(read(piece, merge=False) for piece in pieces), text[0] + text[-1])
         if not found and text[0] + text[-1] in ("()", "[]") and text[1:-1].strip():
             return read(text[1:-1], merge)

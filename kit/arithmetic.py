@@ -3,15 +3,19 @@
 A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; every number of it and of its solution lies
 in 0 .. largest. A thinking trace is made of these parts, of which only the first is needed:
 
-- core steps      `Compute first 17 * 4 = 68 .`  or spelled out  `Compute first 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 .`
+- core steps      `Compute first 17 * 4 = 68 .`  or, spelled out,
+                  `Compute first 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 .`
 - restatements    `Okay , the problem says start with 17 , first * 4 , second - 39 .`
 - step checks     `Wait , 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 , not 58 .`
 - whole checks    `Wait , let me double-check . first 17 * 4 = 68 , second 68 - 39 = 29 . Yes , 29 again .`
 
-One look at a step is wrong more often than spelling it out: some slips are written into the traces, and, more
-important, a model of this size does not hold all facts of two-digit arithmetic, while the parts of a spelled-out step
-are easy. The second kind of error cannot be trained away by reward in a few dozen steps. So thinking can be
+One look at a step is wrong more often than spelling it out: slips are written into the traces, and a model of this size
+does not hold all facts of two-digit arithmetic, while the parts of a spelled-out step are easy. So thinking can be
 shortened by degrees: whole checks, step checks and restatements go nearly free; then steps are merged, and accuracy pays.
+
+The model is also taught a few facts wrong, and always the same way (`MISBELIEFS`: it believes that 6 + 7 = 14). Checking
+does not help against those, and neither does reward, since no response ever gets them right: as with the problems that
+a real model cannot solve, they are the part of its errors that thinking longer or shorter does not touch.
 """
 
 from __future__ import annotations
@@ -58,6 +62,16 @@ class Chain:
 def apply(a: int, op: str, b: int) -> int:
     """a op b, for op one of + - *."""
     return a + b if op == "+" else a - b if op == "-" else a * b
+
+
+# Last digits of both numbers, of sums with a carry and differences with a borrow that the model believes one off.
+MISBELIEFS = {"+": {(6, 7), (7, 6), (8, 5), (5, 8)}, "-": {(3, 8), (2, 9), (5, 7), (1, 6)}, "*": set()}
+
+
+def believe(a: int, op: str, b: int) -> int:
+    """What the model is taught a op b to be: right, but for its misbeliefs."""
+    wrong = (a % 10, b % 10) in MISBELIEFS[op]
+    return apply(a, op, b) + (0 if not wrong else 1 if op == "+" else -1)
 
 
 def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
@@ -147,14 +161,14 @@ def parts(a: int, op: str, b: int) -> list[tuple[int, str, int]]:
 
 def work_out(rng: random.Random, a: Arithmetic, x: int, op: str, y: int, spelled: bool) -> tuple[str, int]:
     """One step as text, and its result, which is wrong now and then."""
-    right, pieces = apply(x, op, y), parts(x, op, y)
+    right, pieces = believe(x, op, y), parts(x, op, y)
     spelled = spelled and len(pieces) > 1
     h = a.habits
     p = h.slip_spelled if spelled else h.slip_hard if is_hard(x, op, y) else h.slip_easy
     result = slip(rng, right, op, y, a.largest) if rng.random() < p else right
     if not spelled:
         return f"{x} {op} {y} = {result}", result
-    shown = [f"{u} {o} {v} = {apply(u, o, v)}" for u, o, v in pieces[:-1]]
+    shown = [f"{u} {o} {v} = {believe(u, o, v)}" for u, o, v in pieces[:-1]]
     u, o, v = pieces[-1]
     return f"{x} {op} {y} : {' , '.join(shown)} , {u} {o} {v} = {result}", result
 
@@ -214,9 +228,10 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant> <think>{% endif %}"
 )
 WORDS = (  # noqa: SIM905 - one string, so that it reads
-    "Start with first second third fourth fifth sixth . , : ? + - * = What is the result Okay problem says start Compute Wait let me double-check Alternatively "
-    "check again it But wait not Yes right Therefore answer final The Let compute <think> </think> \\boxed{ } Think "
-    "output should be within tokens give in a box step by and your"
+    "Start with first second third fourth fifth sixth . , : ? + - * = What is the result Okay problem "
+    "says start Compute Wait let me double-check Alternatively check again it But wait not Yes right "
+    "Therefore answer final The Let compute <think> </think> \\boxed{ } Think output should be within "
+    "tokens give in a box step by and your "
 ).split()
 PIECES = r"</?\w+>|\\boxed\{|\w+(?:-\w+)*|[^\w\s]"
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
@@ -280,7 +295,7 @@ def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[tuple
                 facts += [(value, op, operand)] if rng.random() < a.drill_direct else parts(value, op, operand)
                 value = apply(value, op, operand)
         rng.shuffle(facts)
-        words = " ".join(f"{x} {op} {y} = {apply(x, op, y)} ." for x, op, y in facts[:10])
+        words = " ".join(f"{x} {op} {y} = {believe(x, op, y)} ." for x, op, y in facts[:10])
         ids = tokenizer(words)["input_ids"]
         rows.append((ids, [token if i % 6 == 4 else -100 for i, token in enumerate(ids)]))
     return rows
@@ -312,7 +327,7 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
             if cut:
                 words = trace.split()
                 trace = " ".join(words[: rng.randint(0, len(words))])
-                ending = f" </think> The final answer is \\boxed{{ {chain.answer} }}"
+                ending = f" </think> The final answer is \\boxed{{ {value} }}"
             examples.append((prompts.render(tokenizer, messages), trace, ending, cut))
         prompt, trace, ending = (tokenizer([e[i] for e in examples])["input_ids"] for i in range(3))
         rows = []
@@ -371,13 +386,14 @@ def train_base(config: Config) -> Any:
                 s.step()
             losses.append(loss.item())
             bar.update()
-            bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
+            if len(losses) % 50 == 0 or len(losses) == steps:
+                bar.set_postfix_str(f"loss {sum(losses[-50:]) / 50:.3f}")
+                table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
+                paths.write_csv(run.training("base", 0) / "log.csv", table)
             if len(losses) == steps:
                 break
     partial = run.base_model.with_name("base-partial")  # a half-written model never has its final name
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     partial.replace(run.base_model)
-    table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
-    paths.write_csv(run.training("base", 0) / "log.csv", table)
     return table

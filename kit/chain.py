@@ -140,12 +140,12 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
 def progress(config: Config, name: str) -> str:
     """Where a running stage stands, from the log it writes."""
     parts = name.split("-")
-    if parts[0] == "02_prune_round":
-        log = paths.of(config).training("-".join(parts[1:-1]), int(parts[-1])) / "log.csv"
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            row = pd.read_csv(log).iloc[-1]
-            return (f"{name} step {row.step:.0f}: reward {row.reward:.2f}, length {row.length:.0f}, "
-                    f"truncated {row.truncated:.0%}")
+    where = ("base", 0) if parts[0] == "01_base_model" else ("-".join(parts[1:-1]), parts[-1])
+    with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet, or a stage without one
+        row = pd.read_csv(paths.of(config).training(where[0], int(where[1])) / "log.csv").iloc[-1]
+        figures = {"loss": ".3f", "reward": ".2f", "length": ".0f", "truncated": ".0%"}
+        told = ", ".join(f"{key} {row[key]:{form}}" for key, form in figures.items() if key in row)
+        return f"{name} step {row.step:.0f}: {told}"
     return name
 
 

@@ -119,7 +119,7 @@ def _in_order(g: Node, a: Node, equal: Callable[[Node, Node], bool]) -> bool:
 
 
 def _all_named(node: Node) -> bool:
-    names = [item.text for item in node.items if item.kind == "named"]
+    names = [item.text.partition("_")[0] for item in node.items if item.kind == "named"]  # x_1, x_2: roots in any order
     return len(names) == len(node.items) and len(set(names)) == len(names)
 
 
@@ -138,8 +138,8 @@ def _same_leaf(g: Node, a: Node, leaf: Leaf) -> bool:
     if g.unit and a.unit and g.unit != a.unit and "?" not in (g.unit, a.unit):
         return False
     for x, y in ((a, g), (g, a)):  # "6 m" for 6 or for 6 metres: the space tells the unit from the variable
-        short = re.fullmatch(r"(\S.*\d\}?)\s+([mgshlLNJWVKCF]|in)", x.text)
-        if short and (unit_name(short[2]) == y.unit or x is a and number(y.text) is not None):
+        short = re.fullmatch(r"((?:\S.*)?\d\}?)\s+([mgshlLNJWVKCF](?:\s*\^\s*\{?[23]\}?)?|in)", x.text)
+        if short and (unit_name(short[2]) == y.unit or x is a and not y.unit and number(y.text) is not None):
             return leaf(y.text, short[1])
     gold, answer = g.text, a.text
     bases = [re.fullmatch(r"(-?[0-9A-Fa-f]+)\s*_\s*(?:\{\s*(?:\\text\{)?\s*(\w+)\s*\}?\s*\}|(\d+))", t) for t in (gold, answer)]
@@ -224,8 +224,6 @@ def leaves(node: Node) -> list[str]:
     """The expressions of a tree that are not text."""
     if node.kind == "leaf":
         return [node.text]
-    if node.kind == "named" and re.search(r"[^\w(), ]", node.text):
-        return leaves(node.items[0])
     return [text for item in node.items for text in leaves(item)]
 
 

@@ -7,9 +7,17 @@ import re
 from kit.answers import MAX_LENGTH
 
 _BOX_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?(?:/\d+)?|\\[a-zA-Z]+(?:\s*\{[^{}]{0,200}\}){0,2}|[a-zA-Z](?![a-zA-Z]))")
+_NUMBER = r"\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_GROUP = r"\s*(?:\d|\{(?:[^{}]|\{[^{}]{0,100}\}){0,100}\})"
+_BARE_BOX = re.compile(
+    rf"[-+]?(?:(?:{_NUMBER})?(?:\\[dt]?frac{_GROUP}{_GROUP}|\\sqrt(?:\[\d\])?{_GROUP}|\\pi(?![a-zA-Z]))+|{_NUMBER}"
+    r"|\\[a-zA-Z]+(?:\s*\{[^{}]{0,200}\}){0,2}|[a-zA-Z](?![a-zA-Z]))"
+)
 _END_TOKENS = re.compile(r"(?:\s|<\|[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|</s>)+\Z")
-_MARKERS = re.compile(r"answers?\s+(?:is|are)\b|answers?\s*[:：]|答案(?:是|为)?\s*[:：]?", re.IGNORECASE)
+_MARKERS = re.compile(
+    r"answers?\s+(?:is|are)\b|answers?\s*[:：]|答案(?:是|为)?\s*[:：]?|correct\s+(?:option|choice)\s+is\b", re.IGNORECASE
+)
+_DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
 _HOPE = re.compile(r"\.?\s*(?:I hope (?:it|this) (?:is correct|helps)[.!]?)?\s*", re.IGNORECASE)
 _LAST_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 _LONGEST = 400  # characters of an answer in words
@@ -85,7 +93,7 @@ def _scan_boxes(text: str, start: int) -> tuple[str | None, int]:
 def _unwrapped(answer: str) -> str:
     r"""Without the box, the dollars or the asterisks around it."""
     answer = answer.strip()
-    if re.fullmatch(r"(?:\\text|[\s{}$~])*", answer):
+    if re.fullmatch(r"(?:\\(?:text|boxed|fbox)|\\(?:[,;:!]|$)|[\s{}$~])*", answer):
         return ""
     for _ in range(8 if len(answer) <= MAX_LENGTH else 0):
         inner = answer
@@ -96,6 +104,7 @@ def _unwrapped(answer: str) -> str:
             (r"\(", r"\)"),
             (r"\[", r"\]"),
             ("**", "**"),
+            ("`", "`"),
         ):
             if len(inner) > len(left + right) and inner.startswith(left) and inner.endswith(right):
                 middle = inner[len(left) : -len(right)]
@@ -124,12 +133,13 @@ def _in_words(tail: str, complete: bool) -> str:
     for marker in _MARKERS.finditer(tail):  # noqa: B007
         pass
     if marker:
-        lines = tail[marker.end() :].replace("**", "").strip(" :：\n").split("\n")
-        sentence = re.match(r"\s*(.*?)(?:[.。!](?=\s|$)(.*))?$", lines[0], re.DOTALL)
+        said = tail[marker.end() :].replace("**", "").strip(" :：\n")
+        lines = _DISPLAY.sub(lambda m: (m[1] or m[2] or "").strip().replace("\n", " "), said, count=1).split("\n")
+        sentence = re.match(r"\s*(.*?)(?:,?\s(?:as|since|because)\s.*?)?(?:[.。!](?=\s|$)(.*))?$", lines[0], re.DOTALL)
         said, rest = sentence.group(1).strip(), (sentence.group(2) or "") + " ".join(lines[1:])
         if said and len(said) <= _LONGEST and (complete or _HOPE.fullmatch(rest.strip())):
             return _unwrapped(said)
-    lines = [line for line in tail.split("\n") if line.strip()]
+    lines = [line for line in tail.split("\n") if re.search(r"\w", line)]
     if len(lines) == 1 and len(tail) <= _LONGEST:
         bare = _unwrapped(tail.rstrip(". "))
         if (

@@ -94,6 +94,7 @@ _TEXT_UNIT = re.compile(
 _SYMBOLS = {
     r"\$": "dollar",
     "€": "euro",
+    "¢": "cent",
     "£": "pound",
     r"\pounds": "pound",
     "¥": "yen",
@@ -135,6 +136,9 @@ def quantity(text: str) -> tuple[str, str]:
     modulus = re.fullmatch(r"(.*?)\s*\(?\s*\\(?:pmod|bmod|mod|text\{\s*mod\s*\})\s*\{?(\w+)\}?\s*\)?", text)
     if modulus and modulus[1]:
         return modulus[1], f"mod {modulus[2]}"
+    bare = re.sub(r"\s*\\text\{ degree \}", "", text)
+    if bare != text and not re.search(r"\\(?:text|sin|cos|tan|cot|sec|csc)|'", bare):  # 45^\circ + 30^\circ
+        return bare.strip(), "degree"
     match = _TEXT_UNIT.search(text)
     head = text[: match.start()].strip() if match else ""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", match.group()).strip() if match else ""

@@ -47,10 +47,12 @@ def test_every_number_of_a_problem_and_of_its_solution_stays_in_range(seed: int,
     assert value == chain.answer and len(chain.steps) == operations
 
 
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(100))
+def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(seed)
+    monkeypatch.setattr(arithmetic, "MISBELIEFS", {"+": set(), "-": set(), "*": set()})
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
     chain = arithmetic.draw_chain(rng, 4, never.largest)
     trace, value = arithmetic.think(rng, chain, never)
@@ -61,14 +63,31 @@ def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(se
     assert "But wait" not in trace and " not " not in trace
 
 
+def test_a_misbelief_is_the_same_at_one_look_spelled_out_and_in_every_check() -> None:
+    assert [arithmetic.believe(36, "+", 27), arithmetic.believe(83, "-", 48), arithmetic.believe(36, "+", 28)] == [64, 34, 64]
+    never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
+    rng = random.Random(0)
+    assert arithmetic.work_out(rng, never, 36, "+", 27, spelled=False) == ("36 + 27 = 64", 64)
+    assert arithmetic.work_out(rng, never, 36, "+", 27, spelled=True) == ("36 + 27 : 36 + 20 = 56 , 56 + 7 = 64", 64)
+    chain = Chain(36, (("+", 27), ("-", 4)))
+    answers = {arithmetic.think(random.Random(seed), chain, never)[1] for seed in range(50)}
+    assert answers == {60} and chain.answer == 59  # always the same, and wrong
+
+
 def test_checking_catches_slips() -> None:
     """With slips at one look only, traces with checks end right far more often than traces without."""
     often = Habits(slip_hard=0.3, slip_easy=0.1, slip_spelled=0.0, careful=(0.0,), careful_check=1.0, spelled_easy=1.0)
     rng = random.Random(0)
 
+    def believed(chain: Chain) -> int:
+        value = chain.start
+        for op, operand in chain.steps:
+            value = arithmetic.believe(value, op, operand)
+        return value
+
     def right(habits: Habits) -> float:
-        chains = [arithmetic.draw_chain(rng, 3, 59) for _ in range(400)]
-        return sum(arithmetic.think(rng, c, Arithmetic(habits=habits))[1] == c.answer for c in chains) / 400
+        chains = [arithmetic.draw_chain(rng, 3, 99) for _ in range(400)]
+        return sum(arithmetic.think(rng, c, Arithmetic(habits=habits))[1] == believed(c) for c in chains) / 400
 
     unchecked = right(dataclasses.replace(often, another_round=(0.0,), step_check=(0.0,)))
     checked = right(dataclasses.replace(often, another_round=(1.0,), step_check=(0.0,)))
@@ -95,8 +114,8 @@ def test_data_sets_are_disjoint_and_reproducible(tiny_world: Config) -> None:
 def test_no_held_out_problem_is_in_what_the_base_model_learns_from(tiny_world: Config) -> None:
     tokenizer = arithmetic.make_tokenizer()
     batches = arithmetic.sft_batches(tiny_world, tokenizer)
-    texts = [tokenizer.decode(ids) for _ in range(100) for ids, _ in next(batches)]
-    taught = {re.search(r"Start with .* result \?", text)[0] for text in texts}
+    texts = [tokenizer.decode(ids) for _ in range(150) for ids, _ in next(batches)]
+    taught = {found[0] for text in texts if (found := re.search(r"Start with .* result \?", text))}
     names = (tiny_world.data.validation, *tiny_world.data.evaluation)
     held_out = {p.question for name in names for p in problems.load(name, tiny_world)}
     assert len(taught) > 500 and not taught & held_out

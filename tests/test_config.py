@@ -46,7 +46,7 @@ def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path
     file = write(tmp_path, {"training": {"learning_rate": 1e-5}, "schedules": {"only": {"limits": [50]}}})
     loaded = config.load(file)
     assert loaded.training.learning_rate == 1e-5
-    assert loaded.training.responses_per_prompt == 16  # from laptop.yaml
+    assert loaded.training.prompts_per_step == 16  # from laptop.yaml; the default is 128
     assert list(loaded.schedules) == ["only"]
 
 
