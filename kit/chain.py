@@ -56,6 +56,8 @@ def stages(config: Config) -> list[list[list[Stage]]]:
         lanes.append(lane)
     lanes.append([Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}, (base.name,))])
     evaluated = tuple(lane[-1].name for lane in lanes)
+    tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
+    lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
     return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
 
 
@@ -75,12 +77,13 @@ WITHOUT_EFFECT = {"file", "run", "parallel"}
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
-    schedule = stage.parameters.get("schedule")
-    if stage.notebook != "06_figures":  # the other schedules' settings do not matter to this one
-        settings["schedules"] = settings["schedules"].get(schedule)
-    if stage.notebook == "01_base_model":  # nor do these to the base model
-        for key in ("schedules", "training", "selection", "evaluation", "keywords", "set_labels"):
-            del settings[key]
+    if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
+        settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
+        del settings["keywords"], settings["set_labels"]
+    if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
+        del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
+    if stage.notebook != "02_prune_round":
+        del settings["training"], settings["selection"]["tolerance"]
     source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
     text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
     return hashlib.sha256(source + text.encode()).hexdigest()
@@ -143,8 +146,9 @@ def progress(config: Config, name: str) -> str:
     where = ("base", 0) if parts[0] == "01_base_model" else ("-".join(parts[1:-1]), parts[-1])
     with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet, or a stage without one
         row = pd.read_csv(paths.of(config).training(where[0], int(where[1])) / "log.csv").iloc[-1]
-        figures = {"loss": ".3f", "reward": ".2f", "length": ".0f", "truncated": ".0%"}
-        told = ", ".join(f"{key} {row[key]:{form}}" for key, form in figures.items() if key in row)
+        if "reward" not in row:
+            return f"{name} step {row.step:.0f}: loss {row.loss:.3f}"
+        told = f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
         return f"{name} step {row.step:.0f}: {told}"
     return name
 

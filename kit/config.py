@@ -49,7 +49,7 @@ class Habits:
     restate: float = 0.85
     careful: tuple[float, ...] = (0.0, 0.6, 1.0, 1.0)  # per trace: the share of hard steps that it spells out
     spelled_easy: float = 0.5  # easy steps are spelled out so often as this times the share above
-    careful_check: float = 0.8  # whole checks that spell steps out likewise; the others look once
+    careful_check: float = 0.75  # whole checks that spell steps out likewise; the others look once
     step_check: tuple[float, ...] = (0.0, 0.8)  # per trace: the share of steps checked at once
     another_round: tuple[float, ...] = (0.9, 0.75, 0.5)  # a first, second, third whole check
     cut: float = 0.07  # traces cut off anywhere and then answered, so that budget forcing is a fair baseline
@@ -72,8 +72,8 @@ class Arithmetic:
     intermediate_size: int = 192
     max_length: int = 1024
     drill_steps: int = 300  # on bare equations, in turn with the traces
-    drill_direct: float = 0.05  # share of whole steps among them; the others are the easy parts of steps
-    sft_steps: int = 1100
+    drill_direct: float = 0.15  # share of whole steps among them; the others are the easy parts of steps
+    sft_steps: int = 1000
     sft_batch: int = 8  # small: at the start of training more steps teach more than larger ones
     sft_learning_rate: float = 3e-3  # AdamW: embeddings, norms, biases
     sft_muon_learning_rate: float = 0.012  # Muon: the hidden layers' matrices

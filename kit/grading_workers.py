@@ -28,7 +28,7 @@ import time
 from collections import Counter, deque
 
 DEADLINE = 1.0  # seconds for one answer, by the clock, once a worker has begun with it
-PATIENCE = 5  # deadlines a worker is given that a busy machine left without processor time
+PATIENCE = 2.5  # deadlines a worker is given that a busy machine left without processor time
 MEMORY = 1 << 30  # bytes of address space of one worker
 BATCH = 16  # answers sent to a worker at once; each has its own deadline
 START = 60.0  # seconds a worker may take to start (importing sympy on a busy machine)

@@ -86,25 +86,39 @@ def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str
 
 
 @pytest.mark.slow
-def test_the_same_command_again_skips_everything_and_a_changed_setting_redoes_what_depends_on_it(smoke: tuple[Path, str]) -> None:
+def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
     before = (folder / "metrics" / "main.csv").read_bytes()
     again = command("kit.chain", "params/smoke.yaml", results=folder.parent)
     assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 11
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
-    settings = config.load("params/smoke.yaml")
-    longer = dataclasses.replace(settings, schedules={
-        **settings.schedules, "one-shot": dataclasses.replace(settings.schedules["one-shot"], steps=9)})
-    stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
+
+def changed_by(**settings: object) -> set[str]:
+    """Names of the stages whose key changes when these settings of the smoke run do."""
+    before = config.load("params/smoke.yaml")
     keys: list[dict[str, str]] = []
-    for c in (settings, longer):
+    for c in (before, dataclasses.replace(before, **settings)):
         own: dict[str, str] = {}
-        for stage in stages:
+        for stage in [stage for phase in chain.stages(before) for lane in phase for stage in lane]:
             own[stage.name] = chain.key_of(c, stage, own)
         keys.append(own)
-    changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
-    assert changed == {"02_prune_round-one-shot-1", "03_evaluate-one-shot", "06_figures"}
+    return {name for name in keys[0] if keys[0][name] != keys[1][name]}
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
+    smoke = config.load("params/smoke.yaml")
+    everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
+    longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
+    assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
+        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "06_figures"}
+    assert changed_by(evaluation=dataclasses.replace(smoke.evaluation, samples=9)) == {
+        name for name in everything if name[:2] in ("03", "06")}
+    faster = dataclasses.replace(smoke.training, learning_rate=1.0)
+    assert changed_by(training=faster) == everything - {"01_base_model", "03_evaluate-base"}
+    assert changed_by(keywords={"core": ("compute",)}) == {"06_figures"}
+    assert changed_by(seed=9) == everything
+    assert changed_by(parallel=1, file="elsewhere.yaml") == set()
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
