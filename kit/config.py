@@ -317,26 +317,19 @@ def _cross_checks(config: Config) -> list[str]:
     safe = config.run and all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    positive = {
-        "training.prompts_per_step": t.prompts_per_step, "training.micro_batch": t.micro_batch,
-        "training.learning_rate": t.learning_rate, "training.steps": t.steps, "training.temperature": t.temperature,
-        "training.checkpoint_every": t.checkpoint_every, "training.max_grad_norm": t.max_grad_norm,
-        "evaluation.samples": e.samples, "evaluation.max_new_tokens": e.max_new_tokens,
-        "evaluation.batch_size": e.batch_size, "evaluation.resamples": e.resamples,
-        "selection.samples": config.selection.samples, "threads": config.threads, "parallel": config.parallel,
-        "data.prompt_cap": config.data.prompt_cap,
-        **{f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()},
-        **{f"arithmetic.{f.name}": getattr(config.arithmetic, f.name)
-           for f in dataclasses.fields(Arithmetic) if f.name not in ("operations", "habits", "drill_direct")},
-    }
-    for key, value in positive.items():
-        check(value > 0, f"`{key}` is {value}; should be above 0")
-    for key in ("clip_ratio", "kl_coefficient", "entropy_coefficient", "warmup_steps"):
-        check(getattr(t, key) >= 0, f"`training.{key}` is {getattr(t, key)}; should not be negative")
-    for key, value in (("training.top_p", t.top_p), ("evaluation.top_p", e.top_p)):
-        check(0 < value <= 1, f"`{key}` is {value}; should be above 0 and at most 1")
-    check(e.temperature >= 0, f"`evaluation.temperature` is {e.temperature}; should not be negative")
-    check(0 <= config.selection.tolerance < 1, f"`selection.tolerance` is {config.selection.tolerance}; a share below 1")
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "warmup_steps", "drill_direct", "tolerance"}
+    numbers = {"threads": config.threads, "parallel": config.parallel}
+    for name in ("data", "training", "selection", "evaluation", "arithmetic"):
+        numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
+    numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
+    for key, value in numbers.items():
+        if key.split(".")[-1] in zero or key == "evaluation.temperature":  # 0 is greedy
+            check(value >= 0, f"`{key}` is {value}; should not be negative")
+        else:
+            check(value > 0, f"`{key}` is {value}; should be above 0")
+    for key in ("training.top_p", "evaluation.top_p"):
+        check(numbers[key] <= 1, f"`{key}` is {numbers[key]}; should be above 0 and at most 1")
+    check(config.selection.tolerance < 1, f"`selection.tolerance` is {config.selection.tolerance}; a share below 1")
     check(0 <= config.seed < 2**31, f"`seed` is {config.seed}; should be between 0 and 2147483647")
     n = t.responses_per_prompt
     check(n >= 2, f"`training.responses_per_prompt` is {n}; a group needs at least 2 responses")

@@ -76,7 +76,7 @@ REFUSED = [
     ({"schedules": [1]}, "`schedules` is [1]; should be a table of keys"),
     ({"run": "../elsewhere"}, "`run` is '../elsewhere'; a folder name"),
     ({"run": ".."}, "`run` is '..'; a folder name"),
-    ({"evaluation": {"top_p": 0}}, "`evaluation.top_p` is 0.0; should be above 0 and at most 1"),
+    ({"evaluation": {"top_p": 0}}, "`evaluation.top_p` is 0.0; should be above 0"),
     ({"evaluation": {"temperature": -1}}, "`evaluation.temperature` is -1.0; should not be negative"),
     ({"evaluation": {"temperature": float("nan")}}, "`evaluation.temperature` is nan; should be a number"),
     ({"evaluation": {"samples_by_set": {"nine": 4}}}, "`evaluation.samples_by_set.nine` is not in data.evaluation"),

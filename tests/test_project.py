@@ -85,7 +85,8 @@ def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
 
 def test_files_stay_readable() -> None:
     for path in [*(ROOT / "kit").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
-        assert len(path.read_text().splitlines()) <= 420, path.name
+        if path.name != "grading_cases.py":  # a table
+            assert len(path.read_text().splitlines()) <= 400, path.name
 
 
 def test_ruff_is_content() -> None:
