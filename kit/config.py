@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class KitError(Exception):
     """A user's mistake or a broken input, told in one line; notebooks and commands print only that line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
     def _render_traceback_(self) -> list[str]:  # what Jupyter shows in place of a traceback
         return [f"KitError: {self}"]
@@ -107,7 +111,6 @@ class Training:
     responses_per_prompt: int = 16
     micro_batch: int = 16  # responses per forward/backward pass and device
     learning_rate: float = 1e-6
-    warmup_steps: int = 0
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     top_p: float = 1.0
@@ -177,11 +180,11 @@ class Config:
 
 
 def load(params_file: str | Path) -> Config:
-    """Read, merge and check a params file. Raises KitError listing every problem, one a line."""
+    """Read, merge and check a params file. Raises KitError with every problem that it has."""
     path = find(params_file)
     table = _merged(path, ())
     problems: list[str] = []
-    table = {**table, "file": _shown(path)}
+    table = {**table, "file": os.path.relpath(path, ROOT)}  # `find` finds it again from anywhere, and it names no home
     config = _build(Config, table, "", problems)
     if not problems:
         problems = _cross_checks(config)
@@ -317,7 +320,7 @@ def _cross_checks(config: Config) -> list[str]:
     safe = config.run and all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "warmup_steps", "drill_direct", "tolerance"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
     for name in ("data", "training", "selection", "evaluation", "arithmetic"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
@@ -327,16 +330,14 @@ def _cross_checks(config: Config) -> list[str]:
             check(value >= 0, f"`{key}` is {value}; should not be negative")
         else:
             check(value > 0, f"`{key}` is {value}; should be above 0")
-    for key in ("training.top_p", "evaluation.top_p"):
-        check(numbers[key] <= 1, f"`{key}` is {numbers[key]}; should be above 0 and at most 1")
+        check(value <= 1 or not key.endswith("top_p"), f"`{key}` is {value}; should be above 0 and at most 1")
     check(config.selection.tolerance < 1, f"`selection.tolerance` is {config.selection.tolerance}; a share below 1")
     check(0 <= config.seed < 2**31, f"`seed` is {config.seed}; should be between 0 and 2147483647")
     n = t.responses_per_prompt
     check(n >= 2, f"`training.responses_per_prompt` is {n}; a group needs at least 2 responses")
     batch = t.prompts_per_step * n
-    if t.micro_batch > 0:
-        check(batch % t.micro_batch == 0, f"`training.micro_batch` is {t.micro_batch}; should divide "
-              f"prompts_per_step x responses_per_prompt = {batch}")
+    check(batch % max(t.micro_batch, 1) == 0, f"`training.micro_batch` is {t.micro_batch}; should divide "
+          f"prompts_per_step x responses_per_prompt = {batch}")
     check(bool(config.schedules), "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}")
     for name, schedule in config.schedules.items():
         where = f"`schedules.{name}"
@@ -357,9 +358,8 @@ def _cross_checks(config: Config) -> list[str]:
         check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
     for name in e.samples_by_set:
         check(name in config.data.evaluation, f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
-    a, h = config.arithmetic, config.arithmetic.habits
-    shares = {f"habits.{f.name}": getattr(h, f.name) for f in dataclasses.fields(h)} | {"drill_direct": a.drill_direct}
-    for key, value in shares.items():
+    a = config.arithmetic
+    for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
         check(bool(fine), f"`arithmetic.{key}` is {value}; should be between 0 and 1")
     if config.model.source == "arithmetic":

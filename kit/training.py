@@ -154,7 +154,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     return GRPOConfig(
         output_dir=str(folder), seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, log_level="error",
         max_steps=steps, save_steps=every or t.checkpoint_every, save_strategy="steps", logging_steps=1,
-        learning_rate=t.learning_rate, lr_scheduler_type="constant_with_warmup", warmup_steps=t.warmup_steps,
+        learning_rate=t.learning_rate, lr_scheduler_type="constant",
         max_grad_norm=t.max_grad_norm, weight_decay=0.0,
         num_generations=t.responses_per_prompt, per_device_train_batch_size=t.micro_batch,
         gradient_accumulation_steps=passes, steps_per_generation=passes, num_iterations=1,

@@ -33,6 +33,12 @@ def test_a_params_file_is_found_from_the_notebooks_folder_too(monkeypatch: pytes
     assert config.load("params/laptop.yaml").run == "laptop"
 
 
+def test_a_params_file_outside_the_project_is_found_again_by_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = config.load(write(tmp_path, {"seed": 7}))
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert config.load(loaded.file) == loaded and loaded.seed == 7
+
+
 def test_defaults_are_the_official_settings() -> None:
     t, e = config.Training(), config.Evaluation()
     assert (t.prompts_per_step, t.responses_per_prompt, t.steps, t.checkpoint_every) == (128, 16, 190, 20)
