@@ -193,6 +193,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
                 execute(stage, config)
             except BaseException:
                 stop.set()
+                say(f"{stage.name}: failed; what runs beside it is left to end")
                 raise
             finally:
                 running.remove(stage.name)

@@ -227,14 +227,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` twice", key.start_mark)
-            seen.add(key.value)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:  # merge keys (<<) would hide repeated keys
-        if any(key.value == "<<" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(None, None, "`<<` is not used here; say `extends:`", node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -317,7 +313,7 @@ def _cross_checks(config: Config) -> list[str]:
         if not fine:
             found.append(message)
 
-    safe = config.run and all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
+    safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
     zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance"}
@@ -352,12 +348,12 @@ def _cross_checks(config: Config) -> list[str]:
         check(steps >= every > 0, f"{where}.steps` is {steps}, checkpoint_every {every}: no checkpoint would be saved")
     check(bool(config.data.evaluation), "`data.evaluation` is empty; name at least one data set")
     names = [config.data.train, config.data.validation, *config.data.evaluation]
-    check(len(set(names)) == len(names), f"`data`: {names} names a set twice; training, validation and evaluation differ")
+    check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
     check("{limit}" in config.prompts.limit_sentence, "`prompts.limit_sentence` should contain {limit}")
     for key in ("train_user", "evaluation_user"):
         check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
-    for name in e.samples_by_set:
-        check(name in config.data.evaluation, f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
+    for name in set(e.samples_by_set) - set(config.data.evaluation):
+        found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     a = config.arithmetic
     for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
@@ -367,6 +363,9 @@ def _cross_checks(config: Config) -> list[str]:
         divides = a.heads > 0 and a.key_value_heads > 0 and a.hidden_size % (2 * a.heads) == 0
         check(divides and a.heads % a.key_value_heads == 0, "`arithmetic.hidden_size` should be a multiple of twice `heads`, "
               "and `heads` of `key_value_heads`")
+        limits = [n for plan in config.schedules.values() if plan.state_limit for n in plan.limits]
+        bad = [n for n in limits if n > 600 or n > 100 and n % 10]
+        check(not bad, f"`schedules`: the laptop model has no word for the limit {bad}; up to 100, or tens up to 600")
         for name in names:
             ops = config.arithmetic.operations.get(name, ())
             fine = bool(ops) and all(1 <= n <= 6 for n in ops)

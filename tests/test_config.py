@@ -75,6 +75,7 @@ REFUSED = [
     ({"training": {"checkpoint_every": 99}}, "no checkpoint would be saved"),
     ({"schedules": {}}, "`schedules` is empty"),
     ({"schedules": {"a": {"limits": [50, 60]}}}, "`schedules.a.limits` is [50, 60]; limits should fall from round to round"),
+    ({"schedules": {"a": {"limits": [105]}}}, "the laptop model has no word for the limit [105]; up to 100, or tens up to 600"),
     ({"schedules": {"a": {"limits": []}}}, "`schedules.a.limits` should list token limits above 0"),
     ({"schedules": {"a/b": {"limits": [9]}}}, "`schedules.a/b` is not a folder name"),
     ({"schedules": {"base": {"limits": [9]}}}, "`schedules.base`: this name is kept for the base model"),
