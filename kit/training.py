@@ -111,7 +111,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     """
     import torch
     from datasets import Dataset
-    from transformers.trainer_utils import set_seed
+    from transformers import PrinterCallback, ProgressCallback, set_seed
     from trl import GRPOTrainer
 
     torch.set_num_threads(config.threads)
@@ -135,10 +135,8 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
         processing_class=tokenizer,
         callbacks=[watch],
     )
-    for report in ("ProgressCallback", "PrinterCallback"):  # ours shows the figures that matter
-        import transformers
-
-        trainer.remove_callback(getattr(transformers, report))
+    for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
+        trainer.remove_callback(shown)
     trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
     return folder
 
