@@ -47,6 +47,7 @@ class _Worker:
                 stdin=read_requests,
                 stdout=write_replies,
                 stderr=subprocess.DEVNULL,
+                env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")},  # the chain's would fill MEMORY
                 start_new_session=True,
             )
         except BaseException:
