@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit import paths, problems, prompts
-from kit.config import Arithmetic, Config, KitError
+from kit.config import Config, KitError
 from kit.problems import Problem
+from kit.settings import Arithmetic
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kit.config import Config, KitError, Prompts
+from kit.config import Config, KitError
+from kit.settings import Prompts
 
 Messages = list[dict[str, str]]
 

@@ -11,6 +11,7 @@ import pytest
 
 from kit import config as configuration
 from kit.config import ROOT, Config
+from kit.settings import Schedule
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -40,7 +41,7 @@ def tiny(run: str = "tiny", **training: object) -> Config:
     return dataclasses.replace(
         smoke, run=run, arithmetic=arithmetic, training=dataclasses.replace(smoke.training, **settings),
         evaluation=dataclasses.replace(smoke.evaluation, max_new_tokens=24, batch_size=16, resamples=200),
-        schedules={"iterative": configuration.Schedule(limits=(24, 16), steps=2)},
+        schedules={"iterative": Schedule(limits=(24, 16), steps=2)},
     )
 
 

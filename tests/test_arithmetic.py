@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kit import arithmetic, paths, problems, prompts, training
 from kit.arithmetic import Chain
-from kit.config import Arithmetic, Config, Habits, KitError
+from kit.config import Config, KitError
+from kit.settings import Arithmetic, Habits
 
 EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 

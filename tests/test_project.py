@@ -17,8 +17,10 @@ from kit.config import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
-ORDER = ["config", "paths", "problems", "prompts", "values", "answers", "equality", "symbolic", "extraction", "grading_workers",
-         "grading", "rollout", "rewards", "arithmetic", "training", "evaluation", "behavior", "figures", "chain"]
+ORDER = re.findall(r"\w+", """
+settings checks config paths problems prompts values answers equality symbolic extraction grading_workers grading rollout
+rewards arithmetic training evaluation behavior figures chain
+""")
 
 
 def pins(lines: list[str]) -> dict[str, str]:
