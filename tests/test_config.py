@@ -9,7 +9,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import config, settings
+from kit import config
+from kit import settings as kit_settings
 from kit.config import ROOT, KitError
 
 
@@ -40,12 +41,12 @@ def test_a_params_file_outside_the_project_is_found_again_by_the_stages(tmp_path
 
 
 def test_defaults_are_the_official_settings() -> None:
-    t, e = settings.Training(), settings.Evaluation()
+    t, e = kit_settings.Training(), kit_settings.Evaluation()
     assert (t.prompts_per_step, t.responses_per_prompt, t.steps, t.checkpoint_every) == (128, 16, 190, 20)
     assert (t.learning_rate, t.clip_ratio, t.kl_coefficient, t.entropy_coefficient) == (1e-6, 0.2, 0.001, 0.001)
     assert (t.temperature, t.top_p, t.max_grad_norm) == (1.0, 1.0, 1.0)
     assert (e.temperature, e.top_p, e.max_new_tokens) == (0.6, 0.95, 32000)
-    assert settings.Selection().tolerance == 0.10
+    assert kit_settings.Selection().tolerance == 0.10
 
 
 def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path) -> None:
