@@ -42,6 +42,7 @@ class Habits:
     careful_check: float = 0.75  # whole checks that spell steps out likewise; the others look once
     step_check: tuple[float, ...] = (0.0, 0.8)  # per trace: the share of steps checked at once
     another_round: tuple[float, ...] = (0.9, 0.75, 0.5)  # a first, second, third whole check
+    conclude: float = 0.8  # how often it says "That gives 45 ." before and "Therefore , the answer is 45 ." at the end
     cut: float = 0.07  # traces cut off anywhere and then answered, so that budget forcing is a fair baseline
 
 
