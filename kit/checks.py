@@ -49,6 +49,10 @@ def problems_of(config: Config) -> list[str]:
     check(bool(config.data.evaluation), "`data.evaluation` is empty; name at least one data set")
     names = [config.data.train, config.data.validation, *config.data.evaluation]
     check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
+    for name in names:
+        check(bool(name.strip("-_.")) and all(c.isalnum() or c in "-_." for c in name), f"`data`: {name!r} is not a name of letters, "
+              "digits, - _ and .; the file of a set is named under data.files")
+    check(config.data.near_duplicate <= 1, f"`data.near_duplicate` is {config.data.near_duplicate}; a share of at most 1")
     check("{limit}" in config.prompts.limit_sentence, "`prompts.limit_sentence` should contain {limit}")
     for key in ("train_user", "evaluation_user"):
         check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")

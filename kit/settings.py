@@ -72,12 +72,16 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Data:
-    """Names of the training, validation (AIME22+23's role) and evaluation sets."""
+    """Names of the training, validation (AIME22+23's role) and evaluation sets, and where they are (kit.problems)."""
 
     train: str
     validation: str
     evaluation: tuple[str, ...]
     prompt_cap: int = 768  # tokens; longer training prompts are dropped (FACTS 2; QwQ 1024)
+    files: dict[str, str] = field(default_factory=dict)  # set -> local file or folder
+    folder: str = "data"  # where files of sets are looked for before the hub is asked
+    revisions: dict[str, str] = field(default_factory=dict)  # set -> commit or tag of its hub repository
+    near_duplicate: float = 0.5  # overlap with a held-out problem at which a training problem is dropped (kit.contamination)
 
 
 @dataclass(frozen=True)
