@@ -170,13 +170,13 @@ def commit() -> str:
         return "unknown"
 
 
-def write_manifest(config: Config, rendered_prompts: dict[str, str]) -> None:
-    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage."""
+def write_manifest(config: Config, rendered_prompts: dict[str, str], data: dict[str, Any] | None = None) -> None:
+    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage, facts on its data sets."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     write_json(of(config).manifest, {
         "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
-        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts,
+        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts, "data": data or {},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     })

@@ -78,17 +78,20 @@ def open_set(name: str, config: Config) -> Loaded:
     if path is not None:
         return _load(sources.read_local(path, name), name, path.name, f"{config.data.folder}/{path.name}")
     if name in SOURCES:
-        return from_hub(name, config.data.revisions.get(name))
+        return from_hub(name, config.data.revisions.get(name), config.data.folder)
     raise KitError(f"data set {name}: {generated} does not exist; notebook 01 makes the arithmetic sets, the hub's are called "
                    f"{', '.join(SOURCES)}, and a file of your own is named under data.files.{name} in {config.file}")
 
 
-def from_hub(name: str, revision: str | None) -> Loaded:
-    """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them."""
+def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
+    """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them.
+
+    `folder` is where the message tells the user to put a copy when the hub cannot be reached.
+    """
     kept, facts = paths.cached(name, revision), paths.cached(name, revision).with_suffix(".json")
     source = SOURCES[name]
     if not (kept.is_file() and facts.is_file()):
-        commit = sources.hub_commit(name, revision)
+        commit = sources.hub_commit(name, revision, folder)
         print(f"{name}: fetching from the hub ({source.hub}), once" + (
             "; only some rows are kept, but the whole set is gone through" if source.data_source else ""))
         try:
@@ -96,7 +99,7 @@ def from_hub(name: str, revision: str | None) -> Loaded:
         except KitError:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
-            raise KitError(sources.not_from_hub(name, revision, error)) from None
+            raise KitError(sources.not_from_hub(name, revision, folder, error)) from None
         paths.write_json(facts, {k: v for k, v in vars(got).items() if k != "problems"})
         write(kept, got.problems)
     return Loaded(read(kept), **paths.read_json(facts))

@@ -172,7 +172,7 @@ def hub_rows(place: str, source: Source, revision: str | None) -> Iterator[tuple
     yield from enumerate(rows, 1)
 
 
-def hub_commit(name: str, revision: str | None) -> str:
+def hub_commit(name: str, revision: str | None, folder: str) -> str:
     """The commit that `revision` (None: the newest) of a set's hub repository stands for.
 
     Raises KitError, in one line, when the hub cannot be asked or does not give it.
@@ -183,10 +183,10 @@ def hub_commit(name: str, revision: str | None) -> str:
     try:
         return str(HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha)
     except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
-        raise KitError(not_from_hub(name, revision, error)) from None
+        raise KitError(not_from_hub(name, revision, folder, error)) from None
 
 
-def not_from_hub(name: str, revision: str | None, error: BaseException) -> str:
+def not_from_hub(name: str, revision: str | None, folder: str, error: BaseException) -> str:
     """Why a set could not be had, what to download, and where to put it."""
     from huggingface_hub import errors
 
@@ -205,5 +205,5 @@ def not_from_hub(name: str, revision: str | None, error: BaseException) -> str:
     return (
         f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the hub ({why}); "
         f"download it elsewhere with `hf download {source.hub} --repo-type dataset{pinned} --local-dir {name}` and put the folder "
-        f"at data/{name}, or name the place of a file of it under data.files.{name} in the params file"
+        f"at {folder}/{name}, or name the place of a file of it under data.files.{name} in the params file"
     )
