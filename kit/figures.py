@@ -198,6 +198,7 @@ def _trade_off_panel(axis: Axes, config: Config, metrics: pd.DataFrame, large: b
                               textcoords="offset points", color=colour)
     if metrics.length.isna().all():
         axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color="#555555")
+        axis.set(xticks=[], yticks=[])
     axis.set_xlim(left=0)
     if large:
         axis.set_xlabel("mean length (tokens); numbers at the points: token limit of the round")

@@ -20,6 +20,7 @@ from typing import Any
 
 from kit import paths, problems, prompts, rollout, sources
 from kit.config import Config, KitError, load
+from kit.problems import Problem
 from kit.rollout import Rollout
 from kit.sources import SOURCES
 
@@ -27,12 +28,12 @@ Counter = Callable[[Sequence[str]], list[int]]  # texts -> tokens
 
 
 def read_official(
-    path: Path, name: str = "log", count: Counter | None = None, ids: Mapping[str, str] | None = None
+    path: Path, name: str = "log", count: Counter | None = None, known: Mapping[str, Problem] | None = None
 ) -> list[Rollout]:
     """The rollouts of a log of data set `name`.
 
-    `count` counts the tokens of responses without a length. `ids` maps questions (`problems.plain`) to ids, to fit other
-    models' rollouts of the set. Raises KitError naming the file and the row, for instance of a problem that occurs twice.
+    `count` counts the tokens of responses without a length. `known` are the set's problems by question (`problems.plain`): with
+    it, id and gold answer are the set's and not the log's. Raises KitError naming the file and the row that is wrong.
     """
     found: dict[str, Rollout] = {}
     first: dict[str, str] = {}
@@ -47,10 +48,11 @@ def read_official(
             question = problems.plain(made.question)
             if question in found:
                 raise KitError(f"{where}: the same problem as in {first[question]}; is there another run's file in the folder?")
-            if ids is not None:
-                if question not in ids:
+            if known is not None:
+                if question not in known:
                     raise KitError(f"{where}: its question is not in the data set {name}")
-                made = dataclasses.replace(made, id=ids[question])
+                p = known[question]
+                made = dataclasses.replace(made, id=p.id, answer=p.answer, core=p.core)
             found[question], first[question] = made, where
     if not found:
         raise KitError(f"{path}: no rollouts in this log")
@@ -124,19 +126,21 @@ def write_official(rollouts: Sequence[Rollout], folder: Path, ranks: int = 1, li
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own.
 
-    Says in a line what the log does not tell. Where the run has models of its own, problems get the ids of the data set.
+    Says in a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own
+    or params say where the set is (`data.files`), else the log's: some harnesses write answers that they have mangled.
     """
     given = str(Path(config.logs.folder) / config.logs.models[model][name])
     path = paths.given(config, given)
     if not path.exists():
         raise KitError(f"{config.file}: logs.models.{model}.{name}: there is no file or folder {given}")
-    ids = {problems.plain(p.question): p.id for p in problems.load(name, config)} if config.schedules else None
-    found = read_official(path, name, counter(config), ids)
+    named = config.schedules or name in config.data.files
+    known = {problems.plain(p.question): p for p in problems.load(name, config)} if named else None
+    found = read_official(path, name, counter(config), known)
     with paths.atomic(paths.of(config).rollouts(model, name)) as file:
         for r in found:
             file.write(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n")
     flat = [(n, f) for r in found for n, f in zip(r.model_answer_length, r.finished, strict=True)]
-    lacking = {"lengths": sum(n is None for n, _ in flat), "whether it was truncated": sum(f is None for _, f in flat)}
+    lacking = {"lengths": sum(n is None for n, _ in flat), "truncation": sum(f is None for _, f in flat)}
     told = [f"{what} unknown for {count}" for what, count in lacking.items() if count]
     print(f"{model}, {name}: {len(flat)} responses to {len(found)} problems from {path.name}" + "".join(f"; {t}" for t in told))
     return found
