@@ -93,12 +93,13 @@ def problems_of_data(config: Config) -> list[str]:
     names = [name for name in (data.train, data.validation, *data.evaluation) if name]
     check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
     for name in names:
-        check(is_name(name), f"`data`: {name!r} is not a name of letters, digits, - _ and .; a set's file is named under data.files")
+        check(is_name(name), f"`data`: {name!r} is no name of letters, digits, - _ and .; a set's file is named under data.files")
     check(data.near_duplicate <= 1, f"`data.near_duplicate` is {data.near_duplicate}; a share of at most 1")
     check(bool(config.schedules) or not logs or "base" in logs, "`logs.models` has no `base`; the others are compared with it")
     for model, sets in logs.items():
         where = f"`logs.models.{model}`"
-        check(is_name(model) and model not in config.schedules, f"{where}: a name of letters, digits, - _ and . that no schedule has")
+        fine = is_name(model) and model not in config.schedules
+        check(fine, f"{where}: a name of letters, digits, - _ and . that no schedule has")
         missing = [name for name in data.evaluation if name not in sets]
         check(not missing, f"{where} names no log for {', '.join(missing)} of data.evaluation")
     for model in config.logs.labels:

@@ -54,7 +54,8 @@ def how(config: Config, model: str) -> str:
         return f"responses that other code generated, from {', '.join(Path(p).name for p in config.logs.models[model].values())}"
     e = config.evaluation
     other = "".join(f" ({n} for {name})" for name, n in e.samples_by_set.items())
-    return f"{e.samples} samples a problem{other}, temperature {e.temperature}, top-p {e.top_p}, at most {e.max_new_tokens} tokens"
+    drawn = f"temperature {e.temperature}, top-p {e.top_p}, at most {e.max_new_tokens} tokens"
+    return f"{e.samples} samples a problem{other}, {drawn}"
 
 
 def respond(config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None) -> list[Rollout]:

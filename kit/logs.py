@@ -3,8 +3,8 @@
 A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (any number of them, a problem in one of
 them). A line has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and
 `model_answer_length` (list of token counts). Other harnesses leave the counts out: they are counted with the tokenizer that
-params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are missing, as None.
-Whether a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
+params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are missing, as
+None. Whether a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def rank_files(path: Path) -> list[Path]:
         return [path]
     ranks = {int(m[1]): p for p in path.glob("rank*.jsonl") if (m := re.fullmatch(r"rank(\d+)\.jsonl", p.name))}
     if not ranks:
-        raise KitError(f"{path}: {'no rank0.jsonl, rank1.jsonl, … in this folder' if path.is_dir() else 'no such file or folder'}")
+        why = "no rank0.jsonl, rank1.jsonl, … in this folder" if path.is_dir() else "no such file or folder"
+        raise KitError(f"{path}: {why}")
     missing = [f"rank{k}.jsonl" for k in range(max(ranks)) if k not in ranks]
     if missing:
-        raise KitError(f"{path}: {', '.join(missing)} missing, but there is rank{max(ranks)}.jsonl; its problems would be left out")
+        raise KitError(f"{path}: {', '.join(missing)} missing, but there is rank{max(ranks)}.jsonl; problems would be left out")
     return [ranks[k] for k in sorted(ranks)]
 
 

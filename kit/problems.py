@@ -1,13 +1,13 @@
 r"""`Problem`, and `load(name)`: the problems of one data set, wherever its rows are.
 
-A name is looked up in this order: `data.files` of the params file; what notebook 01 generated for the run; `data.folder` (data/ in
-the project), as <name>.jsonl, .json, .csv, .parquet or a folder <name>; the cache; the hub (`kit.sources`). All of the shapes that these
-sets go by are read: the hub's columns, the Qwen2.5-Math bundle's, verl's, a JSON list, a user's own rows with `question` (or
-`problem`) and `answer`.
+A name is looked up in this order: `data.files` of the params file; what notebook 01 generated for the run; `data.folder` (data/
+in the project), as <name>.jsonl, .json, .csv, .parquet or a folder <name>; the cache; the hub (`kit.sources`). All of the shapes
+that these sets go by are read: the hub's columns, the Qwen2.5-Math bundle's, verl's, a JSON list, a user's own rows with
+`question` (or `problem`) and `answer`.
 
-- the question: `question`, `problem`, or the user's turn of `prompt`; OlympiadBench's `context`, where there is one, comes before it;
-- the answer: `answer`, `final_answer` or `reward_model.ground_truth`; of a list the first element, which is what the official code grades;
-- 025 and 27.0 become 25 and 27 in sets whose answers are whole numbers by definition; all other answers stay as they are written;
+- the question: `question`, `problem`, or the user's turn of `prompt`; OlympiadBench's `context`, if any, comes before it;
+- the answer: `answer`, `final_answer` or `reward_model.ground_truth`; of a list the first, as the official code grades;
+- 025 and 27.0 become 25 and 27 in sets whose answers are whole numbers by definition; all other answers stay as written;
 - the id: the source's own, else a hash of the question, so that it does not depend on the order of the rows.
 """
 
@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import config as configuration
 from kit import paths, sources
-from kit.config import Config, KitError, load as load_config
+from kit.config import Config, KitError
 from kit.sources import SOURCES, Row, Source
 
 
@@ -232,11 +233,15 @@ def names(config: Config) -> list[str]:
 
 
 def facts(config: Config) -> dict[str, dict[str, Any]]:
-    """What the manifest says of each data set of the run; loading them all shows early what is missing."""
+    """What the manifest says of each data set of the run; loading them all shows early what is missing.
+
+    `expected` is how many rows the set of that name is known to have (FACTS 3): fewer or more, and it is another one.
+    """
     found = {}
     for name in names(config):
         got = open_set(name, config)
-        found[name] = {"problems": len(got.problems), **{k: v for k, v in vars(got).items() if k != "problems"}}
+        expected = {"expected": SOURCES[name].rows} if name in SOURCES else {}
+        found[name] = {"problems": len(got.problems), **{k: v for k, v in vars(got).items() if k != "problems"}, **expected}
     return found
 
 
@@ -245,9 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kit.problems", description=main.__doc__)
     parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
     try:
-        for name, f in facts(load_config(parser.parse_args(arguments).params_file)).items():
+        for name, f in facts(configuration.load(parser.parse_args(arguments).params_file)).items():
             at = f" at {f['revision']}" if f["revision"] else ""
-            print(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped")
+            known = f"; the set is known to have {f['expected']} rows" if f.get("expected", f["rows"]) != f["rows"] else ""
+            print(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped{known}")
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

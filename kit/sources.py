@@ -113,7 +113,7 @@ def _guarded(rows: Iterable[tuple[int, Any]], complaint: str) -> Iterator[tuple[
         yield from rows
     except KitError:
         raise
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, csv.Error) as error:  # pyarrow's and datasets' are among them
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, csv.Error) as error:  # so are pyarrow's and datasets' own
         raise KitError(f"{complaint} ({first_line(error)})") from None
 
 
@@ -204,6 +204,6 @@ def not_from_hub(name: str, revision: str | None, folder: str, error: BaseExcept
     pinned = f" --revision {revision}" if revision else ""
     return (
         f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the hub ({why}); "
-        f"download it elsewhere with `hf download {source.hub} --repo-type dataset{pinned} --local-dir {name}` and put the folder "
-        f"at {folder}/{name}, or name the place of a file of it under data.files.{name} in the params file"
+        f"download it elsewhere with `hf download {source.hub} --repo-type dataset{pinned} --local-dir {name}` and put the "
+        f"folder at {folder}/{name}, or name the place of a file of it under data.files.{name} in the params file"
     )

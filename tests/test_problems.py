@@ -166,7 +166,9 @@ def test_duplicates_are_dropped_and_counted(world: Config, tmp_path: Path) -> No
 # --- where a set is looked for ----------------------------------------------------------------------------------------
 
 
-def test_a_file_named_in_params_comes_before_a_generated_one_and_that_before_the_data_folder(world: Config, tmp_path: Path) -> None:
+def test_a_file_named_in_params_comes_before_a_generated_one_and_that_before_the_data_folder(
+    world: Config, tmp_path: Path
+) -> None:
     def origin(settings: Config) -> str:
         return problems.open_set("aime24", settings).origin
 
@@ -213,7 +215,7 @@ def test_a_copy_of_the_hubs_repository_in_the_data_folder_is_read_like_the_hub(w
 
 
 def test_a_name_nobody_knows_is_told_with_those_that_are(world: Config) -> None:
-    with pytest.raises(KitError, match="data set math501: .* notebook 01 makes .* math500, .* data.files.math501 in params/smoke"):
+    with pytest.raises(KitError, match="data set math501: .* notebook 01 makes .* math500, .* data.files.math501 in"):
         problems.load("math501", world)
     lost = dataclasses.replace(world, data=dataclasses.replace(world.data, revisions={"math501": "main"}))
     with pytest.raises(KitError, match="data.revisions.math501 is no set of the hub; there are eurus-amc-aime"):
@@ -233,9 +235,10 @@ def test_from_a_hub_only_the_needed_rows_are_fetched_once_and_the_commit_is_reco
     (root / "math-ai" / "amc23" / ".gated").touch()
     code = """
 from kit import problems
-for name, revision in [("eurus-amc-aime", None), ("eurus-amc-aime", None), ("math500", None), ("math500", "v9"), ("amc23", None), ("aime24", None)]:
+for name in ("eurus-amc-aime", "eurus-amc-aime", "math500", "math500@v9", "amc23", "aime24"):
+    name, _, revision = name.partition("@")
     try:
-        got = problems.from_hub(name, revision)
+        got = problems.from_hub(name, revision or None)
         print(name, len(got.problems), got.rows, got.revision, got.problems[-1])
     except problems.KitError as error:
         print(error)
@@ -243,7 +246,8 @@ for name, revision in [("eurus-amc-aime", None), ("eurus-amc-aime", None), ("mat
     with hub.serve(root) as (address, asked):
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),
                        "KIT_CACHE": str(cache)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        line = [sys.executable, "-c", code]
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     told = [line for line in done.stdout.splitlines() if "fetching" not in line]
     assert done.returncode == 0, done.stderr
     assert told[0].startswith(f"eurus-amc-aime 30 30 {hub.COMMIT} Problem(id='eurus-amc-aime-") and "What is 290 + 1?" in told[0]
@@ -266,7 +270,8 @@ BAD_ROWS = [
     ('{"question": "a?", "answer": {}}', "`answer` should be a text"), ('{"question": "a?", "answer": []}', "an empty list"),
     ('{"question": "a?", "answer": true}', "`answer` should be a text"), ('{"question": "a?", "answer": NaN}', "not a number"),
     ('{"question": "a?", "answer": 1e999}', "not a number"), ('{"question": "a \\ud800?", "answer": "1"}', "not Unicode"),
-    ('{"question": "a?", "answer": "1", "id": [1]}', "`id` should be"), ('{"question": "a?", "answer": "1", "core": "x"}', "`core`"),
+    ('{"question": "a?", "answer": "1", "id": [1]}', "`id` should be"),
+    ('{"question": "a?", "answer": "1", "core": "x"}', "`core` should be"),
     ('{"prompt": [{"role": "system", "content": "x"}], "answer": "1"}', "one turn of the user"),
     ("[" * 100_000, "not JSON"),
 ]
@@ -289,10 +294,11 @@ def test_an_answer_that_is_no_whole_number_is_refused_where_all_of_them_are(worl
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.json", b'{"question": 1}', "should be a JSON list"), ("a.json", b"[" * 100_000, "not readable as json"),
-    ("a.parquet", b"PAR1 but not really", "not readable as parquet"), ("a.csv", b"question,answer\n\"open", "not readable as csv"),
+    ("a.parquet", b"PAR1 but not really", "not readable as parquet"),
+    ("a.csv", b"question,answer\n\"open", "not readable as csv"),
     ("a.jsonl", b"\xff\xfe", "not readable as jsonl"), ("a.txt", b"", "a data set is a file ending in .jsonl"),
     ("a.jsonl", b"\n", "no problems in this file"), ("a.csv", b"question,answer\n", "no problems in this file"),
-    ("a.jsonl", b'{"question": "a", "answer": 1, "id": 1}\n{"question": "b", "answer": 1, "id": "1"}', "two rows have the same id"),
+    ("a.jsonl", b'{"question": "a", "answer": 1, "id": 1}\n{"question": "b", "answer": 1, "id": "1"}', "the same id"),
 ])
 def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -301,10 +307,11 @@ def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path: Path, name:
     assert name in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["025", "\ud800", "2022"])
-values = st.recursive(scalars, lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=4), v, max_size=2), max_leaves=4)
-columns = st.sampled_from(["question", "problem", "prompt", "answer", "final_answer", "reward_model", "id", "unique_id", "context",
-                           "unit", "core", "is_multiple_answer", "url", "year", "data_source"])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["025", "\ud800"])
+values = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=4), v, max_size=2), max_leaves=4)
+columns = st.sampled_from("question problem prompt answer final_answer reward_model id unique_id context unit core "
+                          "is_multiple_answer url year data_source".split())
 rows = st.dictionaries(columns, values, max_size=6) | st.fixed_dictionaries(
     {"question": values, "answer": values}, optional={"id": values, "core": values, "url": values, "context": values}) | values
 
@@ -317,7 +324,8 @@ def test_any_rows_at_all_are_either_problems_or_refused_in_one_line(tmp_path: Pa
         got = problems.read(file)
     except KitError as error:
         told = str(error)
-        assert told.startswith(f"{name}.jsonl") and (" row " in told or "no problems" in told or "same id" in told) and "\n" not in told
+        assert told.startswith(f"{name}.jsonl") and "\n" not in told
+        assert any(words in told for words in (" row ", "no problems", "same id"))
         return
     assert 0 < len(got) <= len(made) and all(p.question.strip() and p.answer.strip() and p.id for p in got)
     problems.write(tmp_path / "again.jsonl", got)
@@ -326,7 +334,7 @@ def test_any_rows_at_all_are_either_problems_or_refused_in_one_line(tmp_path: Pa
 
 def test_the_command_lists_the_sets_of_a_run(world: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "validation", "two", "three"):
-        jsonl(tmp_path / "sets" / f"{name}.jsonl", {"question": f"{name}?", "answer": "1"}, {"question": f"{name}?", "answer": "1"})
+        jsonl(tmp_path / "sets" / f"{name}.jsonl", *[{"question": f"{name}?", "answer": "1"}] * 2)
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: mine\ndata: {{folder: sets}}\n")
     assert problems.main([str(tmp_path / "mine.yaml")]) == 0
     assert "two: 1 problems from sets/two.jsonl, 1 duplicates dropped" in capsys.readouterr().out
