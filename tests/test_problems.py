@@ -310,8 +310,8 @@ def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path: Path, name:
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["025", "\ud800"])
 values = st.recursive(
     scalars, lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=4), v, max_size=2), max_leaves=4)
-columns = st.sampled_from("question problem prompt answer final_answer reward_model id unique_id context unit core "
-                          "is_multiple_answer url year data_source".split())
+columns = st.sampled_from(["question", "problem", "prompt", "answer", "final_answer", "reward_model", "id", "unique_id",
+                           "context", "unit", "core", "is_multiple_answer", "url", "year", "data_source"])
 rows = st.dictionaries(columns, values, max_size=6) | st.fixed_dictionaries(
     {"question": values, "answer": values}, optional={"id": values, "core": values, "url": values, "context": values}) | values
 
