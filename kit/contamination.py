@@ -84,7 +84,7 @@ def training_problems(config: Config) -> list[Problem]:
     path = paths.of(config).contamination
     paths.write_csv(path, pd.DataFrame(found, columns=list(Overlap.__dataclass_fields__)))
     dropped = {o.train_id for o in found}
-    if got.duplicates or dropped:
+    if got.origin != "generated" or dropped:
         by_set = Counter(name for name in {(o.train_id, o.set): o.set for o in found}.values())
         also = ", ".join(f"{count} in {name}" for name, count in by_set.items())
         print(f"{config.data.train}: {len(got.problems) - len(dropped)} problems for training; dropped were {got.duplicates} "
