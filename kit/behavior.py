@@ -48,7 +48,7 @@ def keyword_rate(by_set: Sequence[Sequence[Rollout]], words: Sequence[str], conf
     point, drawn, dense = [], [], []
     for k, rollouts in enumerate(by_set):
         counts = np.array([np.mean([len(pattern.findall(text)) for text in r.model_answer]) for r in rollouts])
-        lengths = np.array([np.mean(r.model_answer_length) for r in rollouts])
+        lengths = np.array([np.mean(np.array(r.model_answer_length, dtype=float)) for r in rollouts])
         weights = evaluation.bootstrap_weights(len(counts), config.evaluation.resamples, config.seed + k)
         point.append(counts.mean())
         dense.append(1000 * counts.mean() / lengths.mean())

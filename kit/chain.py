@@ -45,6 +45,9 @@ class Stage:
 
 def stages(config: Config) -> list[list[list[Stage]]]:
     """Phases one after the other; the lanes of a phase side by side; the stages of a lane in order."""
+    logged = [[Stage(f"03_evaluate-{name}", "03_evaluate", {"schedule": name})] for name in config.logs.models]
+    if not config.schedules:  # nothing is trained
+        return [logged, [[Stage("06_figures", "06_figures", {}, tuple(lane[0].name for lane in logged))]]]
     base = Stage("01_base_model", "01_base_model", {})
     lanes = []
     for schedule, plan in config.schedules.items():
@@ -55,6 +58,7 @@ def stages(config: Config) -> list[list[list[Stage]]]:
         lane.append(Stage(f"03_evaluate-{schedule}", "03_evaluate", {"schedule": schedule}, (lane[-1].name,)))
         lanes.append(lane)
     lanes.append([Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}, (base.name,))])
+    lanes += [lane for lane in logged if lane[0].name != "03_evaluate-base"]
     evaluated = tuple(lane[-1].name for lane in lanes)
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
@@ -77,6 +81,11 @@ WITHOUT_EFFECT = {"file", "run", "parallel"}
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
+    settings["files"] = stamps(config, [str(path) for path in config.data.files.values()])
+    if stage.notebook != "06_figures":
+        own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
+        read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
+        settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
         del settings["keywords"], settings["set_labels"]
@@ -89,10 +98,18 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     return hashlib.sha256(source + text.encode()).hexdigest()
 
 
+def stamps(config: Config, given: list[str]) -> list[list[Any]]:
+    """Size and time of the files that params name, so that a changed file redoes what was made from it."""
+    roots = [paths.given(config, path) for path in given]
+    files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root]) if file.is_file()]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
 def describe(config: Config) -> str:
     """The schedules of a run and the stages they make, in a few lines."""
     lines = [f"  {name}: limits {', '.join(map(str, plan.limits))}{'' if plan.state_limit else ' (not stated in the prompt)'}, "
              f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
+    lines += [f"  {name}: from its logs" for name in config.logs.models]
     count = sum(len(lane) for phase in stages(config) for lane in phase)
     return "\n".join([f"{count} stages, up to {config.parallel} at a time", *lines])
 
@@ -159,6 +176,8 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
     `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand.
     """
     run = paths.of(config)
+    if not config.schedules:
+        paths.write_manifest(config, {})  # else notebook 01 does, with the prompts
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
     keys: dict[str, str] = {}

@@ -34,6 +34,9 @@ def problems_of(config: Config) -> list[str]:
     batch = t.prompts_per_step * n
     check(batch % max(t.micro_batch, 1) == 0, f"`training.micro_batch` is {t.micro_batch}; should divide "
           f"prompts_per_step x responses_per_prompt = {batch}")
+    found += problems_of_data(config)
+    if config.logs.models and not config.schedules:  # nothing is trained and no model is asked
+        return found
     check(bool(config.schedules), "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}")
     for name, schedule in config.schedules.items():
         where = f"`schedules.{name}"
@@ -46,9 +49,10 @@ def problems_of(config: Config) -> list[str]:
         steps = t.steps if schedule.steps is None else schedule.steps
         every = t.checkpoint_every if schedule.checkpoint_every is None else schedule.checkpoint_every
         check(steps >= every > 0, f"{where}.steps` is {steps}, checkpoint_every {every}: no checkpoint would be saved")
-    check(bool(config.data.evaluation), "`data.evaluation` is empty; name at least one data set")
     names = [config.data.train, config.data.validation, *config.data.evaluation]
-    check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
+    check(all(names[:2]), "`data.train` and `data.validation` should each name a data set")
+    if config.prompts is None:
+        return [*found, "`prompts` is missing"]
     check("{limit}" in config.prompts.limit_sentence, "`prompts.limit_sentence` should contain {limit}")
     for key in ("train_user", "evaluation_user"):
         check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
@@ -70,4 +74,34 @@ def problems_of(config: Config) -> list[str]:
             ops = config.arithmetic.operations.get(name, ())
             fine = bool(ops) and all(1 <= n <= 6 for n in ops)
             check(fine, f"`arithmetic.operations.{name}` should list numbers of operations between 1 and 6")
+    return found
+
+
+def problems_of_data(config: Config) -> list[str]:
+    """What is wrong with the names of data sets and of models that are known by their logs."""
+    found: list[str] = []
+    data, logs = config.data, config.logs.models
+
+    def check(fine: bool, message: str) -> None:
+        if not fine:
+            found.append(message)
+
+    def is_name(name: str) -> bool:
+        return bool(name.strip("-_.")) and all(c.isalnum() or c in "-_." for c in name)
+
+    check(bool(data.evaluation), "`data.evaluation` is empty; name at least one data set")
+    names = [name for name in (data.train, data.validation, *data.evaluation) if name]
+    check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
+    for name in names:
+        check(is_name(name), f"`data`: {name!r} is no name of letters, digits, - _ and .; a set's file is named under data.files")
+    check(data.near_duplicate <= 1, f"`data.near_duplicate` is {data.near_duplicate}; a share of at most 1")
+    check(bool(config.schedules) or not logs or "base" in logs, "`logs.models` has no `base`; the others are compared with it")
+    for model, sets in logs.items():
+        where = f"`logs.models.{model}`"
+        fine = is_name(model) and model not in config.schedules
+        check(fine, f"{where}: a name of letters, digits, - _ and . that no schedule has")
+        missing = [name for name in data.evaluation if name not in sets]
+        check(not missing, f"{where} names no log for {', '.join(missing)} of data.evaluation")
+    for model in config.logs.labels:
+        check(model in logs, f"`logs.labels.{model}` is not in logs.models")
     return found

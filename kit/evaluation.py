@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit import grading, paths, problems, prompts, rollout, training
+from kit import grading, logs, paths, problems, prompts, rollout, training
 from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
 
@@ -26,8 +26,10 @@ GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "cor
 
 def model_source(config: Config, model: str) -> str:
     """Folder or hub id of `base` or `<schedule>/round<k>`."""
-    if model == "base":
+    if model == "base" and config.schedules:
         return training.base_model(config)
+    if model in config.logs.models:
+        raise KitError(f"{config.file}: of {model} there are logs only (logs.models.{model}), so it cannot be asked anything new")
     schedule, _, round = model.partition("/round")
     if schedule not in config.schedules or not round.isdigit():
         raise KitError(f"there is no model {model} in {config.file}; there are {', '.join(model_names(config))}")
@@ -35,15 +37,25 @@ def model_source(config: Config, model: str) -> str:
 
 
 def model_names(config: Config) -> list[str]:
-    """`base`, then every round of every schedule."""
+    """`base`, every round of every schedule, and the models that are known by their logs."""
     rounds = [f"{s}/round{k}" for s, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1)]
-    return ["base", *rounds]
+    return list(dict.fromkeys(["base", *rounds, *config.logs.models]))
 
 
 def sampling(config: Config, name: str) -> Sampling:
     """How data set `name` is sampled in an evaluation."""
     e = config.evaluation
     return Sampling(e.samples_by_set.get(name, e.samples), e.temperature, e.top_p, e.max_new_tokens)
+
+
+def how(config: Config, model: str) -> str:
+    """How the responses of a model come about, in a line."""
+    if model in config.logs.models:
+        return f"responses that other code generated, from {', '.join(Path(p).name for p in config.logs.models[model].values())}"
+    e = config.evaluation
+    other = "".join(f" ({n} for {name})" for name, n in e.samples_by_set.items())
+    drawn = f"temperature {e.temperature}, top-p {e.top_p}, at most {e.max_new_tokens} tokens"
+    return f"{e.samples} samples a problem{other}, {drawn}"
 
 
 def respond(config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None) -> list[Rollout]:
@@ -74,12 +86,16 @@ def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFram
 def evaluate(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run = paths.of(config)
-    source = model_source(config, model)
-    engine = rollout.TransformersEngine(source, config)
+    logged = model in config.logs.models
+    source = "" if logged else model_source(config, model)
+    engine = None if logged else rollout.TransformersEngine(source, config)
     graded = {}
     for name in config.data.evaluation:
         path = run.rollouts(model, name)
-        answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
+        if logged:
+            answers = logs.responses(config, model, name)
+        else:
+            answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
         graded[name] = grade(answers, "official")
         paths.write_csv(run.grades(model, name), graded[name])
     table = metrics(graded, config.evaluation.resamples, config.seed)
@@ -95,7 +111,8 @@ def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
         path = paths.of(config).grades(model, name)
         if not path.is_file():
             raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
+        unknown = {column: [""] for column in ("length", "finished", "core")}
+        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
     return found
 
 
@@ -147,7 +164,8 @@ def models_of(config: Config, schedule: str) -> list[str]:
     """The models of one schedule, or the base model."""
     found = [m for m in model_names(config) if m.split("/")[0] == schedule]
     if not found:
-        raise KitError(f"{config.file} has no schedule {schedule}; it has base, {', '.join(config.schedules)}")
+        known = dict.fromkeys(["base", *config.schedules, *config.logs.models])
+        raise KitError(f"{config.file} has no schedule {schedule}; it has {', '.join(known)}")
     return found
 
 
@@ -155,11 +173,11 @@ def summarize(config: Config) -> None:
     """Gather what the stages wrote into the files that figures are drawn from, and compare the models.
 
     Writes metrics/main.csv (a row per model and set), changes.csv (each model against the base, and against the last
-    round of each control that saw no limit), training.csv, validation.csv.
+    round of each control that saw no limit), and of what was trained training.csv and validation.csv.
     """
     run, e = paths.of(config), config.evaluation
     names = model_names(config)
-    facts = {"base": ("base", 0, np.nan)}
+    facts = {name: (name, 0, np.nan) for name in ("base", *config.logs.models)}
     for schedule, plan in config.schedules.items():
         facts |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
     graded = {model: load_grades(config, model) for model in names}
@@ -173,8 +191,9 @@ def summarize(config: Config) -> None:
         for against in [n for n in ("base", *controls) if n != model and model != "base"]:
             change = compare(graded[against], graded[model], e.resamples, config.seed)
             changes.append(change.assign(model=model, against=against))
-    paths.write_csv(run.metrics / "changes.csv", pd.concat(changes))
-    for file in ("training", "validation"):
+    nothing = pd.DataFrame(columns=["model", "against", "set"])
+    paths.write_csv(run.metrics / "changes.csv", pd.concat(changes) if changes else nothing)
+    for file in ("training", "validation") if config.schedules else ():
         parts = []
         for schedule, plan in config.schedules.items():
             before = 0
@@ -189,11 +208,14 @@ def summarize(config: Config) -> None:
 
 
 def per_problem(grades: pd.DataFrame) -> pd.DataFrame:
-    """A row per problem, in id order: accuracy (percent over its samples), mean length, mean multiple of the core."""
-    g = grades.assign(correct=100.0 * (grades.verdict == "correct"), truncated=100.0 * ~grades.finished.astype(bool))
+    """A row per problem, in id order: accuracy (percent over its samples), mean length, truncated (percent), mean core.
+
+    What a log does not tell of every response (length, truncated) is NaN.
+    """
+    g = grades.assign(correct=100.0 * (grades.verdict == "correct"), truncated=100.0 * (1.0 - grades.finished.astype(float)))
     columns = ["correct", "length", "truncated", "core"]
-    g["core"] = pd.to_numeric(g.core, errors="coerce")
-    return g.groupby("id", sort=True)[columns].mean().rename(columns={"correct": "accuracy"})
+    g[["length", "core"]] = g[["length", "core"]].apply(pd.to_numeric)
+    return g.groupby("id", sort=True)[columns].mean(skipna=False).rename(columns={"correct": "accuracy"})
 
 
 def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
@@ -203,7 +225,9 @@ def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of bootstrap replicates."""
+    """The central 95 % of bootstrap replicates; NaN when nothing is known."""
+    if np.isnan(values).all():
+        return np.nan, np.nan
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -212,7 +236,8 @@ def metrics(graded: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.Da
     """A row per data set, and `mean` over them when there are several.
 
     Columns: accuracy (percent), length (tokens), multiple (length / shortest correct chain), each with `_low` and
-    `_high` (95 %); truncated (percent of responses); length of correct and of wrong responses; counts of verdicts.
+    `_high` (95 %); truncated (percent of responses); length of correct and of wrong responses; counts of verdicts. What is not
+    known of every response is NaN, in the mean over the sets too: a mean of some would look like one of all.
     """
     rows, replicates = [], []
     for k, (name, grades) in enumerate(graded.items()):
@@ -220,16 +245,18 @@ def metrics(graded: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.Da
         weights = bootstrap_weights(len(table), resamples, seed + k)
         drawn = {c: weights @ table[c].to_numpy() for c in ("accuracy", "length", "core")}
         replicates.append(drawn)
-        right = grades.verdict == "correct"
+        right, lengths = grades.verdict == "correct", pd.to_numeric(grades.length)
         rows.append({
             "set": name, "problems": len(table), "samples": len(grades) // len(table),
-            **_estimates(table.mean(), drawn),
-            "truncated": table.truncated.mean(),
-            "length_correct": grades.length[right].mean(), "length_wrong": grades.length[~right].mean(),
+            **_estimates(table.mean(skipna=False), drawn),
+            "truncated": table.truncated.mean(skipna=False),
+            "length_correct": lengths[right].mean(skipna=False), "length_wrong": lengths[~right].mean(skipna=False),
             **{f"n_{v.replace(' ', '_')}": int((grades.verdict == v).sum()) for v in grading.VERDICTS},
         })
     if len(rows) > 1:
         mean = pd.DataFrame(rows).mean(numeric_only=True)
+        for column in ("length", "truncated", "core"):
+            mean[column] = np.mean([row[column] for row in rows])
         counts = {c: int(sum(r[c] for r in rows)) for c in rows[0] if c.startswith("n_") or c == "problems"}
         drawn = {c: np.mean([d[c] for d in replicates], axis=0) for c in replicates[0]}
         rows.append({**mean, **counts, **_estimates(mean, drawn), "set": "mean"})

@@ -27,6 +27,7 @@ STYLE: dict[str, Any] = {
 LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
 PANELS = [("reward", "reward", 1.0), ("length", "mean length (tokens)", 1.0), ("truncated", "truncated (%)", 100.0)]
 BASE_LOOK = ("#000000", "*", "-")
+UNKNOWN = "unknown"  # in place of lengths that a log does not have
 
 
 def read(config: Config, name: str) -> pd.DataFrame:
@@ -54,13 +55,14 @@ def save(figure: Figure, config: Config, name: str) -> Path:
 
 def look(config: Config, schedule: str) -> tuple[str, str, str]:
     """Colour, marker and line of a schedule."""
-    return BASE_LOOK if schedule == "base" else LOOKS[list(config.schedules).index(schedule) % len(LOOKS)]
+    others = [name for name in dict.fromkeys([*config.schedules, *config.logs.models]) if name != "base"]
+    return BASE_LOOK if schedule == "base" else LOOKS[others.index(schedule) % len(LOOKS)]
 
 
 def label_of(config: Config, schedule: str, round: int, limit: float) -> str:
     """How a model is called in tables and figures."""
-    if schedule == "base":
-        return "base"
+    if schedule == "base" or schedule in config.logs.models:
+        return config.logs.labels.get(schedule, schedule)
     plan = config.schedules[schedule]
     name = plan.label or schedule
     return f"{name}, {limit:.0f}" if plan.state_limit else name
@@ -86,13 +88,15 @@ def main_table(config: Config) -> pd.DataFrame:
         against = changes[(changes.model == model) & (changes.against == "base") & (changes.set == last.name)]
         for _, c in against.iterrows():
             row["accuracy change"] = f"{c.accuracy_change:+.1f} [{c.accuracy_change_low:+.1f}, {c.accuracy_change_high:+.1f}]"
-            row["length change"] = f"{c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}]"
+            change = f"{c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}]"
+            row["length change"] = UNKNOWN if pd.isna(c.length_change) else change
         rows.append(row)
     return pd.DataFrame(rows).fillna("").set_index("model")
 
 
 def _cell(row: pd.Series) -> str:
-    return f"{row.accuracy:.1f} ± {(row.accuracy_high - row.accuracy_low) / 2:.1f} / {row.length:.0f}"
+    length = UNKNOWN if pd.isna(row.length) else f"{row.length:.0f}"
+    return f"{row.accuracy:.1f} ± {(row.accuracy_high - row.accuracy_low) / 2:.1f} / {length}"
 
 
 def keyword_table(config: Config) -> pd.DataFrame:
@@ -105,7 +109,7 @@ def keyword_table(config: Config) -> pd.DataFrame:
         row = rows.setdefault(label_of(config, m.schedule, m["round"], m.limit), {})
         row[f"{label} per response"] = f"{w.per_response:.2f} [{w.per_response_low:.2f}, {w.per_response_high:.2f}]"
         row[f"{label}, change"] = "" if model == "base" or not base else f"{100 * (w.per_response / base - 1):+.0f} %"
-        row[f"{label} per 1,000 tokens"] = f"{w.per_1000_tokens:.1f}"
+        row[f"{label} per 1,000 tokens"] = UNKNOWN if pd.isna(w.per_1000_tokens) else f"{w.per_1000_tokens:.1f}"
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
 
 
@@ -180,17 +184,21 @@ def _trade_off_panel(axis: Axes, config: Config, metrics: pd.DataFrame, large: b
                           fontsize=8, color="#555555", xytext=(3, 0), textcoords="offset points")
     for schedule, own in metrics.groupby("schedule", sort=False):
         colour, marker, line = look(config, str(schedule))
-        label = "base" if schedule == "base" else config.schedules[str(schedule)].label or str(schedule)
+        plan = config.schedules.get(str(schedule))
+        label = label_of(config, str(schedule), 0, 0) if plan is None else plan.label or str(schedule)
         axis.errorbar(
             own.length, own.accuracy, color=colour, marker=marker, linestyle=line, capsize=2, elinewidth=0.9, label=label,
             markersize=11 if schedule == "base" and large else 5 + large,
             xerr=[own.length - own.length_low, own.length_high - own.length],
             yerr=[own.accuracy - own.accuracy_low, own.accuracy_high - own.accuracy],
         )
-        if large and schedule != "base" and config.schedules[str(schedule)].state_limit:
+        if large and plan is not None and plan.state_limit:
             for point in own.itertuples():
                 axis.annotate(f"{point.limit:.0f}", (point.length, point.accuracy), xytext=(5, -11), fontsize=8,
                               textcoords="offset points", color=colour)
+    if metrics.length.isna().all():
+        axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color="#555555")
+        axis.set(xticks=[], yticks=[])
     axis.set_xlim(left=0)
     if large:
         axis.set_xlabel("mean length (tokens); numbers at the points: token limit of the round")
@@ -277,11 +285,14 @@ def conclusions(config: Config) -> list[str]:
     for c in changes[changes.set == ("mean" if "mean" in set(changes.set) else changes.set.iloc[-1])].itertuples():
         first = main[main.model == c.model].iloc[0]
         name = label_of(config, first.schedule, first["round"], first.limit)
-        other = c.against if c.against == "base" else config.schedules[c.against.split("/")[0]].label or c.against
+        plan = config.schedules.get(c.against.split("/")[0])
+        other = plan.label or c.against if plan else label_of(config, c.against, 0, 0)
+        shorter = "length unknown" if pd.isna(c.length_change) else (
+            f"length {c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}]")
         sure = "no difference in accuracy could be shown" if c.accuracy_change_low <= 0 <= c.accuracy_change_high else (
             "accuracy is higher" if c.accuracy_change > 0 else "accuracy is lower")
         sentences.append(
-            f"{name} against {other}: length {c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}], "
+            f"{name} against {other}: {shorter}, "
             f"accuracy {c.accuracy_change:+.1f} points [{c.accuracy_change_low:+.1f}, {c.accuracy_change_high:+.1f}] "
             f"(p = {c.p_value:.3f}): {sure}."
         )

@@ -4,6 +4,7 @@
         manifest.json                            settings, seeds, versions, commit, device, one prompt per stage
         notebooks/                               executed copies
         data/<set>.jsonl                         generated problems (laptop)
+        data/contamination.csv                   training problems that are also held out (dropped)
         models/base/                             the base model (when it is trained here)
         models/<schedule>/round<k>/checkpoint-<step>/
         training/<schedule>/round<k>/            log.csv (a row per step), validation.csv, selected.json, validation/
@@ -14,7 +15,8 @@
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
 
-A model is named `base` or `<schedule>/round<k>`.
+A model is named `base` or `<schedule>/round<k>`. Outside the runs, in the project: cache/ (sets fetched from the hub, or under
+$KIT_CACHE) and data/ (sets and logs that the user put there; `data.folder` in params).
 """
 
 from __future__ import annotations
@@ -74,6 +76,10 @@ class RunPaths:
     def data(self, name: str) -> Path:
         return self.root / "data" / f"{name}.jsonl"
 
+    @property
+    def contamination(self) -> Path:
+        return self.root / "data" / "contamination.csv"
+
     def models(self, schedule: str, round: int) -> Path:
         return self.root / "models" / schedule / f"round{round}"
 
@@ -93,6 +99,18 @@ class RunPaths:
 def of(config: Config) -> RunPaths:
     """The run's folder: results/<run> in the project, or under $KIT_RESULTS."""
     return RunPaths(Path(os.environ.get("KIT_RESULTS", ROOT / "results")) / config.run)
+
+
+def cached(name: str, revision: str | None) -> Path:
+    """Where a data set of the hub is kept: cache/ in the project, or under $KIT_CACHE."""
+    folder = Path(os.environ.get("KIT_CACHE", ROOT / "cache"))
+    return folder / f"{name}@{(revision or 'newest').replace('/', '_')}.jsonl"
+
+
+def given(config: Config, path: str) -> Path:
+    """A path written in a params file: absolute, or relative to the file's folder or to the project."""
+    beside = (ROOT / config.file).parent / Path(path).expanduser()
+    return beside if beside.exists() else ROOT / Path(path).expanduser()
 
 
 @contextlib.contextmanager
@@ -152,13 +170,13 @@ def commit() -> str:
         return "unknown"
 
 
-def write_manifest(config: Config, rendered_prompts: dict[str, str]) -> None:
-    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage."""
+def write_manifest(config: Config, rendered_prompts: dict[str, str], data: dict[str, Any] | None = None) -> None:
+    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage, facts on its data sets."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     write_json(of(config).manifest, {
         "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
-        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts,
+        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts, "data": data or {},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     })

@@ -41,15 +41,15 @@ class Response:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All responses to one problem."""
+    """All responses to one problem. A length or `finished` is None where a log does not say (kit.logs)."""
 
     id: str
     question: str
     answer: str
     core: int | None
     model_answer: list[str]
-    model_answer_length: list[int]
-    finished: list[bool]
+    model_answer_length: list[int | None]
+    finished: list[bool | None]
 
 
 class Engine(Protocol):

@@ -72,12 +72,16 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Data:
-    """Names of the training, validation (AIME22+23's role) and evaluation sets."""
+    """Names of the training, validation (AIME22+23's role) and evaluation sets, and where they are (kit.problems)."""
 
-    train: str
-    validation: str
     evaluation: tuple[str, ...]
+    train: str = ""
+    validation: str = ""
     prompt_cap: int = 768  # tokens; longer training prompts are dropped (FACTS 2; QwQ 1024)
+    files: dict[str, str] = field(default_factory=dict)  # set -> local file or folder
+    folder: str = "data"  # where files of sets are looked for before the hub is asked
+    revisions: dict[str, str] = field(default_factory=dict)  # set -> commit or tag of its hub repository
+    near_duplicate: float = 0.5  # overlap with a held-out problem at which a training problem is dropped (kit.contamination)
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Logs:
+    """Models known by their generation logs in the official format (kit.logs); `base` is what the others are compared with."""
+
+    models: dict[str, dict[str, str]] = field(default_factory=dict)  # model -> data set -> file, or folder of rank files
+    labels: dict[str, str] = field(default_factory=dict)  # model -> how tables and figures call it
+    folder: str = ""  # the paths above are relative to it
+    tokenizer: str | None = None  # counts the lengths that a log lacks; null: they are missing, and tables say so
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run. `file` is the params file they came from."""
 
     run: str
     data: Data
-    prompts: Prompts
-    schedules: dict[str, Schedule]
+    prompts: Prompts | None = None  # null: only in a run that reads logs and asks no model
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    logs: Logs = Logs()
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
     training: Training = Training()

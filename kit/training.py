@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import paths, problems, prompts
+from kit import contamination, paths, prompts
 from kit.config import Config, KitError
 from kit.rewards import get_token_limit_reward
 
@@ -90,7 +90,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dict[str, Any]]:
     """The training set as TRL wants it: prompt messages (stating `limit`), gold answer, id. Too long ones are dropped."""
     rows, dropped = [], 0
-    for p in problems.load(config.data.train, config):
+    for p in contamination.training_problems(config):
         messages = prompts.training_messages(config.prompts, p.question, limit)
         if len(prompts.encode(tokenizer, messages)) > config.data.prompt_cap:
             dropped += 1

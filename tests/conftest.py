@@ -13,6 +13,16 @@ from kit import config as configuration
 from kit.config import ROOT, Config
 from kit.settings import Schedule
 
+DATA = Path(os.environ.get("KIT_DATA", ROOT.parent / "shared" / "data"))
+
+
+def real(name: str) -> Path:
+    """A file or folder of the real data, which are not part of the project; skips where they are absent."""
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is absent (set KIT_DATA to the folder of the real data)")
+    return DATA / name
+
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

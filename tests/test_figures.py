@@ -10,6 +10,7 @@ import pytest
 
 from kit import config, figures, paths
 from kit.config import ROOT, Config, KitError, read_yaml
+from kit.settings import Schedule
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run with metrics as `evaluation.summarize` writes them, made up."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     settings = dataclasses.replace(config.load("params/smoke.yaml"), schedules={
-        "iterative": config.Schedule(limits=(70,), label="iterative"),
-        "no-limit": config.Schedule(limits=(250,), label="no limit", state_limit=False)})
+        "iterative": Schedule(limits=(70,), label="iterative"),
+        "no-limit": Schedule(limits=(250,), label="no limit", state_limit=False)})
     models = [("base", "base", 0, None, 80.0, 90.0), ("iterative/round1", "iterative", 1, 70, 81.0, 45.0),
               ("no-limit/round1", "no-limit", 1, 250, 82.0, 91.0)]
     main = [

@@ -18,7 +18,9 @@ from kit.config import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
 ORDER = re.findall(r"\w+", """
-settings checks config paths problems prompts values answers equality symbolic extraction grading_workers grading rollout
+settings checks config paths sources problems contamination
+prompts values answers equality symbolic extraction grading_workers grading rollout
+logs
 rewards arithmetic training evaluation behavior figures chain
 """)
 

@@ -1,0 +1,276 @@
+"""Generation logs in the official format: read as if the kit had made them, and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import real
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kit import behavior, chain, config, evaluation, figures, logs, paths, prompts, rollout
+from kit.chain import Stage
+from kit.config import ROOT, Config, KitError
+from kit.rollout import Rollout
+from kit.settings import Logs
+
+SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
+ROLLOUTS = [Rollout(f"p{i}", f"question {i}?", str(i), None, [f"\\boxed{{{i}}}", "hm"], [3, 1], [True, False]) for i in range(7)]
+
+
+def official(folder: Path, *ranks: list[dict[str, Any]]) -> Path:
+    """Rank files with these rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, rows in enumerate(ranks):
+        (folder / f"rank{k}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def row(number: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"question": f"question {number}?", "answer": [str(number), "x"], "model_answer": ["\\boxed{1}", "\\boxed{2}"],
+            "model_answer_length": [5, 7], **fields}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_rank_files_are_read_in_order_and_of_a_list_of_answers_the_first_is_the_gold_one(tmp_path: Path) -> None:
+    folder = official(tmp_path, *([row(10 * k), row(10 * k + 1)] for k in range(11)))  # rank10 comes after rank9, not rank1
+    got = logs.read_official(folder)
+    assert [r.answer for r in got] == [str(10 * k + i) for k in range(11) for i in (0, 1)]
+    assert got[0].model_answer_length == [5, 7] and got[0].finished == [None, None]
+    assert got[0].id.startswith("log-") and len({r.id for r in got}) == 22
+    assert logs.read_official(folder / "rank3.jsonl") == got[6:8]
+
+
+def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_path: Path) -> None:
+    official(tmp_path, [row(1)], [row(2)], [row(3)])
+    (tmp_path / "rank1.jsonl").unlink()
+    with pytest.raises(KitError, match="rank1.jsonl missing, but there is rank2.jsonl"):
+        logs.read_official(tmp_path)
+    with pytest.raises(KitError, match="no rank0.jsonl, rank1.jsonl, … in this folder"):
+        logs.read_official(tmp_path.parent / tmp_path.name / ".." / tmp_path.name / "..")
+
+
+@pytest.mark.parametrize(("bad", "message"), [
+    (3, "not a JSON object"), (row(model_answer=[]), "`model_answer` should be a list of texts"),
+    (row(model_answer="text"), "`model_answer` should be a list"), (row(model_answer=[1, 2]), "`model_answer` should be a list"),
+    (row(model_answer_length=[5]), "one value for each of the 2 responses"),
+    (row(model_answer_length=[5, "7"]), "should hold token counts"),
+    (row(model_answer_length=[5, True]), "should hold token counts"),
+    (row(model_answer_length=[5, -1]), "a length below 0"), (row(finished=[1, 0]), "should hold true or false"),
+    (row(answer=None), "no `answer`"), (row(7), "the same problem as in rank0.jsonl row 1; is there another run's file"),
+])
+def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
+    with pytest.raises(KitError) as caught:
+        logs.read_official(official(tmp_path, [row(7)], [row(8), bad]))
+    assert str(caught.value).startswith("rank1.jsonl row 2: ") and message in str(caught.value)
+
+
+values = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=4) | st.lists(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.text(max_size=4) | st.just("\ud83d"), max_size=3)
+rows = values | st.dictionaries(st.sampled_from(list(row())), values) | st.builds(
+    row, st.integers(0, 3), model_answer_length=values, finished=values, id=values)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.lists(rows, max_size=4))
+def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: Path, made: list[Any]) -> None:
+    folder = official(tmp_path, made)
+    try:
+        got = logs.read_official(folder)
+    except KitError as error:
+        told = str(error)
+        assert any(words in told for words in ("rank0.jsonl row ", "no rollouts", "same id")) and "\n" not in told
+        return
+    assert all(len(r.model_answer) == len(r.model_answer_length) == len(r.finished) > 0 for r in got)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ranks", "lists"), [(1, False), (3, True), (8, False)])
+def test_what_is_written_is_read_again(tmp_path: Path, ranks: int, lists: bool) -> None:
+    files = logs.write_official(ROLLOUTS, tmp_path / "log", ranks, lists)
+    assert [f.name for f in files] == [f"rank{k}.jsonl" for k in range(ranks)]
+    assert logs.read_official(tmp_path / "log") == ROLLOUTS
+    line = json.loads(files[0].read_text().splitlines()[0])
+    assert line["answer"] == (["0"] if lists else "0") and line["model_answer_length"] == [3, 1]
+    with pytest.raises(KitError, match="there are rank files already"):
+        logs.write_official(ROLLOUTS, tmp_path / "log")
+
+
+# --- as models of a run -----------------------------------------------------------------------------------------------
+
+
+def plain_logs(world: Config, folder: Path, **change: Any) -> Config:
+    """`world`, in another run, with its own base model's rollouts as an official log without the kit's fields."""
+    run = paths.of(world)
+    for name in world.data.evaluation:
+        lines = [json.loads(line) for line in run.rollouts("base", name).read_text().splitlines()]
+        kept = [{k: line[k] for k in ("question", "answer", "model_answer", "model_answer_length")} | change for line in lines]
+        official(folder / name, kept[:3], kept[3:])
+    given = Logs({"base": {name: str(folder / name) for name in world.data.evaluation}})
+    return dataclasses.replace(world, run=f"logs-{len(change)}", schedules={}, logs=given)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_world: Config) -> pd.DataFrame:
+    return evaluation.evaluate(tiny_world, "base")
+
+
+def test_a_log_is_measured_like_the_rollouts_it_was_made_from(
+    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings = plain_logs(tiny_world, tmp_path)
+    table = evaluation.evaluate(settings, "base")
+    columns = ["set", "problems", "samples", "accuracy", "length", "length_correct", "length_wrong", "n_correct", "n_wrong"]
+    pd.testing.assert_frame_equal(table[columns], evaluated[columns])
+    assert table.truncated.isna().all() and not evaluated.truncated.isna().any()  # unknown is not "finished"
+    again = evaluation.load_grades(settings, "base")["two"]
+    assert again.finished.isna().all() and again.length.dtype.kind in "if"
+
+
+def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
+    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings = plain_logs(tiny_world, tmp_path, model_answer_length=None)
+    table = evaluation.evaluate(settings, "base")
+    assert table[["length", "length_low", "length_high", "length_wrong"]].isna().all(axis=None)
+    assert list(table.accuracy) == list(evaluated.accuracy) and not table.accuracy_low.isna().any()
+    evaluation.summarize(settings)
+    behavior.summarize(settings)
+    assert figures.main_table(settings).loc["base", "mean"].endswith("/ unknown")
+    assert set(figures.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
+    figures.save(figures.trade_off(settings), settings, "trade_off")
+
+
+def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
+    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings = plain_logs(tiny_world, tmp_path, model_answer_length=None)
+    settings = dataclasses.replace(settings, logs=dataclasses.replace(
+        settings.logs, tokenizer=str(paths.of(tiny_world).base_model)))
+    evaluation.evaluate(settings, "base")
+    for name in tiny_world.data.evaluation:
+        made = list(rollout.read(paths.of(tiny_world).rollouts("base", name)))
+        read = list(rollout.read(paths.of(settings).rollouts("base", name)))
+        tokenizer = prompts.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
+        assert [r.model_answer_length for r in read] == [[len(tokenizer(t)["input_ids"]) for t in r.model_answer] for r in made]
+    nowhere = dataclasses.replace(settings, logs=dataclasses.replace(settings.logs, tokenizer=str(tmp_path)))
+    with pytest.raises(KitError, match="logs.tokenizer: .* is no tokenizer|no tokenizer here"):
+        evaluation.evaluate(nowhere, "base")
+
+
+def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
+    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
+) -> None:
+    given = plain_logs(tiny_world, tmp_path).logs.models["base"]
+    mixed = dataclasses.replace(tiny_world, logs=Logs({"theirs": given}))
+    assert evaluation.model_names(mixed) == ["base", "iterative/round1", "iterative/round2", "theirs"]
+    evaluation.evaluate(mixed, "theirs")
+    both = [evaluation.load_grades(mixed, model) for model in ("base", "theirs")]
+    assert set(evaluation.compare(*both, 100, 0).accuracy_change) == {0.0}
+    with pytest.raises(KitError, match="of theirs there are logs only .* cannot be asked anything new"):
+        evaluation.model_source(mixed, "theirs")
+    lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")
+    (tmp_path / "two" / "rank0.jsonl").write_text(lines)
+    with pytest.raises(KitError, match="rank0.jsonl row 1: its question is not in the data set two"):
+        evaluation.evaluate(mixed, "theirs")
+
+
+def test_the_command_writes_a_models_rollouts_for_the_official_tools(
+    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: {tiny_world.run}\n")
+    assert logs.main([str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out"), "--ranks", "2"]) == 0
+    assert logs.read_official(tmp_path / "out" / "two") == list(rollout.read(paths.of(tiny_world).rollouts("base", "two")))
+    assert logs.main([str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "out")]) == 1
+    assert "not there yet" in capsys.readouterr().err
+
+
+def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(tmp_path: Path) -> None:
+    for model in ("base", "other"):
+        for name in ("two", "three"):
+            official(tmp_path / model / name, [row(1)])
+    lines = ["run: mine", "data: {evaluation: [two, three]}", f"logs: {{folder: {tmp_path}, models: {{",
+             "base: {two: base/two, three: base/three}, other: {two: other/two, three: other/three}}}"]
+    (tmp_path / "mine.yaml").write_text("\n  ".join(lines[2:]).join(["\n".join(lines[:2]) + "\n", "\n"]))
+    settings = config.load(tmp_path / "mine.yaml")
+    stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
+    assert [s.name for s in stages] == ["03_evaluate-base", "03_evaluate-other", "06_figures"]
+
+    def keys() -> dict[str, str]:
+        found: dict[str, str] = {}
+        for stage in stages:
+            found[stage.name] = chain.key_of(settings, stage, found)
+        return found
+
+    before = keys()
+    official(tmp_path / "other" / "two", [row(1), row(2)])
+    after = keys()
+    assert {name for name in before if before[name] != after[name]} == {"03_evaluate-other", "06_figures"}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"models": {"other": {"two": "a", "three": "b"}}}, "`logs.models` has no `base`"),
+    ({"models": {"base": {"two": "a"}}}, "`logs.models.base` names no log for three"),
+    ({"models": {"base": {"two": "a", "three": "b"}}, "labels": {"x": "y"}}, "`logs.labels.x` is not in logs.models"),
+    ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x`: a name of letters"),
+])
+def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(json.dumps({"run": "x", "data": {"evaluation": ["two", "three"]}, "logs": change}))
+    with pytest.raises(KitError) as caught:
+        config.load(tmp_path / "mine.yaml")
+    assert message in str(caught.value)
+
+
+# --- the real logs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["instruct", "rlft"])
+@pytest.mark.parametrize("name", list(SETS))
+def test_every_real_log_loads_with_all_its_rows(model: str, name: str) -> None:
+    got = logs.read_official(real(f"traces/qwen2.5_3b_{model}_{name}.jsonl"), name)
+    assert len(got) == SETS[name] and all(len(r.model_answer) == 1 and r.model_answer_length == [None] for r in got)
+
+
+def test_the_labelled_traces_have_no_gold_answers_and_are_refused_in_one_line() -> None:
+    with pytest.raises(KitError, match="r1_distill_labelled.jsonl row 1: no `answer`"):
+        logs.read_official(real("traces/r1_distill_labelled.jsonl"))
+
+
+def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """params/traces.yaml as it is, but for the folder; then the tables and figures that notebook 06 draws."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/traces.yaml\nlogs: {{folder: {real('traces')}}}\n")
+    mine = config.load(tmp_path / "mine.yaml")
+    printed = {}
+    for model in ("base", "rlft"):
+        chain.execute(Stage(f"03_evaluate-{model}", "03_evaluate", {"schedule": model}), mine)
+        copy = (paths.of(mine).notebooks / f"03_evaluate-{model}.ipynb").read_text()
+        assert "lengths unknown for 675" in copy and "lengths unknown." in copy and "samples a problem" not in copy
+        printed[model] = copy
+    evaluation.summarize(mine)
+    behavior.summarize(mine)
+    main = pd.read_csv(paths.of(mine).metrics / "main.csv")
+    assert list(main.model) == ["base"] * 4 + ["rlft"] * 4 and list(main.set) == [*SETS, "mean"] * 2
+    assert list(main.problems[:3]) == list(SETS.values()) and main.length.isna().all() and main.truncated.isna().all()
+    assert ((main.accuracy_low <= main.accuracy) & (main.accuracy <= main.accuracy_high)).all()
+    assert (main.accuracy_high - main.accuracy_low)[main.set == "olympiadbench"].between(6, 8).all()  # 675 problems, about 30 %
+    for r in main[main.set != "mean"].itertuples():  # by the harness's own verdicts, which are wrong both ways, but not by much
+        file = real(f"traces/qwen2.5_3b_{'instruct' if r.model == 'base' else 'rlft'}_{r.set}.jsonl")
+        theirs = [json.loads(line)["harness_verdicts"][0] for line in file.read_text().splitlines()]
+        assert abs(r.accuracy - 100 * sum(theirs) / len(theirs)) < 8
+    table = figures.main_table(mine)
+    assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
+    assert table.loc["the same after RL", "mean"].endswith("/ unknown")
+    assert "length unknown, accuracy +" in figures.conclusions(mine)[0]
+    figures.save(figures.trade_off(mine), mine, "trade_off")
