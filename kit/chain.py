@@ -78,8 +78,11 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
-        settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
+        settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
+        settings["schedules"].pop("label", None)
         del settings["keywords"], settings["set_labels"]
+    if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
+        del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
         del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
     if stage.notebook != "02_prune_round":

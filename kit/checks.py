@@ -50,8 +50,10 @@ def problems_of(config: Config) -> list[str]:
     names = [config.data.train, config.data.validation, *config.data.evaluation]
     check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
     check("{limit}" in config.prompts.limit_sentence, "`prompts.limit_sentence` should contain {limit}")
-    for key in ("train_user", "evaluation_user"):
-        check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
+    named = f" or name one of prompts.wordings ({', '.join(config.prompts.wordings)})" if config.prompts.wordings else ""
+    for key in ("train_user", "evaluation_user", "forcing_user"):
+        check("{question}" in config.prompts.text(key), f"`prompts.{key}` should contain {{question}}{named}")
+    check("</think>" in config.prompts.text("forcing_ending"), f"`prompts.forcing_ending` should contain </think>{named}")
     for name in set(e.samples_by_set) - set(config.data.evaluation):
         found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     a = config.arithmetic

@@ -81,12 +81,24 @@ class Data:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Wordings of the published method, as values. `{question}` and `{limit}` are filled in."""
+    """Wordings of the published method, as values (FACTS 1). `{question}` and `{limit}` are filled in.
+
+    `train_user` to `forcing_ending` are each a text or the name of one of `wordings`.
+    """
 
     system: str
     limit_sentence: str
     train_user: str
     evaluation_user: str
+    forcing_user: str  # budget forcing: the prompt, ...
+    forcing_ending: str  # ... and what is put behind thinking that was stopped
+    wordings: dict[str, str] = field(default_factory=dict)
+    system_role: Literal["system", "user"] = "system"  # user: before the question, for chat templates without a system role
+
+    def text(self, key: str) -> str:
+        """The wording of `train_user`, `evaluation_user`, `forcing_user` or `forcing_ending`."""
+        value = getattr(self, key)
+        return self.wordings.get(value, value)
 
 
 @dataclass(frozen=True)
