@@ -15,9 +15,9 @@ from kit.config import ROOT, Config, KitError
 QUESTION = "What is $1+2$?"
 SYSTEM = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first "
-    "thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning process and answer are "
-    "enclosed within <think></think> and <answer></answer> tags, respectively, i.e., <think> reasoning process here</think>"
-    "<answer> answer here</answer>. The output of the assistant should be within 4000 tokens."
+    "thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning process and "
+    "answer are enclosed within <think></think> and <answer></answer> tags, respectively, i.e., <think> reasoning process "
+    "here</think><answer> answer here</answer>. The output of the assistant should be within 4000 tokens."
 )
 OUTPUT = QUESTION + " Let's think step by step and output the final answer within \\boxed{}."
 PUT = QUESTION + " Please reason step by step, and put your final answer within \\boxed{}."
