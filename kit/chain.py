@@ -71,12 +71,13 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result.
-WITHOUT_EFFECT = {"file", "run", "parallel"}
+WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
 
 
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
+    del settings["model"]["shape"]
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)
