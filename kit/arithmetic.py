@@ -381,7 +381,7 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
             if cut:
                 words = trace.split()
                 trace = " ".join(words[: rng.randint(0, len(words))])
-                ending = f" </think> The final answer is \\boxed{{ {value} }}"
+                ending = f" {config.prompts.text('forcing_ending')} \\boxed{{ {value} }}"
             examples.append((prompts.render(tokenizer, messages), trace, ending, cut))
         prompt, trace, ending = (tokenizer([e[i] for e in examples])["input_ids"] for i in range(3))
         rows = []

@@ -75,7 +75,7 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result.
-WITHOUT_EFFECT = {"file", "run", "parallel"}
+WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
 
 
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
@@ -86,9 +86,13 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
         read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
+    del settings["model"]["shape"]
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
-        settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
+        settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
+        settings["schedules"].pop("label", None)
         del settings["keywords"], settings["set_labels"]
+    if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
+        del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
         del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
     if stage.notebook != "02_prune_round":

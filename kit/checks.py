@@ -16,17 +16,22 @@ def problems_of(config: Config) -> list[str]:
     safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "reserve_gib"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "arithmetic"):
+    for name in ("data", "training", "selection", "evaluation", "hardware", "arithmetic"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
-    numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
+    for key in ("evaluation.samples_by_set", "hardware.problems", "hardware.lengths"):
+        part, _, table = key.partition(".")
+        numbers |= {f"{key}.{k}": v for k, v in getattr(getattr(config, part), table).items()}
     for key, value in numbers.items():
         if key.split(".")[-1] in zero or key == "evaluation.temperature":  # 0 is greedy
             check(value >= 0, f"`{key}` is {value}; should not be negative")
         else:
             check(value > 0, f"`{key}` is {value}; should be above 0")
         check(value <= 1 or not key.endswith("top_p"), f"`{key}` is {value}; should be above 0 and at most 1")
+    for key in ("compute_share", "bandwidth_share"):
+        value = getattr(config.hardware, key)
+        check(value <= 1, f"`hardware.{key}` is {value}; a share of at most 1")
     check(config.selection.tolerance < 1, f"`selection.tolerance` is {config.selection.tolerance}; a share below 1")
     check(0 <= config.seed < 2**31, f"`seed` is {config.seed}; should be between 0 and 2147483647")
     n = t.responses_per_prompt
@@ -54,8 +59,10 @@ def problems_of(config: Config) -> list[str]:
     if config.prompts is None:
         return [*found, "`prompts` is missing"]
     check("{limit}" in config.prompts.limit_sentence, "`prompts.limit_sentence` should contain {limit}")
-    for key in ("train_user", "evaluation_user"):
-        check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
+    named = f" or name one of prompts.wordings ({', '.join(config.prompts.wordings)})" if config.prompts.wordings else ""
+    for key in ("train_user", "evaluation_user", "forcing_user"):
+        check("{question}" in config.prompts.text(key), f"`prompts.{key}` should contain {{question}}{named}")
+    check("</think>" in config.prompts.text("forcing_ending"), f"`prompts.forcing_ending` should contain </think>{named}")
     for name in set(e.samples_by_set) - set(config.data.evaluation):
         found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     a = config.arithmetic

@@ -1,7 +1,8 @@
 """`params/*.yaml` -> one frozen, typed `Config`; anything unknown or mistyped is refused by file, key and remedy.
 
-A params file may say `extends: other.yaml` (a path beside it): its own keys are laid over the other file's, table by
-table, so shared settings are written once. `load` looks at everything before it complains, and complains once.
+A params file may say `extends: other.yaml` (a path beside it, or a list of them): its own keys are laid over the other
+file's, and a later one's over an earlier's, table by table, so shared settings are written once. `load` looks at
+everything before it complains, and complains once.
 """
 
 from __future__ import annotations
@@ -89,15 +90,16 @@ _Loader.add_implicit_resolver(
 
 def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     table = read_yaml(path)
-    parent = table.pop("extends", None)
-    if parent is None:
-        return table
-    base = path.parent / str(parent)
-    if not base.is_file():
-        raise KitError(f"{_shown(path)}: extends: no file {parent} beside it")
-    if base.resolve() in (*seen, path):
-        raise KitError(f"{_shown(path)}: extends: {parent} leads back to this file")
-    return _laid_over(_merged(base.resolve(), (*seen, path)), table)
+    parents = table.pop("extends", None) or []
+    whole: dict[str, Any] = {}
+    for parent in parents if isinstance(parents, list) else [parents]:
+        base = path.parent / str(parent)
+        if not base.is_file():
+            raise KitError(f"{_shown(path)}: extends: no file {parent} beside it")
+        if base.resolve() in (*seen, path):
+            raise KitError(f"{_shown(path)}: extends: {parent} leads back to this file")
+        whole = _laid_over(whole, _merged(base.resolve(), (*seen, path)))
+    return _laid_over(whole, table)
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +136,7 @@ def _fit(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
     elif origin in (types.UnionType, typing.Union):
         return None if value is None else _fit(value, args[0], where, problems)
     elif origin is Literal:
+        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads a bare off as false
         if value in args:
             return value
         problems.append(f"`{where}` is {value!r}; should be one of {', '.join(map(str, args))}")

@@ -20,6 +20,19 @@ class KitError(Exception):
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Sizes of a Qwen2 model, by the names and with the values of its config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    tie_word_embeddings: bool = False
+
+
+@dataclass(frozen=True)
 class Model:
     """The base model: `arithmetic` (trained here), a local folder, or a hub id."""
 
@@ -27,6 +40,7 @@ class Model:
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    shape: Shape | None = None  # for planning without the model's files (kit.plan); nothing else reads it
 
 
 @dataclass(frozen=True)
@@ -86,12 +100,24 @@ class Data:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Wordings of the published method, as values. `{question}` and `{limit}` are filled in."""
+    """Wordings of the published method, as values (FACTS 1). `{question}` and `{limit}` are filled in.
+
+    `train_user` to `forcing_ending` are each a text or the name of one of `wordings`.
+    """
 
     system: str
     limit_sentence: str
     train_user: str
     evaluation_user: str
+    forcing_user: str  # budget forcing: the prompt, ...
+    forcing_ending: str  # ... and what is put behind thinking that was stopped
+    wordings: dict[str, str] = field(default_factory=dict)
+    system_role: Literal["system", "user"] = "system"  # user: before the question, for chat templates without a system role
+
+    def text(self, key: str) -> str:
+        """The wording of `train_user`, `evaluation_user`, `forcing_user` or `forcing_ending`."""
+        value = getattr(self, key)
+        return self.wordings.get(value, value)
 
 
 @dataclass(frozen=True)
@@ -100,7 +126,7 @@ class Training:
 
     prompts_per_step: int = 128
     responses_per_prompt: int = 16
-    micro_batch: int = 16  # responses per forward/backward pass and device
+    micro_batch: int = 16  # at most so many responses in one forward/backward pass of a device
     learning_rate: float = 1e-6
     max_grad_norm: float = 1.0
     temperature: float = 1.0
@@ -111,6 +137,42 @@ class Training:
     steps: int = 190
     checkpoint_every: int = 20
     reading: Literal["official", "strict"] = "official"
+    gradient_checkpointing: bool | None = None  # null: with bfloat16
+    lora_rank: int | None = None  # null: all weights are trained
+    lora_alpha: int = 32  # the adapter is scaled by alpha / rank
+    # Rollouts: off is transformers' generate; colocate is vLLM on the training devices; server is a running `vllm serve`.
+    vllm: Literal["off", "colocate", "server"] = "off"
+    vllm_memory_share: float = 0.3  # colocate: of each device's memory
+    vllm_tensor_parallel: int = 1  # colocate: devices per copy of the model
+    vllm_sleep: bool = True  # colocate: vLLM gives its memory back during the update
+    vllm_host: str = "127.0.0.1"  # server
+    vllm_port: int = 8000
+    # vLLM's probabilities differ a little from the trainer's. off: as in the paper's code, no correction. token_truncate: each
+    # token is weighted by their ratio, at most the cap. sequence_mask (TRL's default) drops whole responses whose ratio passes
+    # the cap; that ratio is a product over all tokens, so it drops long responses first, the very ones a limit is about.
+    vllm_correction: Literal["off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "off"
+    vllm_correction_cap: float = 3.0
+    # One process per device, over all machines; with more than one, `accelerate launch` starts them (kit.launch).
+    processes: int = 1
+    machines: int = 1
+    accelerate: str = "params/accelerate/ddp.yaml"
+    timeout_minutes: float = 60.0  # how long processes wait for each other, a step's slowest rollouts included
+
+    @property
+    def responses_per_process(self) -> int:
+        """Responses of one step that a process writes and learns from: the whole batch / processes."""
+        return self.prompts_per_step * self.responses_per_prompt // self.processes
+
+    @property
+    def responses_per_pass(self) -> int:
+        """Responses in one forward/backward pass: the largest divisor of a process's share up to `micro_batch`."""
+        share = self.responses_per_process
+        return next(n for n in range(min(self.micro_batch, share), 0, -1) if share % n == 0)
+
+    @property
+    def passes(self) -> int:
+        """Forward/backward passes of a process per optimizer step (gradient accumulation)."""
+        return self.responses_per_process // self.responses_per_pass
 
 
 @dataclass(frozen=True)
@@ -157,6 +219,45 @@ class Logs:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """What generates responses outside of training (kit.engines): this process, with or without vLLM, or a running server."""
+
+    name: Literal["transformers", "vllm", "server"] = "transformers"
+    max_model_len: int | None = None  # prompt and response (vllm, server); null: data.prompt_cap + evaluation.max_new_tokens
+    tensor_parallel: int = 1  # GPUs that one copy of the model is spread over (vllm)
+    data_parallel: int = 1  # copies of the model that share the problems (vllm)
+    gpu_memory_utilization: float = 0.9  # share of each GPU's memory (vllm)
+    url: str = "http://127.0.0.1:8000/v1"  # of an OpenAI-compatible server, and so are all below
+    served_as: dict[str, str] = field(default_factory=dict)  # folder or hub id of a model: its name there, where that differs
+    key_variable: str = ""  # name of the environment variable that holds the key, never the key itself
+    concurrency: int = 256  # requests at a time, one response each
+    retries: int = 8  # of a request that failed; with the pauses between them, some 3 minutes
+    timeout: float = 3600.0  # seconds for one response
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The devices a run is planned for, and what is expected of it (kit.plan); changes no result."""
+
+    name: str = "a laptop's CPU"
+    devices: int = 1  # of all machines together
+    memory_gib: float = 8.0  # of one device
+    reserve_gib: float = 0.5  # of one device, for what the plan does not count: CUDA context, communication buffers, fragments
+    disk_gib: float = 20.0  # for results/<run>
+    # Speeds of one device: measured ones, if there are any (else null), and what to assume without: the data sheet's, and the
+    # share of it that is reached.
+    generated_per_second: float | None = None  # response tokens; measured
+    updated_per_second: float | None = None  # prompt and response tokens, the reference model's pass included; measured
+    teraflops: float = 0.1
+    terabytes_per_second: float = 0.02
+    compute_share: float = 0.4  # assumed
+    bandwidth_share: float = 0.5  # assumed
+    prompt_length: int | None = None  # longest prompt, in tokens; null: data.prompt_cap
+    problems: dict[str, int] = field(default_factory=dict)  # data set -> how many it has
+    lengths: dict[str, float] = field(default_factory=dict)  # data set -> mean response of the base model, in tokens
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run. `file` is the params file they came from."""
 
@@ -170,6 +271,8 @@ class Config:
     training: Training = Training()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
+    engine: Engine = Engine()
+    hardware: Hardware = Hardware()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42

@@ -57,6 +57,14 @@ def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path
     assert list(loaded.schedules) == ["only"]
 
 
+def test_several_parents_are_laid_over_one_another_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\nthreads: 3\ntraining: {steps: 40, learning_rate: 1e-5}\n")
+    (tmp_path / "b.yaml").write_text("seed: 2\ntraining: {steps: 60}\n")
+    file = write(tmp_path, {"extends": ["laptop.yaml", "a.yaml", "b.yaml"], "threads": 2})
+    loaded = config.load(file)
+    assert (loaded.seed, loaded.threads, loaded.training.steps, loaded.training.learning_rate) == (2, 2, 60, 1e-5)
+
+
 def test_a_number_in_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     file = write(tmp_path, {})
     file.write_text("extends: laptop.yaml\ntraining: {learning_rate: 1e-6}\n")
@@ -94,6 +102,9 @@ REFUSED = [
     ({"data": {"evaluation": ["seven"]}}, "`arithmetic.operations.seven` should list numbers of operations"),
     ({"prompts": {"limit_sentence": "Be brief."}}, "`prompts.limit_sentence` should contain {limit}"),
     ({"prompts": {"train_user": "Hello"}}, "`prompts.train_user` should contain {question}"),
+    ({"prompts": {"forcing_user": "output-within"}}, "`prompts.forcing_user` should contain {question}"),
+    ({"prompts": {"forcing_ending": "So"}}, "`prompts.forcing_ending` should contain </think>"),
+    ({"prompts": {"wordings": {"a": "{question}"}, "train_user": "b"}}, "{question} or name one of prompts.wordings (a)"),
     ({"model": {"trust_remote_code": "yes"}}, "`model.trust_remote_code` is 'yes'; should be true or false"),
     ({"model": {"dtype": "float16"}}, "should be one of float32, bfloat16"),
     ({"arithmetic": {"largest": 1000}}, "`arithmetic.largest` is 1000; should be between 9 and 99"),
@@ -123,8 +134,8 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     ("run: [", "line 1"), ("- a\n- b\n", "a table of `key: value` lines"), ("run: a\nrun: b\n", "key `run` twice"),
     ("run: !!python/object/apply:os.system ['true']\n", "not readable as YAML"),
     ("extends: nowhere.yaml\n", "no file nowhere.yaml"),
-    ("extends: broken.yaml\n", "leads back to this file"),
-], ids=["syntax", "list", "twice", "python object", "no parent", "circle"])
+    ("extends: [broken.yaml]\n", "leads back to this file"), ("extends: {a: b}\n", "no file {'a': 'b'}"),
+], ids=["syntax", "list", "twice", "python object", "no parent", "circle", "table of parents"])
 def test_a_broken_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)
