@@ -74,8 +74,10 @@ ENVIRONMENT = {
 }
 QUIET = ["--IPKernelApp.log_level=50"]
 
-# Keys of the params file that do not change any result.
+# Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
 WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
+PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
+          "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
 
 
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
@@ -87,6 +89,7 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     del settings["model"]["shape"]
+    settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)

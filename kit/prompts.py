@@ -21,6 +21,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kit import models
 from kit.config import Config, KitError
 from kit.settings import Prompts
 
@@ -129,7 +130,7 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
             found = AutoTokenizer.from_pretrained(source, padding_side="left", revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         raise KitError(f"{source}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from None
-    return _keep_tags(found)
+    return models.fitting(_keep_tags(found), source, revision)
 
 
 def _keep_tags(tokenizer: Any) -> Any:
