@@ -77,6 +77,7 @@ WITHOUT_EFFECT = {"file", "run", "parallel"}
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
+    settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
         del settings["keywords"], settings["set_labels"]

@@ -142,6 +142,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """What generates responses outside of training (kit.engines): this process, with or without vLLM, or a running server."""
+
+    name: Literal["transformers", "vllm", "server"] = "transformers"
+    max_model_len: int | None = None  # prompt and response (vllm, server); null: data.prompt_cap + evaluation.max_new_tokens
+    tensor_parallel: int = 1  # GPUs that one copy of the model is spread over (vllm)
+    data_parallel: int = 1  # copies of the model that share the problems (vllm)
+    gpu_memory_utilization: float = 0.9  # share of each GPU's memory (vllm)
+    url: str = "http://127.0.0.1:8000/v1"  # of an OpenAI-compatible server, and so are all below
+    served_as: dict[str, str] = field(default_factory=dict)  # folder or hub id of a model: its name there, where that differs
+    key_variable: str = ""  # name of the environment variable that holds the key, never the key itself
+    concurrency: int = 256  # requests at a time, one response each
+    retries: int = 8  # of a request that failed; with the pauses between them, some 3 minutes
+    timeout: float = 3600.0  # seconds for one response
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run. `file` is the params file they came from."""
 
@@ -154,6 +171,7 @@ class Config:
     training: Training = Training()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
+    engine: Engine = Engine()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42
