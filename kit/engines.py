@@ -131,6 +131,7 @@ class VLLMEngine:
             os.environ.setdefault(name, value)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
             raise KitError(f"{config.file}: engine.name is vllm, but vLLM cannot be imported ({error}); on a CUDA machine: "
@@ -141,8 +142,9 @@ class VLLMEngine:
         e, m = config.engine, config.model
         settings = AsyncEngineArgs(
             model=str(source), revision=m.revision, trust_remote_code=m.trust_remote_code, dtype=m.dtype,
-            load_format="safetensors", skip_tokenizer_init=True, generation_config="vllm", max_model_len=self.model_length, seed=config.seed,
-            tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
+            load_format="safetensors", skip_tokenizer_init=True, generation_config="vllm",
+            max_model_len=self.model_length, seed=config.seed,
+            enforce_eager=current_platform.is_cpu(), tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
             gpu_memory_utilization=e.gpu_memory_utilization, enable_prefix_caching=True, disable_log_stats=True,
         )
         self.background = Background()
@@ -242,7 +244,8 @@ class ServerEngine:
                                    f"responses; {self.model_length} is needed (engine.max_model_len)")
                 return str(entry["id"])
         there, wanted = ", ".join(str(entry["id"]) for entry in entries), self.served_as or self.source
-        raise KitError(f"{self.server.url}: serves {there}, not {wanted}; start it with `vllm serve {self.source}`, or say its name there in engine.served_as")
+        raise KitError(f"{self.server.url}: serves {there}, not {wanted}; start it with `vllm serve {self.source}`, or say its "
+                       "name there in engine.served_as")
 
     def _try(self, prompt: list[int], sampling: Sampling) -> None:
         """Find out with one token whether the server takes token ids, and that it reads a prompt as these very tokens."""

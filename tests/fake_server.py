@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             case "hang up":
                 self.connection.close()
             case "hang":
-                time.sleep(3)
+                time.sleep(2.5)
             case _:
                 raise AssertionError(mishap)
         return None
