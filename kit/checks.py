@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit
+
 from kit.settings import Config
 
 
@@ -16,9 +19,9 @@ def problems_of(config: Config) -> list[str]:
     safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "reserve_gib"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "reserve_gib", "retries"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "hardware", "arithmetic"):
+    for name in ("data", "training", "selection", "evaluation", "hardware", "engine", "arithmetic"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     for key in ("evaluation.samples_by_set", "hardware.problems", "hardware.lengths"):
         part, _, table = key.partition(".")
@@ -73,6 +76,12 @@ def problems_of(config: Config) -> list[str]:
     check("</think>" in config.prompts.text("forcing_ending"), f"`prompts.forcing_ending` should contain </think>{named}")
     for name in set(e.samples_by_set) - set(config.data.evaluation):
         found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
+    engine = config.engine
+    share = engine.gpu_memory_utilization
+    check(share <= 1, f"`engine.gpu_memory_utilization` is {share}; a share up to 1")
+    check(is_address(engine.url), "`engine.url` should be an address like http://127.0.0.1:8000/v1, with no user or key in it")
+    check(re.fullmatch("[A-Z][A-Z0-9_]*|", engine.key_variable) is not None,  # what is there may be a key: it is not repeated
+          "`engine.key_variable` should be the name of an environment variable, in capitals; the key itself stays out of params")
     a = config.arithmetic
     for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
@@ -120,3 +129,14 @@ def problems_of_data(config: Config) -> list[str]:
     for model in config.logs.labels:
         check(model in logs, f"`logs.labels.{model}` is not in logs.models")
     return found
+
+
+def is_address(url: str) -> bool:
+    """Whether this is where a server may listen: http or https, a host, perhaps a port and a path; no user, no query."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = parts.username is None and not parts.query and not parts.fragment and url.isprintable() and " " not in url
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kit import grading, logs, paths, problems, prompts, rollout, training
+from kit import engines, grading, logs, paths, problems, prompts, rollout, training
 from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
 
@@ -60,7 +61,9 @@ def how(config: Config, model: str) -> str:
 
 def respond(config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None) -> list[Rollout]:
     """Responses of the model at `source` to data set `name`, in the evaluation prompt; kept in `path`."""
-    engine = engine or rollout.TransformersEngine(source, config)
+    if engine is None:
+        with closing(engines.get_engine(source, config)) as engine:
+            return respond(config, source, name, how, path, title, engine)
     seed = zlib.crc32(f"{config.seed} {name}".encode())
 
     def encode(problem: problems.Problem) -> list[int]:
@@ -88,16 +91,16 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
     run = paths.of(config)
     logged = model in config.logs.models
     source = "" if logged else model_source(config, model)
-    engine = None if logged else rollout.TransformersEngine(source, config)
     graded = {}
-    for name in config.data.evaluation:
-        path = run.rollouts(model, name)
-        if logged:
-            answers = logs.responses(config, model, name)
-        else:
-            answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
-        graded[name] = grade(answers, "official")
-        paths.write_csv(run.grades(model, name), graded[name])
+    with nullcontext() if logged else closing(engines.get_engine(source, config)) as engine:
+        for name in config.data.evaluation:
+            path = run.rollouts(model, name)
+            if logged:
+                answers = logs.responses(config, model, name)
+            else:
+                answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
+            graded[name] = grade(answers, "official")
+            paths.write_csv(run.grades(model, name), graded[name])
     table = metrics(graded, config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
     paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)

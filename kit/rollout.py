@@ -1,4 +1,4 @@
-"""`Rollout` records and the engines that make them; one line per problem, written as they come, resumed where torn.
+"""`Rollout` records and how they are collected; one line per problem, written as they come, resumed where torn.
 
 A rollout file is JSON lines, a superset of the official log format (FACTS 2): the question's fields plus `answer`,
 `model_answer` (a list of responses) and `model_answer_length` (tokens, one per response); ours adds `id`, `core` and
@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kit import models
-from kit.config import Config, KitError
+from kit.config import KitError
 from kit.problems import Problem
-from kit.prompts import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -54,67 +53,27 @@ class Rollout:
 
 
 class Engine(Protocol):
-    """Anything that can answer prompts; `batch_size` is how many responses it works on at once."""
+    """Anything that can answer prompts (kit.engines).
 
-    batch_size: int
+    `batch_size` is how many responses it draws together, from one seed; None: each prompt is by itself, so give it all there are.
+    """
 
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling, seed: int) -> list[list[Response]]:
-        """`sampling.samples` responses for each prompt (token ids), in order; the same seed gives the same ones."""
+    tokenizer: Any
+    batch_size: int | None
+
+    def generate(
+        self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[Response]]]:
+        """(index of the prompt, its `sampling.samples` responses) for each prompt (token ids, of any lengths), as they come.
+
+        The same seed gives the same responses: of a prompt by itself, or where `batch_size` is not None, of all prompts of a call
+        together by the first seed.
+        """
         ...
 
-
-class TransformersEngine:
-    """`generate` of transformers on whatever device there is. Raises KitError when `source` is not a model."""
-
-    def __init__(self, source: str | Path, config: Config, tokenizer: Any = None) -> None:
-        import torch
-
-        torch.set_num_threads(config.threads)
-        self.tokenizer = tokenizer or load_tokenizer(source, config)
-        self.model = load_model(source, config).eval()
-        self.batch_size = config.evaluation.batch_size
-
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling, seed: int) -> list[list[Response]]:
-        import torch
-        from transformers import GenerationConfig
-
-        torch.manual_seed(seed)
-        tok, n = self.tokenizer, sampling.samples
-        batch = tok.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self.model.device)
-        greedy = sampling.temperature == 0
-        choice = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        settings = GenerationConfig(
-            do_sample=not greedy, max_new_tokens=sampling.max_new_tokens, num_return_sequences=n,
-            pad_token_id=tok.pad_token_id, eos_token_id=list(end_tokens(self.model, tok)), **choice,
-        )
-        with torch.inference_mode():
-            output = self.model.generate(**batch, generation_config=settings)
-        ends = end_tokens(self.model, tok)
-        rows = [as_response(ids, ends, tok) for ids in output[:, batch["input_ids"].shape[1]:].tolist()]
-        return [rows[i : i + n] for i in range(0, len(rows), n)]
-
-
-def load_model(source: str | Path, config: Config) -> Any:
-    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    source = models.fetch(source, config.model.revision)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
-            trust_remote_code=config.model.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Every token id that ends a response: a secondary EOS is a finish, not a truncation."""
-    ids = model.generation_config.eos_token_id
-    listed = ids if isinstance(ids, list) else [ids]
-    return {i for i in (*listed, tokenizer.eos_token_id) if i is not None}
+    def close(self) -> None:
+        """Give back memory, processes and connections."""
+        ...
 
 
 def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
@@ -135,8 +94,8 @@ def collect(
 ) -> list[Rollout]:
     """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
 
-    Problems are worked on in fixed chunks, each with a seed of its own, so an interrupted collection ends with the
-    same responses as an undisturbed one.
+    Problems are drawn in fixed chunks or each by itself, as the engine does, with seeds that follow from their ids, so an
+    interrupted collection ends with the same responses as an undisturbed one.
     """
     from tqdm.auto import tqdm
 
@@ -147,28 +106,37 @@ def collect(
             raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
-    size = max(1, engine.batch_size // sampling.samples)
+    alone = engine.batch_size is None
+    size = len(problems) if alone else max(1, engine.batch_size // sampling.samples)
+    asked = [p for p in problems if p.id not in done] if alone else problems
     tokens, started = 0, time.monotonic()
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=progress, initial=len(done)) as bar:
-        for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
+        for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
             if all(p.id in done for p in chunk):
                 continue
-            digest = hashlib.sha256(f"{seed} {[p.id for p in chunk]}".encode()).digest()
-            answers = engine.generate([encode(p) for p in chunk], sampling, int.from_bytes(digest[:4], "big"))
-            for problem, responses in zip(chunk, answers, strict=True):
-                if problem.id in done:
-                    continue
-                done[problem.id] = record(problem, responses)
-                file.write(json.dumps(asdict(done[problem.id]), ensure_ascii=False) + "\n")
-                bar.update()
-                tokens += sum(r.length for r in responses)
-            file.flush()
-            written = [r for p in problems if (r := done.get(p.id))]
-            lengths = [n for r in written for n in r.model_answer_length]
-            cut = sum(not f for r in written for f in r.finished) / len(lengths)
-            rate = tokens / (time.monotonic() - started)
-            bar.set_postfix_str(f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s")
+            seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
+            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
+                for k, responses in answers:
+                    if chunk[k].id in done:
+                        continue
+                    done[chunk[k].id] = record(chunk[k], responses)
+                    file.write(json.dumps(asdict(done[chunk[k].id]), ensure_ascii=False) + "\n")
+                    file.flush()
+                    tokens += sum(r.length for r in responses)
+                    bar.update()
+                    bar.set_postfix_str(_shown(done.values(), tokens / (time.monotonic() - started)), refresh=False)
     return [done[p.id] for p in problems]
+
+
+def _seed(seed: int, problems: Sequence[Problem]) -> int:
+    """A seed for the responses to these problems."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {[p.id for p in problems]}".encode()).digest()[:4], "big")
+
+
+def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
+    lengths = [n for r in rollouts for n in r.model_answer_length]
+    cut = 1 - sum(f for r in rollouts for f in r.finished) / len(lengths)
+    return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
 
 
 def record(problem: Problem, responses: Sequence[Response]) -> Rollout:

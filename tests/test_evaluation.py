@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from kit import evaluation, paths, problems, rollout, training
+from kit import engines, evaluation, paths, problems, rollout, training
 from kit.config import Config, KitError
 from kit.rollout import Response, Rollout, Sampling
 
@@ -92,18 +93,32 @@ PROBLEMS = [problems.Problem(f"p{i}", f"question {i}", str(i), 5) for i in range
 
 
 class Parrot:
-    """An engine whose responses depend on the prompt and the seed alone; stops after `allowed` calls, as if killed."""
+    """An engine whose responses depend on the prompts and seeds alone; stops after `allowed` calls, as if killed."""
 
-    batch_size = 4
+    batch_size: int | None = 4
 
     def __init__(self, allowed: int = 99) -> None:
         self.allowed = allowed
 
-    def generate(self, prompts: list[list[int]], how: Sampling, seed: int) -> list[list[Response]]:
+    def generate(self, prompts: list[list[int]], how: Sampling, seeds: list[int]) -> Iterator[tuple[int, list[Response]]]:
         if self.allowed == 0:
             raise KeyboardInterrupt
         self.allowed -= 1
-        return [[Response(f"{p} {seed} {s}", seed % 50 + 1, True) for s in range(how.samples)] for p in prompts]
+        for k, p in enumerate(prompts):
+            yield k, [Response(f"{p} {seeds[0]} {s}", seeds[0] % 50 + 1, True) for s in range(how.samples)]
+
+
+class Stream(Parrot):
+    """An engine that draws each prompt by itself and gives out the last one first; stops after `allowed` prompts."""
+
+    batch_size = None
+
+    def generate(self, prompts: list[list[int]], how: Sampling, seeds: list[int]) -> Iterator[tuple[int, list[Response]]]:
+        for k in reversed(range(len(prompts))):
+            if self.allowed == 0:
+                raise KeyboardInterrupt
+            self.allowed -= 1
+            yield k, [Response(f"{prompts[k]} {seeds[k]} {s}", 7, True) for s in range(how.samples)]
 
 
 def collect(path: Path, engine: Parrot, samples: int = 2) -> list[Rollout]:
@@ -121,6 +136,18 @@ def test_an_interrupted_collection_ends_with_the_same_responses(tmp_path: Path) 
     assert collect(torn, Parrot()) == whole
     assert sorted(torn.read_text().splitlines()) == sorted((tmp_path / "whole.jsonl").read_text().splitlines())
     assert collect(torn, Parrot(allowed=0)) == whole  # all there: the engine is not asked again
+
+
+def test_an_engine_that_streams_is_given_all_problems_and_after_a_stop_only_those_that_are_missing(tmp_path: Path) -> None:
+    whole = collect(tmp_path / "whole.jsonl", Stream())
+    assert [r.id for r in whole] == [p.id for p in PROBLEMS]  # in order, though they came in another
+    assert len({r.model_answer[0].split()[1] for r in whole}) == 7  # each with a seed of its own
+    torn = tmp_path / "torn.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        collect(torn, Stream(allowed=3))
+    assert [json.loads(line)["id"] for line in torn.read_text().splitlines()] == ["p6", "p5", "p4"]  # written as they came
+    engine = Stream(allowed=4)
+    assert collect(torn, engine) == whole and engine.allowed == 0
 
 
 def test_a_rollout_file_is_a_superset_of_the_official_log_format(tmp_path: Path) -> None:
@@ -145,13 +172,13 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def test_the_engine_gives_the_same_responses_for_the_same_seed_and_counts_their_tokens(tiny_world: Config) -> None:
-    engine = rollout.TransformersEngine(training.base_model(tiny_world), tiny_world)
+    engine = engines.get_engine(training.base_model(tiny_world), tiny_world)
     prompt = [5, 6, 7, 8]
     how = Sampling(3, 1.0, 1.0, 12)
-    one, two, other = (engine.generate([prompt, prompt[:2]], how, seed) for seed in (1, 1, 2))
+    one, two, other = (dict(engine.generate([prompt, prompt[:2]], how, [seed, 9])) for seed in (1, 1, 2))
     assert one == two != other
-    assert [len(group) for group in one] == [3, 3]
-    for response in [r for group in one for r in group]:
+    assert [len(group) for group in one.values()] == [3, 3]
+    for response in [r for group in one.values() for r in group]:
         assert response.length <= 12 and (response.finished or response.length == 12)
 
 
@@ -165,17 +192,17 @@ def test_a_second_end_token_is_a_finish_not_a_truncation() -> None:
 
 
 def test_greedy_generation_does_not_depend_on_the_batch(tiny_world: Config) -> None:
-    engine = rollout.TransformersEngine(training.base_model(tiny_world), tiny_world)
+    engine = engines.get_engine(training.base_model(tiny_world), tiny_world)
     how = Sampling(1, 0.0, 1.0, 10)
-    alone = engine.generate([[5, 6, 7, 8]], how, 0)[0]
-    together = engine.generate([[9, 10, 11, 12, 13, 14], [5, 6, 7, 8]], how, 0)[1]
+    alone = dict(engine.generate([[5, 6, 7, 8]], how, [0]))[0]
+    together = dict(engine.generate([[9, 10, 11, 12, 13, 14], [5, 6, 7, 8]], how, [0, 0]))[1]
     assert alone == together
 
 
 def test_a_folder_that_is_no_model_is_told_in_one_line(tiny_world: Config, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(KitError) as caught:
-        rollout.TransformersEngine(tmp_path, tiny_world)
+        engines.get_engine(tmp_path, tiny_world)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(KitError, match="run notebooks/01_base_model.ipynb"):
         training.base_model(dataclasses.replace(tiny_world, run="elsewhere"))

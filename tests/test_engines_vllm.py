@@ -1,0 +1,217 @@
+"""The real vLLM, on the CPU (`make test-vllm`): in this process, as a server, and inside TRL, against transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny
+
+from kit import arithmetic, engines, paths, training
+from kit.config import Config, KitError
+from kit.rollout import Response, Sampling
+from kit.settings import Model
+
+pytestmark = pytest.mark.vllm
+os.environ |= {
+    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+}
+PROMPTS = [[5, 6, 7], [30, 40, 50, 60, 70], [20], [9, 9, 9, 9, 9, 9, 9, 9], [100, 101]]  # of different lengths
+GREEDY, SAMPLED = Sampling(1, 0.0, 1.0, 24), Sampling(4, 1.0, 0.95, 24)
+ZEROS = [0] * len(PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A small Qwen2 with random weights, spread so that it does not repeat itself, and with two end tokens."""
+    import torch
+
+    config = tiny("vllm")
+    sizes = {"hidden_size": 64, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64}
+    tokenizer = arithmetic.make_tokenizer()
+    model = arithmetic.make_model(dataclasses.replace(config.arithmetic, **sizes), tokenizer, seed=1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                weight *= 3
+    folder = tmp_path_factory.mktemp("model")
+    first = model.generate(torch.tensor([PROMPTS[0]]), do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=0)
+    said = first[0, 3:].tolist()
+    second = next(token for k, token in enumerate(said) if k >= 4 and token not in said[:k])  # said first after some others
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, second]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return dataclasses.replace(config, model=Model(source=str(folder)), data=dataclasses.replace(config.data, prompt_cap=100))
+
+
+def with_engine(config: Config, **settings: Any) -> Config:
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, **settings))
+
+
+@pytest.fixture(scope="module")
+def reference(world: Config) -> Iterator[Any]:
+    with closing(engines.get_engine(world.model.source, world)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def in_process(world: Config) -> Iterator[Any]:
+    with closing(engines.get_engine(world.model.source, with_engine(world, name="vllm"))) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def url(world: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running `vllm serve` on loopback; it and all its workers are gone afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    command = [
+        str(Path(sys.executable).with_name("vllm")), "serve", world.model.source, "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--max-model-len", "200", "--load-format", "safetensors", "--enforce-eager",
+        "--skip-tokenizer-init",
+    ]
+    with log.open("w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 1800
+        while True:
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(60)
+        finally:
+            for _ in range(20):  # its workers end with it; whoever is left is ended
+                try:
+                    os.killpg(server.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    break
+                time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def server(world: Config, url: str) -> Iterator[Any]:
+    with closing(engines.get_engine(world.model.source, with_engine(world, name="server", url=url))) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["in_process", "server"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def answers(engine: Any, prompts: list[list[int]], how: Sampling, seeds: list[int]) -> dict[int, list[Response]]:
+    return dict(engine.generate(prompts, how, seeds))
+
+
+def test_greedy_responses_are_those_of_transformers_and_a_second_end_token_is_a_finish(engine: Any, reference: Any) -> None:
+    expected = answers(reference, PROMPTS, GREEDY, ZEROS)
+    assert expected[0][0].finished and 5 <= expected[0][0].length <= 12  # it ends by the second end token
+    assert any(not group[0].finished and group[0].length == 24 for group in expected.values())
+    assert answers(engine, PROMPTS, GREEDY, ZEROS) == expected
+
+
+def test_n_samples_hang_on_their_prompts_seed_alone(engine: Any) -> None:
+    seeds = [10, 20, 30, 40, 50]
+    found = answers(engine, PROMPTS, SAMPLED, seeds)
+    assert all(len(set(group)) == 4 for group in found.values())
+    assert answers(engine, PROMPTS, SAMPLED, seeds) == found
+    assert answers(engine, PROMPTS[3:], SAMPLED, seeds[3:]) == {0: found[3], 1: found[4]}
+    assert answers(engine, PROMPTS, SAMPLED, [seed + 7 for seed in seeds]) != found
+    assert all(r.finished or r.length == 24 for group in found.values() for r in group)
+
+
+def test_a_server_and_this_process_draw_the_same_responses_from_the_same_seeds(in_process: Any, server: Any) -> None:
+    seeds = [1, 2, 3, 4, 5]
+    assert answers(in_process, PROMPTS, SAMPLED, seeds) == answers(server, PROMPTS, SAMPLED, seeds)
+
+
+def test_budget_forcing_goes_on_from_thinking_that_was_cut_as_transformers_does(engine: Any, reference: Any) -> None:
+    import torch
+
+    tokenizer, prompt = reference.tokenizer, PROMPTS[1]
+    free = {"do_sample": False, "max_new_tokens": 24, "eos_token_id": sorted(reference.ends), "pad_token_id": 0}
+    thinking = reference.model.generate(torch.tensor([prompt]), **free)[0, len(prompt):].tolist()
+    assert len(thinking) == 24
+    cuts = [[*prompt, *thinking[:budget]] for budget in (3, 8, 15)]
+    for k, budget in enumerate((3, 8, 15)):  # without an ending it goes on as if it had never been cut
+        (rest,) = answers(engine, [cuts[k]], Sampling(1, 0.0, 1.0, 24 - budget), [0])[0]
+        assert rest == Response(tokenizer.decode(thinking[budget:], skip_special_tokens=True), 24 - budget, False)
+    forced = [[*cut, *tokenizer("</think> The final answer is")["input_ids"]] for cut in cuts]
+    assert answers(engine, forced, GREEDY, [0] * 3) == answers(reference, forced, GREEDY, [0] * 3)
+
+
+def test_a_prompt_leaves_the_rest_of_the_model_to_its_response(in_process: Any) -> None:
+    length = in_process.model_length
+    assert length == 124  # prompt_cap 100 + max_new_tokens 24
+    (response,) = answers(in_process, [[5] * (length - 3)], GREEDY, [0])[0]
+    assert response.length == 3 and not response.finished
+    with pytest.raises(KitError, match="a prompt of 124 tokens leaves no room"):
+        answers(in_process, [[5] * length], GREEDY, [0])
+
+
+def test_problems_come_as_they_are_done_and_who_stops_listening_can_ask_again(engine: Any) -> None:
+    before = answers(engine, PROMPTS, SAMPLED, ZEROS)
+    listening = engine.generate(PROMPTS * 6, SAMPLED, list(range(0, 300, 10)))
+    next(listening)
+    listening.close()
+    assert answers(engine, PROMPTS, SAMPLED, ZEROS) == before
+
+
+def test_two_copies_of_the_model_share_the_prompts_and_give_the_same_responses(world: Config, reference: Any) -> None:
+    with closing(engines.get_engine(world.model.source, with_engine(world, name="vllm", data_parallel=2))) as engine:
+        assert answers(engine, PROMPTS, GREEDY, ZEROS) == answers(reference, PROMPTS, GREEDY, ZEROS)
+
+
+def test_a_folder_without_weights_is_told_in_one_line(world: Config, tmp_path: Path) -> None:
+    for file in Path(world.model.source).glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(KitError) as caught:
+        engines.get_engine(tmp_path, with_engine(world, name="vllm"))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_round_is_trained_with_vllm_inside_trl_and_its_weights_are_the_trainers(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps, colocated. On the CPU vLLM packs its weights when it loads them, so that TRL cannot renew them: not here."""
+    import torch
+    from safetensors.torch import load_file
+    from vllm.model_executor.layers import utils
+
+    def unpacked(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", unpacked)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    config = tiny("colocate", vllm="colocate", vllm_sleep=False, vllm_correction="token_truncate", learning_rate=3e-3)
+    sizes = {"hidden_size": 64, "layers": 2, "heads": 2, "key_value_heads": 1}  # vLLM's heads have 32 values or more
+    config = dataclasses.replace(config, arithmetic=dataclasses.replace(config.arithmetic, **sizes))
+    arithmetic.make_data(config)
+    arithmetic.train_base(config)
+    folder = training.train_round(config, "iterative", 1)
+    before = load_file(paths.of(config).base_model / "model.safetensors")
+    after = load_file(folder / "checkpoint-2" / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    logs = paths.read_json(folder / "checkpoint-2" / "trainer_state.json")["log_history"]
+    gaps = [log["sampling/sampling_logp_difference/mean"] for log in logs if "reward" in log]
+    assert len(gaps) == 2 and max(gaps) < 1e-3  # at the second step vLLM has the weights that the first one made
