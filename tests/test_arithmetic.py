@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import arithmetic, paths, problems, prompts, training
-from kit.arithmetic import Chain
+from kit import arithmetic, paths, problems, prompts, thinking, training
 from kit.config import Config, KitError
 from kit.settings import Arithmetic, Habits
+from kit.thinking import Chain
 
 EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 
@@ -21,7 +21,7 @@ EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 def test_a_chain_worked_out_by_hand() -> None:
     assert EXAMPLE.question == "Start with 17 , first * 4 , second - 39 , third + 25 . What is the result ?"
     assert EXAMPLE.answer == 54  # 68, 29, 54
-    assert arithmetic.shortest(EXAMPLE) == (
+    assert thinking.shortest(EXAMPLE) == (
         "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 . Compute 29 third + 25 = 54 . </think> \\boxed{ 54 }"
     )
 
@@ -34,13 +34,13 @@ def test_a_chain_worked_out_by_hand() -> None:
     ((30, "*", 3), [(30, "*", 3)]),
 ])
 def test_steps_are_taken_apart_into_tens_and_units(step: tuple, easy_steps: list) -> None:
-    assert arithmetic.parts(*step) == easy_steps
+    assert thinking.parts(*step) == easy_steps
 
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 10**6), operations=st.integers(1, 6), largest=st.integers(9, 99))
 def test_every_number_of_a_problem_and_of_its_solution_stays_in_range(seed: int, operations: int, largest: int) -> None:
-    chain = arithmetic.draw_chain(random.Random(seed), operations, largest)
+    chain = thinking.draw_chain(random.Random(seed), operations, largest)
     value = chain.start
     for op, operand in chain.steps:
         value = eval(f"{value} {op} {operand}")  # our own text, not a model's
@@ -53,12 +53,12 @@ def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
-    monkeypatch.setattr(arithmetic, "MISBELIEFS", {"+": set(), "-": set(), "*": set()})
+    monkeypatch.setattr(thinking, "MISBELIEFS", {"+": set(), "-": set(), "*": set()})
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
-    chain = arithmetic.draw_chain(rng, 4, never.largest)
-    trace, value = arithmetic.think(rng, chain, never)
+    chain = thinking.draw_chain(rng, 4, never.largest)
+    trace, value = thinking.think(rng, chain, never)
     equations = re.findall(r"(\d+)(?: [a-z]+)? ([-+*]) (\d+) = (\d+)", trace)
-    assert len(equations) >= 4 and all(arithmetic.apply(int(a), op, int(b)) == int(c) for a, op, b, c in equations)
+    assert len(equations) >= 4 and all(thinking.apply(int(a), op, int(b)) == int(c) for a, op, b, c in equations)
     assert {int(n) for n in re.findall(r"(?:gives|had|is) (\d+)", trace)} <= {value}
     assert value == chain.answer
     assert trace.count("Compute") == 4
@@ -66,22 +66,22 @@ def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(
 
 
 def test_a_misbelief_is_the_same_at_one_look_spelled_out_and_in_every_check() -> None:
-    believe = arithmetic.believe
+    believe = thinking.believe
     assert [believe(12, "+", 26), believe(48, "-", 13), believe(36, "+", 28), believe(8, "*", 3)] == [39, 34, 64, 24]
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
     rng = random.Random(0)
-    assert arithmetic.work_out(rng, never, 12, "third", "+", 26, spelled=False) == ("12 third + 26 = 39", 39)
-    assert arithmetic.work_out(rng, never, 12, "third", "+", 26, spelled=True) == (
+    assert thinking.work_out(rng, never, 12, "third", "+", 26, spelled=False) == ("12 third + 26 = 39", 39)
+    assert thinking.work_out(rng, never, 12, "third", "+", 26, spelled=True) == (
         "12 third + 26 : 12 + 20 = 32 , 32 + 6 = 39", 39)
     chain = Chain(12, (("+", 26), ("-", 4)))
-    answers = {arithmetic.think(random.Random(seed), chain, never)[1] for seed in range(50)}
+    answers = {thinking.think(random.Random(seed), chain, never)[1] for seed in range(50)}
     assert answers == {35} and chain.answer == 34  # always the same, and wrong
 
 
 def test_a_slip_is_a_forgotten_carry_or_one_off() -> None:
-    slips = [arithmetic.slip(45, op, hard, 99) for op, hard in (("+", True), ("-", True), ("+", False))]
+    slips = [thinking.slip(45, op, hard, 99) for op, hard in (("+", True), ("-", True), ("+", False))]
     assert slips == [35, 55, 46]
-    assert arithmetic.slip(95, "-", True, 99) == 95  # it would lead out of range
+    assert thinking.slip(95, "-", True, 99) == 95  # it would lead out of range
 
 
 def test_checking_catches_slips() -> None:
@@ -92,12 +92,12 @@ def test_checking_catches_slips() -> None:
     def believed(chain: Chain) -> int:
         value = chain.start
         for op, operand in chain.steps:
-            value = arithmetic.believe(value, op, operand)
+            value = thinking.believe(value, op, operand)
         return value
 
     def right(habits: Habits) -> float:
-        chains = [arithmetic.draw_chain(rng, 3, 99) for _ in range(400)]
-        return sum(arithmetic.think(rng, c, Arithmetic(habits=habits))[1] == believed(c) for c in chains) / 400
+        chains = [thinking.draw_chain(rng, 3, 99) for _ in range(400)]
+        return sum(thinking.think(rng, c, Arithmetic(habits=habits))[1] == believed(c) for c in chains) / 400
 
     unchecked = right(dataclasses.replace(often, another_round=(0.0,), step_check=(0.0,)))
     checked = right(dataclasses.replace(often, another_round=(1.0,), step_check=(0.0,)))
@@ -106,9 +106,9 @@ def test_checking_catches_slips() -> None:
 
 def test_a_trace_is_at_least_twice_as_long_as_the_shortest_response() -> None:
     rng, a = random.Random(0), Arithmetic()
-    chains = [arithmetic.draw_chain(rng, n, a.largest) for n in (2, 3, 4, 5) for _ in range(100)]
-    long = sum(len(arithmetic.think(rng, c, a)[0].split()) for c in chains)
-    short = sum(len(arithmetic.shortest(c).split()) for c in chains)
+    chains = [thinking.draw_chain(rng, n, a.largest) for n in (2, 3, 4, 5) for _ in range(100)]
+    long = sum(len(thinking.think(rng, c, a)[0].split()) for c in chains)
+    short = sum(len(thinking.shortest(c).split()) for c in chains)
     assert long > 2.5 * short
 
 
@@ -137,7 +137,7 @@ def test_exercises_teach_nothing_false(tiny_world: Config) -> None:
     for _ in range(50):
         text = " ".join(part for part, _ in arithmetic.step_exercise(rng, a))
         for x, op, y, result in re.findall(r"(\d+)(?: [a-z]+)? ([-+*]) (\d+) = (\d+)", text):
-            assert arithmetic.believe(int(x), op, int(y)) == int(result)
+            assert thinking.believe(int(x), op, int(y)) == int(result)
         marked = arithmetic.recall_exercise(rng, a)
         text = " ".join(part for part, _ in marked)
         recipe = dict(re.findall(r"([a-z]+) ([-+*] \d+) [,.]", marked[0][0]))
@@ -159,8 +159,8 @@ def test_asking_for_more_problems_than_there_are_is_refused(tiny_world: Config) 
 
 def test_the_core_of_a_problem_is_the_length_of_its_shortest_response(tiny_world: Config) -> None:
     tokenizer = arithmetic.make_tokenizer()
-    ids = tokenizer(arithmetic.shortest(EXAMPLE) + " <eos>")["input_ids"]
-    assert len(ids) == len(arithmetic.shortest(EXAMPLE).split()) + 1 == 29
+    ids = tokenizer(thinking.shortest(EXAMPLE) + " <eos>")["input_ids"]
+    assert len(ids) == len(thinking.shortest(EXAMPLE).split()) + 1 == 29
     assert {p.core for p in problems.load("two", tiny_world)} == {21}
 
 
@@ -182,7 +182,7 @@ def test_a_rendered_prompt_encodes_and_decodes_to_itself(tiny_world: Config) -> 
 @given(seed=st.integers(0, 10**6))
 def test_every_trace_survives_the_tokenizer(seed: int) -> None:
     tokenizer, rng = arithmetic.make_tokenizer(), random.Random(seed)
-    text = arithmetic.think(rng, arithmetic.draw_chain(rng, 5, 49), Arithmetic())[0] + " </think> \\boxed{ 7 }"
+    text = thinking.think(rng, thinking.draw_chain(rng, 5, 49), Arithmetic())[0] + " </think> \\boxed{ 7 }"
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text  # `</think>` is not lost
