@@ -130,7 +130,7 @@ sys.exit(max(abs(task.wait()) for task in tasks))
 
 
 def compared(config: Config, schedule: str) -> pd.DataFrame:
-    columns = ["step", "reward", "length", "truncated", "no_variance", "loss", "grad_norm", "kl", "entropy"]
+    columns = ["step", "reward", "length", "truncated", "no_variance", "loss", "grad_norm", "kl"]
     return pd.read_csv(paths.of(config).training(schedule, 1) / "log.csv")[columns]
 
 
@@ -152,9 +152,13 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
 ) -> None:
     """With the same responses, loss, gradient norm and KL of both steps agree to 1e-4, and the trained weights with them.
 
+    (Not so the entropy in TRL's log: a mean over passes, and one process makes two passes where two processes make one each.)
+
     The second process is killed as it begins its third step. The second call finishes the round, as two machines would: a
     stand-in for srun starts one accelerate launch for each, here, and nothing is seeded any more.
     """
+    import torch
+
     pair = with_training(three_steps, processes=2)
     with monkeypatch.context() as patched:
         patched.setattr(launch, "MODULE", "tests.seeded_rollouts")
@@ -167,8 +171,10 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     one, two = compared(pair, "alone").head(2), compared(pair, "together")
     assert list(two.step) == [1, 2] and two.grad_norm.min() > 0 and two.reward.between(0.1, 0.9).all() and two.kl[1] > 0
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4, check_dtype=False)
-    apart = [(weights(pair, "alone", 2)[k] - w).abs().max().item() for k, w in weights(pair, "together", 2).items()]
-    assert max(apart) < 0.05 * pair.training.learning_rate, apart
+    alone, together = weights(pair, "alone", 2), weights(pair, "together", 2)
+    apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
+    moved = pair.training.learning_rate  # of one step; Adam blows up the rounding of a gradient that is all but 0
+    assert (apart < 0.01 * moved).float().mean() > 0.999 and apart.max() < moved
 
     srun = tmp_path / "srun"
     srun.write_text(SRUN)
@@ -202,15 +208,24 @@ def test_what_one_process_refuses_ends_them_all_in_that_line(three_steps: Config
 
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
-ELASTIC = ("E1103 10:00:00.000000 77 .venv/lib/torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: {code}) "
-           "local_rank: 1 (pid: 78) of binary: python\nTraceback (most recent call last):\n  ...\nChildFailedError:\n====\n")
+ELASTIC = """E1103 10:00:00.0 77 lib/torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1) local_rank: 0
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Failures:
+[1]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : {code} (pid: 78)
+Root Cause (first observed failure):
+[0]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 77)
+"""
 
 
 @pytest.mark.parametrize(("said", "told"), [
-    ("loading\n\nKitError: mine.yaml: wrong\n" + ELASTIC.format(code=1), "mine.yaml: wrong"),
+    ("loading\n\nKitError: mine.yaml: wrong\n" + ELASTIC.format(code=-15), "mine.yaml: wrong"),
     ("step\n" + ELASTIC.format(code=-9), "process 1 was ended by SIGKILL, perhaps because the machine ran out of memory; "
      "run this again to go on from the last checkpoint"),
-    ("a\nb\n  File x\n\nValueError: no\n" + ELASTIC.format(code=1),
+    ("a\nb\n[rank0]:  File x\n\n[rank0]: ValueError: no\n" + ELASTIC.format(code=-15),
      "the processes ended with exit code 1: b | File x | ValueError: no"),
     ("", "the processes ended with exit code 1: "),
 ])
