@@ -19,7 +19,7 @@ from typing import Any
 from kit.background import Background
 from kit.config import Config, KitError
 from kit.prompts import load_tokenizer
-from kit.rollout import Engine, Response, Sampling, as_response
+from kit.rollout import Engine, Response, Sampling, as_response, load_model
 from kit.server import Refused, Server
 
 
@@ -66,21 +66,6 @@ class TransformersEngine:
 
     def close(self) -> None:
         self.model = None
-
-
-def load_model(source: str | Path, config: Config) -> Any:
-    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=config.model.revision, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
-            trust_remote_code=config.model.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:

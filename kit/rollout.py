@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kit.config import KitError
+from kit.config import Config, KitError
 from kit.problems import Problem
 
 
@@ -74,6 +74,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory, processes and connections."""
         ...
+
+
+def load_model(source: str | Path, config: Config) -> Any:
+    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=config.model.revision, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
+            trust_remote_code=config.model.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
