@@ -122,7 +122,7 @@ def collect(
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     alone = engine.batch_size is None
-    size = len(problems) if alone else max(1, engine.batch_size // sampling.samples)
+    size = max(1, len(problems) if alone else engine.batch_size // sampling.samples)
     asked = [p for p in problems if p.id not in done] if alone else problems
     tokens, started = 0, time.monotonic()
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=progress, initial=len(done)) as bar:
