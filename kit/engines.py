@@ -10,16 +10,16 @@ each engine draws its own.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit import models
 from kit.background import Background
 from kit.config import Config, KitError
 from kit.prompts import load_tokenizer
-from kit.rollout import Engine, Response, Sampling, as_response
+from kit.rollout import Engine, Response, Sampling, as_response, load_model
 from kit.server import Refused, Server
 
 
@@ -66,22 +66,6 @@ class TransformersEngine:
 
     def close(self) -> None:
         self.model = None
-
-
-def load_model(source: str | Path, config: Config) -> Any:
-    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    source = models.fetch(source, config.model.revision)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
-            trust_remote_code=config.model.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
@@ -138,6 +122,10 @@ class VLLMEngine:
         except ImportError as error:
             raise KitError(f"{config.file}: engine.name is vllm, but vLLM cannot be imported ({error}); on a CUDA machine: "
                            "pip install -e '.[vllm]'") from None
+        import torch
+
+        gc.collect()  # what training left in this process: vLLM wants its share of the GPU free
+        torch.cuda.empty_cache()
         self.tokenizer = load_tokenizer(source, config)
         self.ends, self.model_length = facts_of(source, config, self.tokenizer)
         self.batch_size: int | None = None
@@ -145,9 +133,10 @@ class VLLMEngine:
         settings = AsyncEngineArgs(
             model=str(source), revision=m.revision, trust_remote_code=m.trust_remote_code, dtype=m.dtype,
             load_format="safetensors", skip_tokenizer_init=True, generation_config="vllm",
-            max_model_len=self.model_length, seed=config.seed,
-            enforce_eager=current_platform.is_cpu(), tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
-            gpu_memory_utilization=e.gpu_memory_utilization, enable_prefix_caching=True, disable_log_stats=True,
+            max_model_len=self.model_length, seed=config.seed, enable_prefix_caching=True, disable_log_stats=True,
+            tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
+            gpu_memory_utilization=e.gpu_memory_utilization,
+            enforce_eager=current_platform.is_cpu(),  # there, compiling takes longer than it saves
         )
         self.background = Background()
         self.calls = 0
@@ -157,8 +146,10 @@ class VLLMEngine:
 
         try:
             self.llm = self.background.run(start())
-        except Exception as error:  # whatever it is, it says in its first line what is missing: memory, a GPU, a model
-            raise KitError(f"{source}: vLLM cannot load it ({str(error).strip().splitlines()[0]})") from None
+        except Exception as error:  # of any kind: no GPU, no memory, a model it does not know
+            self.background.close()
+            first = str(error).strip().split("\n")[0]
+            raise KitError(f"{source}: vLLM cannot load it ({type(error).__name__}: {first})") from None
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
@@ -192,6 +183,7 @@ class VLLMEngine:
     def close(self) -> None:
         async def stop() -> None:
             self.llm.shutdown()
+            self.llm = None
 
         self.background.run(stop())
         self.background.close()

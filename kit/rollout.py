@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kit.config import KitError
+from kit import models
+from kit.config import Config, KitError
 from kit.problems import Problem
 
 
@@ -76,6 +77,22 @@ class Engine(Protocol):
         ...
 
 
+def load_model(source: str | Path, config: Config) -> Any:
+    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = models.fetch(source, config.model.revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
+            trust_remote_code=config.model.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
     """Cut padding off after the first end token; length counts the end token."""
     stop = next((i for i, token in enumerate(ids) if token in ends), None)
@@ -107,7 +124,7 @@ def collect(
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     alone = engine.batch_size is None
-    size = len(problems) if alone else max(1, engine.batch_size // sampling.samples)
+    size = max(1, len(problems) if alone else engine.batch_size // sampling.samples)
     asked = [p for p in problems if p.id not in done] if alone else problems
     tokens, started = 0, time.monotonic()
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=progress, initial=len(done)) as bar:

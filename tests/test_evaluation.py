@@ -148,6 +148,7 @@ def test_an_engine_that_streams_is_given_all_problems_and_after_a_stop_only_thos
     assert [json.loads(line)["id"] for line in torn.read_text().splitlines()] == ["p6", "p5", "p4"]  # written as they came
     engine = Stream(allowed=4)
     assert collect(torn, engine) == whole and engine.allowed == 0
+    assert rollout.collect(Stream(), [], lambda p: [0], Sampling(2, 0.6, 0.95, 50), tmp_path / "none.jsonl", seed=3) == []
 
 
 def test_a_rollout_file_is_a_superset_of_the_official_log_format(tmp_path: Path) -> None:
