@@ -75,7 +75,6 @@ def test_pruning_makes_responses_visibly_shorter(smoke: tuple[Path, str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="known and told in the README: in the laptop's world RL without a limit shortens too", strict=False)
 def test_without_a_limit_the_same_training_does_not_shorten(smoke: tuple[Path, str]) -> None:
     main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
     mean = main[main.set == "mean"].set_index("model")

@@ -89,7 +89,7 @@ REFUSED = [
     ({"training": {"vllm_memory_share": 1.5}}, "`training.vllm_memory_share` is 1.5; a share below 1"),
     ({"training": {"lora_rank": 0}}, "`training.lora_rank` is 0; should be above 0"),
     ({"training": {"reading": "lenient"}}, "`training.reading` is 'lenient'; should be one of official, strict"),
-    ({"training": {"checkpoint_every": 99}}, "no checkpoint would be saved"),
+    ({"schedules": {"a": {"limits": [50], "steps": 5, "checkpoint_every": 99}}}, "no checkpoint would be saved"),
     ({"schedules": {}}, "`schedules` is empty"),
     ({"schedules": {"a": {"limits": [50, 60]}}}, "`schedules.a.limits` is [50, 60]; limits should fall from round to round"),
     ({"schedules": {"a": {"limits": [105]}}}, "the laptop model has no word for the limit [105]; up to 100, or tens up to 600"),
