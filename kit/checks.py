@@ -31,9 +31,17 @@ def problems_of(config: Config) -> list[str]:
     check(0 <= config.seed < 2**31, f"`seed` is {config.seed}; should be between 0 and 2147483647")
     n = t.responses_per_prompt
     check(n >= 2, f"`training.responses_per_prompt` is {n}; a group needs at least 2 responses")
-    batch = t.prompts_per_step * n
-    check(batch % max(t.micro_batch, 1) == 0, f"`training.micro_batch` is {t.micro_batch}; should divide "
-          f"prompts_per_step x responses_per_prompt = {batch}")
+    batch, spread = t.prompts_per_step * n, max(t.processes, 1)
+    fits = [k for k in range(1, min(batch, 4096) + 1) if batch % k == 0]
+    near = sorted(sorted(fits, key=lambda k: abs(k - spread))[:3])
+    check(batch % spread == 0, f"`training.processes` is {t.processes}; {t.prompts_per_step} prompts x {n} responses = {batch} "
+          f"do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
+    check(spread % max(t.machines, 1) == 0, f"`training.machines` is {t.machines}; should divide processes = {t.processes}")
+    tensor = max(t.vllm_tensor_parallel, 1)
+    check(t.vllm != "colocate" or spread % tensor == 0, f"`training.vllm_tensor_parallel` is {tensor}; should divide "
+          f"processes = {t.processes}")
+    check(t.vllm_memory_share < 1, f"`training.vllm_memory_share` is {t.vllm_memory_share}; a share below 1")
+    check(0 < t.vllm_port < 65536, f"`training.vllm_port` is {t.vllm_port}; should be between 1 and 65535")
     check(bool(config.schedules), "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}")
     for name, schedule in config.schedules.items():
         where = f"`schedules.{name}"

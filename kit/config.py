@@ -134,6 +134,7 @@ def _fit(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
     elif origin in (types.UnionType, typing.Union):
         return None if value is None else _fit(value, args[0], where, problems)
     elif origin is Literal:
+        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads a bare off as false
         if value in args:
             return value
         problems.append(f"`{where}` is {value!r}; should be one of {', '.join(map(str, args))}")

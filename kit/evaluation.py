@@ -125,7 +125,8 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
     rows: list[dict[str, object]] = [{**start.to_dict(), "step": 0}]
     for checkpoint in training.checkpoints(run.models(schedule, round)):
-        rows.append(_validate(config, schedule, round, int(checkpoint.name.split("-")[1]), str(checkpoint)))
+        step = training.step_of(checkpoint)
+        rows.append(_validate(config, schedule, round, step, training.checkpoint_model(config, schedule, round, step)))
     table = pd.DataFrame(rows).assign(schedule=schedule, round=round, limit=plan.limits[round - 1])
     points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
     if not points:

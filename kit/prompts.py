@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kit import models
 from kit.config import Config, KitError
 from kit.settings import Prompts
 
@@ -60,9 +61,9 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
         raise KitError(f"{source}: no tokenizer here (tokenizer_config.json is missing)")
     generic = {"PreTrainedTokenizerFast", "TokenizersBackend"}
     if file.is_file() and json.loads(file.read_text("utf-8")).get("tokenizer_class") in generic:
-        return PreTrainedTokenizerFast.from_pretrained(source, padding_side="left")
+        return models.fitting(PreTrainedTokenizerFast.from_pretrained(source, padding_side="left"), source)
     trust = {"trust_remote_code": config.model.trust_remote_code, "revision": config.model.revision}
-    return AutoTokenizer.from_pretrained(source, padding_side="left", **trust)
+    return models.fitting(AutoTokenizer.from_pretrained(source, padding_side="left", **trust), source, config.model.revision)
 
 
 def examples(config: Config, source: str | Path, question: str) -> dict[str, str]:

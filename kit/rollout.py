@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from kit import models
 from kit.config import Config, KitError
 from kit.problems import Problem
 from kit.prompts import load_tokenizer
@@ -98,9 +99,10 @@ def load_model(source: str | Path, config: Config) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    source = models.fetch(source, config.model.revision)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            source, revision=config.model.revision, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
+            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
             trust_remote_code=config.model.trust_remote_code,
         )
     except (OSError, ValueError) as error:

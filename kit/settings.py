@@ -96,7 +96,7 @@ class Training:
 
     prompts_per_step: int = 128
     responses_per_prompt: int = 16
-    micro_batch: int = 16  # responses per forward/backward pass and device
+    micro_batch: int = 16  # at most so many responses in one forward/backward pass of a device
     learning_rate: float = 1e-6
     max_grad_norm: float = 1.0
     temperature: float = 1.0
@@ -107,6 +107,42 @@ class Training:
     steps: int = 190
     checkpoint_every: int = 20
     reading: Literal["official", "strict"] = "official"
+    gradient_checkpointing: bool | None = None  # null: with bfloat16
+    lora_rank: int | None = None  # null: all weights are trained
+    lora_alpha: int = 32  # the adapter is scaled by alpha / rank
+    # Rollouts: off is transformers' generate; colocate is vLLM on the training devices; server is a running `vllm serve`.
+    vllm: Literal["off", "colocate", "server"] = "off"
+    vllm_memory_share: float = 0.3  # colocate: of each device's memory
+    vllm_tensor_parallel: int = 1  # colocate: devices per copy of the model
+    vllm_sleep: bool = True  # colocate: vLLM gives its memory back during the update
+    vllm_host: str = "127.0.0.1"  # server
+    vllm_port: int = 8000
+    # vLLM's probabilities differ a little from the trainer's. off: as in the paper's code, no correction. token_truncate: each
+    # token is weighted by their ratio, at most the cap. sequence_mask (TRL's default) drops whole responses whose ratio passes
+    # the cap; that ratio is a product over all tokens, so it drops long responses first, the very ones a limit is about.
+    vllm_correction: Literal["off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "off"
+    vllm_correction_cap: float = 3.0
+    # One process per device, over all machines; with more than one, `accelerate launch` starts them (kit.launch).
+    processes: int = 1
+    machines: int = 1
+    accelerate: str = "params/accelerate/ddp.yaml"
+    timeout_minutes: float = 60.0  # how long processes wait for each other, a step's slowest rollouts included
+
+    @property
+    def responses_per_process(self) -> int:
+        """Responses of one step that a process writes and learns from: the whole batch / processes."""
+        return self.prompts_per_step * self.responses_per_prompt // self.processes
+
+    @property
+    def responses_per_pass(self) -> int:
+        """Responses in one forward/backward pass: the largest divisor of a process's share up to `micro_batch`."""
+        share = self.responses_per_process
+        return next(n for n in range(min(self.micro_batch, share), 0, -1) if share % n == 0)
+
+    @property
+    def passes(self) -> int:
+        """Forward/backward passes of a process per optimizer step (gradient accumulation)."""
+        return self.responses_per_process // self.responses_per_pass
 
 
 @dataclass(frozen=True)

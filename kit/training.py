@@ -2,21 +2,28 @@
 
 Where this departs from TRL's defaults, because the official settings do (FACTS 2):
 
-- `loss_type="bnpo"`: the mean over all response tokens of a batch, not of per-response means;
+- `loss_type="dapo"`: the mean over all response tokens of a step, not of per-response means. (`bnpo` takes that mean per
+  forward pass, so it hangs on how a step is split over passes and devices; TRL's entropy bonus still does, a little.)
 - `scale_rewards="group"`: advantage = (r - mean of the group) / (std of the group + 1e-4; the paper's code: 1e-6);
 - `mask_truncated_completions=False`: a truncated response stays in the loss, its reward of 0 is the signal;
 - `beta`: the KL to the round's start, as the k3 estimate without TRL's importance correction;
-- constant learning rate, one optimizer step per batch of rollouts.
+- constant learning rate, one optimizer step per batch of rollouts, split as `settings.Training` says;
+- trained weights are float32 also where bfloat16 computes: in a bfloat16 weight an update of 1e-6 is rounded away.
+
+`kit.launch` runs this in several processes where the params ask for them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import paths, problems, prompts
+from kit import models, paths, problems, prompts
 from kit.config import Config, KitError
 from kit.rewards import get_token_limit_reward
 
@@ -78,13 +85,40 @@ def selected(config: Config, schedule: str, round: int) -> str:
     step = paths.read_json(file)["step"]
     if step == 0:
         return start_of_round(config, schedule, round)
-    return str(paths.of(config).models(schedule, round) / f"checkpoint-{step}")
+    return checkpoint_model(config, schedule, round, step)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a round, by step."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    """The whole checkpoints of a round, by step; trainer_state.json is what the trainer writes last."""
+    found = []
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        with contextlib.suppress(ValueError):  # cut off while it was written
+            paths.read_json(state)
+            found.append(state.parent)
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def checkpoint_model(config: Config, schedule: str, round: int, step: int) -> str:
+    """Folder of the model of a checkpoint. That of a LoRA round is `merged/`: its adapter in the round's start, in float32."""
+    checkpoint = paths.of(config).models(schedule, round) / f"checkpoint-{step}"
+    merged = checkpoint / "merged"
+    if not (checkpoint / "adapter_config.json").is_file():
+        return str(checkpoint)
+    if not merged.is_dir():
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        start = models.fetch(start_of_round(config, schedule, round), config.model.revision)
+        unfinished, trust = checkpoint / ".merged", config.model.trust_remote_code
+        model = AutoModelForCausalLM.from_pretrained(start, dtype="float32", use_safetensors=True, trust_remote_code=trust)
+        PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload().save_pretrained(unfinished)
+        prompts.load_tokenizer(start, config).save_pretrained(unfinished)
+        unfinished.rename(merged)
+    return str(merged)
 
 
 def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dict[str, Any]]:
@@ -104,10 +138,41 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dic
     return rows
 
 
-def train_round(config: Config, schedule: str, round: int) -> Path:
+def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[dict[str, Any]]]:
+    """What a round starts from, its tokenizer and its training rows; KitError, before anything is written, where this machine
+    cannot run the round or something is missing."""
+    t, plan = config.training, config.schedules[schedule]
+    start = start_of_round(config, schedule, round)
+    for package, needed in (("vllm", t.vllm != "off"), ("peft", t.lora_rank is not None)):
+        if needed and importlib.util.find_spec(package) is None:
+            key, extra = ("vllm", "vllm") if package == "vllm" else ("lora_rank", "lora")
+            raise KitError(f"{config.file}: training.{key} needs {package}, which is not installed; pip install -e '.[{extra}]'")
+    if t.vllm == "server":
+        check_server(config, start)
+    start = models.fetch(start, config.model.revision)
+    tokenizer = prompts.load_tokenizer(start, config)
+    return start, tokenizer, training_rows(config, tokenizer, plan.limits[round - 1] if plan.state_limit else None)
+
+
+def check_server(config: Config, start: str) -> None:
+    """KitError, with the command that starts one, when no vLLM server answers."""
+    address = f"{config.training.vllm_host}:{config.training.vllm_port}"
+    try:
+        urllib.request.urlopen(f"http://{address}/health", timeout=10).close()
+    except OSError as error:
+        host, port = config.training.vllm_host, config.training.vllm_port
+        raise KitError(
+            f"{config.file}: training.vllm is server, but none answers at {address} ({error}); start it on devices of its own: "
+            f"VLLM_SERVER_DEV_MODE=1 vllm serve {start} --host {host} --port {port} --logprobs-mode processed_logprobs "
+            "--weight-transfer-config '{\"backend\": \"nccl\"}'"
+        ) from None
+
+
+def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> Path:
     """Train round `round` of `schedule` from where the round before ended; resumes from its last whole checkpoint.
 
-    Returns the folder of the round's checkpoints (every `training.checkpoint_every` steps). log.csv gets a row a step.
+    Returns the folder of the round's checkpoints (every `training.checkpoint_every` steps). log.csv gets a row a step. Runs in
+    this process; where the params ask for several, each of them runs this (`kit.launch`) and the first writes.
     """
     import torch
     from datasets import Dataset
@@ -116,86 +181,132 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
 
     torch.set_num_threads(config.threads)
     limit, plan = config.schedules[schedule].limits[round - 1], config.schedules[schedule]
-    start = start_of_round(config, schedule, round)
+    start, tokenizer, rows = prepare(config, schedule, round)
     run = paths.of(config)
     folder, steps = run.models(schedule, round), steps_of(config, schedule)
-    tokenizer = prompts.load_tokenizer(start, config)
-    rows = training_rows(config, tokenizer, limit if plan.state_limit else None)
     done = checkpoints(folder)
-    if done and int(done[-1].name.split("-")[1]) >= steps:
+    if done and step_of(done[-1]) >= steps:
         return folder
     seed = config.seed * 1000 + round
+    args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every)
+    if args.world_size != config.training.processes or args.n_gpu > 1:
+        there = max(args.world_size, args.n_gpu)
+        raise KitError(f"{config.file}: training.processes is {config.training.processes}, but there are {there} "
+                       f"{'GPUs' if args.n_gpu > 1 else 'processes'}; set processes: {there}, or make one GPU visible "
+                       "(CUDA_VISIBLE_DEVICES=0), or train with kit.launch")
     set_seed(seed)
-    watch = round_log(run.training(schedule, round) / "log.csv", limit, f"{schedule} round {round}")
     trainer = GRPOTrainer(
         model=str(start),
-        args=grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every),
+        args=args,
         reward_funcs=get_token_limit_reward(limit, tokenizer, config.training.reading),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=[round_log(run.training(schedule, round) / "log.csv", limit, f"{schedule} round {round}", bar)],
+        peft_config=lora_settings(config),
     )
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
     trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
+    if trainer.is_world_process_zero():
+        for checkpoint in checkpoints(folder):
+            checkpoint_model(config, schedule, round, step_of(checkpoint))
     return folder
 
 
+def lora_settings(config: Config) -> Any:
+    """`LoraConfig` on every linear layer but the output's, or None when all weights are trained."""
+    if config.training.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=config.training.lora_rank, lora_alpha=config.training.lora_alpha, lora_dropout=0.0, bias="none",
+                      target_modules="all-linear", task_type="CAUSAL_LM")
+
+
 def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None) -> Any:
-    """`GRPOConfig` of a round. A generation batch is prompts_per_step x responses_per_prompt responses."""
+    """`GRPOConfig` of a round. A generation batch is prompts_per_step x responses_per_prompt responses over all processes."""
     import torch
     from trl import GRPOConfig
 
-    t = config.training
-    batch = t.prompts_per_step * t.responses_per_prompt
-    passes = batch // t.micro_batch
+    t, half = config.training, config.model.dtype == "bfloat16"
+    cuda = torch.cuda.is_available()
     return GRPOConfig(
         output_dir=str(folder), seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, log_level="error",
         max_steps=steps, save_steps=every or t.checkpoint_every, save_strategy="steps", logging_steps=1,
         learning_rate=t.learning_rate, lr_scheduler_type="constant",
         max_grad_norm=t.max_grad_norm, weight_decay=0.0,
-        num_generations=t.responses_per_prompt, per_device_train_batch_size=t.micro_batch,
-        gradient_accumulation_steps=passes, steps_per_generation=passes, num_iterations=1,
+        num_generations=t.responses_per_prompt, per_device_train_batch_size=t.responses_per_pass,
+        gradient_accumulation_steps=t.passes, steps_per_generation=t.passes, num_iterations=1,
         max_completion_length=limit, temperature=t.temperature, top_p=t.top_p, top_k=0,
-        loss_type="bnpo", scale_rewards="group", mask_truncated_completions=False,
+        loss_type="dapo", scale_rewards="group", mask_truncated_completions=False,
         epsilon=t.clip_ratio, beta=t.kl_coefficient, entropy_coef=t.entropy_coefficient, use_bias_correction_kl=False,
-        bf16=config.model.dtype == "bfloat16", gradient_checkpointing=config.model.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
-        trust_remote_code=config.model.trust_remote_code, model_init_kwargs={"dtype": config.model.dtype},
+        bf16=half, gradient_checkpointing=half if t.gradient_checkpointing is None else t.gradient_checkpointing,
+        use_cpu=not cuda, dataloader_pin_memory=cuda,
+        ddp_timeout=int(60 * t.timeout_minutes), ddp_find_unused_parameters=False,
+        trust_remote_code=config.model.trust_remote_code,
+        model_init_kwargs={"dtype": "float32" if t.lora_rank is None else config.model.dtype, "use_safetensors": True},
+        **vllm_settings(config, limit),
     )
 
 
-def round_log(path: Path, limit: int, title: str) -> Any:
-    """A trainer callback: a progress bar with the figures that matter, a row of log.csv a step, warnings in words."""
+def vllm_settings(config: Config, limit: int) -> dict[str, Any]:
+    """The part of `GRPOConfig` that has vLLM write the rollouts; empty when transformers does."""
+    t = config.training
+    if t.vllm == "off":
+        return {}
+    correction: dict[str, Any] = {"vllm_importance_sampling_correction": t.vllm_correction != "off"}
+    if t.vllm_correction != "off":
+        correction |= {"vllm_importance_sampling_mode": t.vllm_correction,
+                       "vllm_importance_sampling_clip_max": t.vllm_correction_cap}
+    return {
+        "use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit,
+        "vllm_gpu_memory_utilization": t.vllm_memory_share, "vllm_tensor_parallel_size": t.vllm_tensor_parallel,
+        "vllm_enable_sleep_mode": t.vllm_sleep and t.vllm == "colocate",
+        "vllm_server_host": t.vllm_host, "vllm_server_port": t.vllm_port, **correction,
+    }
+
+
+def round_log(path: Path, limit: int, title: str, bar: bool = True) -> Any:
+    """A trainer callback of the first process: a row of log.csv a step, and with `bar` a progress bar and warnings in words."""
     import pandas as pd
     from tqdm.auto import tqdm
     from transformers import TrainerCallback
 
     class RoundLog(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.rows = []
-            if state.global_step and path.is_file():  # resumed: keep the rows up to the checkpoint
-                before = pd.read_csv(path)
-                self.rows = before[before["step"] <= state.global_step].to_dict("records")
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title)
+            self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title, disable=not bar)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-            if not logs or "reward" not in logs:
+            if not logs or "reward" not in logs or not state.is_world_process_zero:
                 return
-            row = {"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}}
-            self.rows.append(row)
+            self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
             paths.write_csv(path, pd.DataFrame(self.rows))
-            self.bar.update(state.global_step - self.bar.n)
-            self.bar.set_postfix_str(
-                f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}"
-            )
-            for warning in warnings_about(row, limit):
-                self.bar.write(f"warning, {title} step {state.global_step}: {warning}")
+            if bar:
+                show(self.bar, self.rows[-1], title)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()
 
     return RoundLog()
+
+
+def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of a log.csv up to a step."""
+    import pandas as pd
+
+    if not step or not path.is_file():
+        return []
+    before = pd.read_csv(path)
+    return before[before["step"] <= step].to_dict("records")
+
+
+def show(bar: Any, row: dict[str, Any], title: str) -> None:
+    """Move the bar to this step's row, with its figures; say what is wrong with it."""
+    bar.update(row["step"] - bar.n)
+    bar.set_postfix_str(f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}")
+    for warning in warnings_about(row, row["limit"]):
+        bar.write(f"warning, {title} step {row['step']}: {warning}")
 
 
 def warnings_about(row: dict[str, Any], limit: int) -> list[str]:
