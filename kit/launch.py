@@ -161,7 +161,7 @@ def reason(said: str, code: int) -> str:
         why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
         return f"process {first[2]} was ended by {name}{why}; run this again to go on from the last checkpoint"
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
-    lines = [line.strip() for line in own.splitlines() if line.strip()]
+    lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
     return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"
 
 
@@ -188,6 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.start:
             os.execv(sys.executable, accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"])))
         end_with_parent()
+        know_numbered_cpus()
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
         training.train_round(config, chosen.schedule, chosen.round, bar=False)
@@ -211,6 +212,13 @@ def accelerate_command(config: Config, work: list[str], meeting: str, machine: i
         "--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no",
         "--num_cpu_threads_per_process", str(config.threads), "-m", MODULE, *work,
     ]
+
+
+def know_numbered_cpus() -> None:
+    """Have torch.load put tensors on `cpu:0`, `cpu:1`, …, as the trainer of several CPU processes asks of it; it knows `cpu`."""
+    from torch.serialization import register_package
+
+    register_package(0, lambda storage: None, lambda storage, where: storage if where.startswith("cpu:") else None)
 
 
 def end_with_parent() -> None:

@@ -145,7 +145,7 @@ def weights(config: Config, schedule: str, step: int) -> dict:
 def three_steps(tiny_world: Config) -> Config:
     plan = Schedule(limits=(24,), steps=3)
     config = dataclasses.replace(tiny_world, schedules={"alone": plan, "together": plan})
-    return with_training(config, timeout_minutes=2.0, kl_coefficient=0.1)
+    return with_training(config, timeout_minutes=10.0, kl_coefficient=0.1)
 
 
 def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
@@ -191,14 +191,14 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
 
 
 def test_what_one_process_refuses_ends_them_all_in_that_line(three_steps: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first process waits for the second to join the group; it must not wait for the two minutes of the time limit."""
+    """The first process waits for the second to join the group; it must not wait for the ten minutes of the time limit."""
     monkeypatch.setattr(launch, "MODULE", "tests.seeded_rollouts")
     monkeypatch.setenv("TEST_REFUSE", "1")
     config = dataclasses.replace(with_training(three_steps, processes=2), schedules={"refused": Schedule(limits=(24,), steps=3)})
     began = time.monotonic()
     with pytest.raises(KitError, match="^refused round 1: mine.yaml: the second process does not like it"):
         launch.train_round(config, "refused", 1)
-    assert time.monotonic() - began < 90
+    assert time.monotonic() - began < 300
 
 
 # --- how it ends ------------------------------------------------------------------------------------------------------

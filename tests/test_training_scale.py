@@ -1,0 +1,137 @@
+"""What a round needs beyond the laptop: bfloat16, adapters (LoRA), vLLM's settings, and the right reference after a resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kit import evaluation, paths, rollout, training
+from kit.config import Config, KitError
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Every GRPOTrainer that is made from now on."""
+    import trl
+
+    made = []
+
+    class Watched(trl.GRPOTrainer):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(trl, "GRPOTrainer", Watched)
+    return made
+
+
+def every_other(completions: list, **_: object) -> list[float]:
+    return [float(i % 2) for i in range(len(completions))]
+
+
+def variant(config: Config, name: str, dtype: str = "float32", **changes: object) -> Config:
+    """The tiny world with one round of its own at 24 tokens, and these training settings."""
+    return dataclasses.replace(
+        config, schedules={name: dataclasses.replace(config.schedules["iterative"], limits=(24, 16))},
+        training=dataclasses.replace(config.training, **changes), model=dataclasses.replace(config.model, dtype=dtype))
+
+
+def test_after_a_resume_the_reference_is_still_the_rounds_start(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, run = variant(tiny_world, "resumed"), paths.of(tiny_world)
+    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
+    training.train_round(config, "resumed", 1)
+    shutil.rmtree(run.models("resumed", 1) / "checkpoint-2")
+    made = watched(monkeypatch)
+    training.train_round(config, "resumed", 1)
+    start, moved = weights(Path(training.base_model(config))), weights(run.models("resumed", 1) / "checkpoint-1")
+    reference = made[0].ref_model.state_dict()
+    assert all((reference[k] == w).all() for k, w in start.items())
+    assert any((moved[k] != w).any() for k, w in start.items())  # and the policy went on from elsewhere
+
+
+def test_the_official_learning_rate_moves_a_model_that_computes_in_bfloat16(
+    tiny_world: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of 1e-6 is far below half of bfloat16's spacing at 0.02 (1.2e-4): the weights that learn stay float32."""
+    import torch
+
+    config = variant(tiny_world, "half", dtype="bfloat16", learning_rate=1e-6)
+    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
+    folder = training.train_round(config, "half", 1)
+    before, after = weights(Path(training.base_model(config))), weights(folder / "checkpoint-1")
+    assert {w.dtype for w in after.values()} == {torch.float32}
+    step = max((after[k] - before[k]).abs().max().item() for k in before)
+    assert 0.5e-6 < step < 2e-6  # Adam's first step is the learning rate …
+    for name, w in after.items():  # … which bfloat16 cannot hold
+        assert (w.bfloat16() == before[name].bfloat16()).float().mean() > 0.99
+
+
+def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
+    tiny_world: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRA: the merged model computes what model and adapter compute; it is validated, selected, and begun from."""
+    import torch
+    from peft import PeftModel
+
+    pytest.importorskip("peft")
+    config, run = variant(tiny_world, "adapter", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
+    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
+    folder = training.train_round(config, "adapter", 1)
+    start = rollout.load_model(training.base_model(config), config)
+    merged = rollout.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
+    assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
+    with pytest.raises(KitError, match="a LoRA adapter, not a model"):
+        rollout.load_model(folder / "checkpoint-2", config)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain, whole = start(ids).logits, merged(ids).logits
+        pair = PeftModel.from_pretrained(start, str(folder / "checkpoint-2"))(ids).logits
+    assert torch.allclose(whole, pair, atol=1e-5) and not torch.allclose(whole, plain, atol=1e-3)
+
+    evaluation.validate_round(config, "adapter", 1)
+    paths.write_json(run.training("adapter", 1) / "selected.json", {"step": 2})
+    made = watched(monkeypatch)
+    training.train_round(config, "adapter", 2)
+    assert made[0].ref_model is None  # the reference is the model without its adapter: the start of this round
+    base, layer = made[0].model.get_base_model().state_dict(), "model.layers.0.mlp.up_proj"
+    assert (base[f"{layer}.base_layer.weight"] == merged.state_dict()[f"{layer}.weight"]).all()
+
+
+def test_an_adapters_round_resumes_from_its_adapter(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    config, run = variant(tiny_world, "again", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
+    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
+    folder = training.train_round(config, "again", 1)
+    straight = weights(Path(training.checkpoint_model(config, "again", 1, 2)))
+    shutil.rmtree(folder / "checkpoint-2")
+    training.train_round(config, "again", 1)
+    resumed = weights(run.models("again", 1) / "checkpoint-2" / "merged")
+    assert max((w - resumed[k]).abs().max().item() for k, w in straight.items()) < 1e-6
+
+
+@pytest.mark.parametrize(("changes", "wanted"), [
+    ({}, {"use_vllm": False}),
+    ({"vllm": "colocate", "vllm_memory_share": 0.5, "vllm_tensor_parallel": 1},
+     {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.5, "vllm_enable_sleep_mode": True,
+      "vllm_max_model_length": 768 + 24, "vllm_importance_sampling_correction": False}),
+    ({"vllm": "server", "vllm_port": 8123},
+     {"vllm_mode": "server", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8123, "vllm_enable_sleep_mode": False}),
+    ({"vllm": "colocate", "vllm_correction": "token_truncate", "vllm_correction_cap": 2.0},
+     {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate",
+      "vllm_importance_sampling_clip_max": 2.0}),
+    ({"gradient_checkpointing": True}, {"gradient_checkpointing": True, "bf16": False}),
+])
+def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path, changes: dict, wanted: dict) -> None:
+    config = dataclasses.replace(tiny_world, training=dataclasses.replace(tiny_world.training, **changes))
+    args = training.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
+    assert {name: getattr(args, name) for name in wanted} == wanted
+    assert args.loss_type == "dapo" and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
+    assert args.model_init_kwargs["use_safetensors"] is True
