@@ -70,13 +70,16 @@ ENVIRONMENT = {
 }
 QUIET = ["--IPKernelApp.log_level=50"]
 
-# Keys of the params file that do not change any result.
+# Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
 WITHOUT_EFFECT = {"file", "run", "parallel"}
+PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
+          "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
 
 
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
+    settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
         del settings["keywords"], settings["set_labels"]

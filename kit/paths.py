@@ -6,7 +6,8 @@
         data/<set>.jsonl                         generated problems (laptop)
         models/base/                             the base model (when it is trained here)
         models/<schedule>/round<k>/checkpoint-<step>/
-        training/<schedule>/round<k>/            log.csv (a row per step), validation.csv, selected.json, validation/
+        training/<schedule>/round<k>/            log.csv (a row per step), validation.csv, selected.json, validation/;
+                                                 of several processes: settings.json, processes.log
         training/base/round0/                    the same for the base model
         rollouts/<model>/<set>.jsonl             a line per problem
         grades/<model>/<set>.csv                 a row per response
@@ -129,7 +130,8 @@ def write_csv(path: Path, frame: Any) -> None:
         frame.to_csv(file, index=False, float_format="%.6g")
 
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "math-verify", "papermill", "numpy", "pandas", "vllm")
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "math-verify", "papermill", "numpy",
+            "pandas", "vllm")
 
 
 def versions() -> dict[str, str]:
