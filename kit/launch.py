@@ -75,6 +75,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     if process.returncode:
         raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
                        f"(everything they said: {run.shown}/{said.relative_to(run.root)})")
+    training.merge_adapters(config, schedule, round)
     return folder
 
 

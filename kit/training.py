@@ -138,6 +138,12 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dic
     return rows
 
 
+def merge_adapters(config: Config, schedule: str, round: int) -> None:
+    """Make whole models of a LoRA round's checkpoints; not in the training processes, which may hold weights in shards."""
+    for checkpoint in checkpoints(paths.of(config).models(schedule, round)):
+        checkpoint_model(config, schedule, round, step_of(checkpoint))
+
+
 def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[dict[str, Any]]]:
     """What a round starts from, its tokenizer and its training rows; KitError, before anything is written, where this machine
     cannot run the round or something is missing."""
@@ -207,9 +213,8 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
     trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
-    if trainer.is_world_process_zero():
-        for checkpoint in checkpoints(folder):
-            checkpoint_model(config, schedule, round, step_of(checkpoint))
+    if config.training.processes == 1:
+        merge_adapters(config, schedule, round)
     return folder
 
 

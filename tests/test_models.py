@@ -147,7 +147,7 @@ def test_a_hub_id_is_found_in_the_cache_at_its_revision(hub: Path) -> None:
 
 def test_a_broken_download_is_refused_too(hub: Path) -> None:
     part(hub, 1).write_bytes(part(hub, 1).read_bytes()[:200])
-    with pytest.raises(KitError, match="model-00001-of-00003.safetensors: cut off"):
+    with pytest.raises(KitError, match="model-00001-of-00003.safetensors: .*cut off"):
         models.fetch("somebody/tiny", "v1")
 
 
