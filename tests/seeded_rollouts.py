@@ -68,7 +68,7 @@ def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(training, "get_token_limit_reward", lambda *_: even_sum)
 
 
-def refuse(*_: Any) -> None:
+def refuse(*_: Any, **__: Any) -> None:
     raise KitError("mine.yaml: the second process does not like it")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -220,18 +219,15 @@ def test_the_end_of_the_processes_is_told_in_one_line(said: str, told: str) -> N
 
 
 def test_processes_end_when_the_one_that_started_them_is_killed() -> None:
-    child = "import time; from kit import launch; launch.end_with_parent(); time.sleep(60)"
-    starter = ("import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); "
-               "print(p.pid, flush=True); time.sleep(60)")
+    child = "import os, time; from kit import launch; launch.end_with_parent(); print(os.getpid(), flush=True); time.sleep(300)"
+    starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     process = subprocess.Popen([sys.executable, "-c", starter, child], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    number = int(process.stdout.readline())
-    time.sleep(3)
-    assert Path(f"/proc/{number}").exists()
-    process.send_signal(signal.SIGKILL)
+    state = Path(f"/proc/{int(process.stdout.readline())}/stat")
+    time.sleep(1.5)
+    assert state.exists()  # it goes on as long as the one that started it
+    process.kill()
     process.wait()
-    for _ in range(100):
-        if not Path(f"/proc/{number}").exists():
-            return
+    until = time.monotonic() + 60
+    while state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z":  # nobody may be there to reap it
+        assert time.monotonic() < until, "the process went on alone"
         time.sleep(0.1)
-    os.kill(number, signal.SIGKILL)
-    pytest.fail("the process went on alone")
