@@ -88,6 +88,16 @@ def measure(config: Config) -> dict[str, float]:
             "length": row.length, "truncated": row.truncated}
 
 
+def planned(config: Config) -> float | None:
+    """Peak memory in GiB as kit.plan has it, without what CUDA itself takes; None where there is no kit.plan."""
+    if importlib.util.find_spec("kit.plan") is None:
+        return None
+    from kit import memory, plan
+
+    table = plan.memory(config, memory.sizes_of(memory.model_config(config)))
+    return float(table.iloc[-1].max()) - config.hardware.reserve_gib
+
+
 def test_a_step_can_be_measured_at_all(results: Path, tmp_path: Path) -> None:
     """The measurement itself, tiny: 8 responses of up to 16 tokens."""
     model = random_model(tmp_path / "model", SMALL, "float32")
@@ -117,3 +127,9 @@ def test_a_step_at_the_papers_batch_on_one_device(results: Path, tmp_path: Path)
           f"rollouts {found['rollouts']:.1f} s, {found['rollout tokens/s']:.0f} tokens/s; update {found['update']:.1f} s, "
           f"{found['update tokens/s']:.0f} tokens/s; peak {peak:.1f} GiB in use, {held:.1f} GiB held")
     assert found["length"] > 2000 and peak > 10
+    estimate = planned(config)
+    if estimate is None:
+        return
+    print(f"planned: {estimate:.1f} GiB")
+    if vllm == "off":  # vLLM's own memory is not among what torch counts
+        assert abs(peak / estimate - 1) < 0.20
