@@ -70,8 +70,9 @@ def test_the_official_learning_rate_moves_a_model_that_computes_in_bfloat16(
     assert {w.dtype for w in after.values()} == {torch.float32}
     step = max((after[k] - before[k]).abs().max().item() for k in before)
     assert 0.5e-6 < step < 2e-6  # Adam's first step is the learning rate …
-    for name, w in after.items():  # … which bfloat16 cannot hold
-        assert (w.bfloat16() == before[name].bfloat16()).float().mean() > 0.95
+    matrices = [name for name, w in after.items() if w.ndim == 2]
+    same = torch.cat([(after[name].bfloat16() == before[name].bfloat16()).flatten() for name in matrices])
+    assert same.float().mean() > 0.95  # … which bfloat16 cannot hold
 
 
 def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
