@@ -156,11 +156,12 @@ def reason(said: str, code: int) -> str:
     told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
     if told:
         return told[1]
-    first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", said)
-    if first and int(first[1]) < 0:
-        name = signal.Signals(-int(first[1])).name
+    ends = [(rank, int(end)) for rank, end in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", said)]
+    killed = [pair for pair in ends if pair[1] < 0 and -pair[1] != signal.SIGTERM]  # which torch sends to all when one has failed
+    if killed:
+        rank, name = killed[0][0], signal.Signals(-killed[0][1]).name
         why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
-        return f"process {first[2]} was ended by {name}{why}; run this again to go on from the last checkpoint"
+        return f"process {rank} was ended by {name}{why}; run this again to go on from the last checkpoint"
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
     return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"

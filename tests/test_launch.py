@@ -204,15 +204,24 @@ def test_what_one_process_refuses_ends_them_all_in_that_line(three_steps: Config
 
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
-ELASTIC = ("E1103 10:00:00.000000 77 .venv/lib/torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: {code}) "
-           "local_rank: 1 (pid: 78) of binary: python\nTraceback (most recent call last):\n  ...\nChildFailedError:\n====\n")
+ELASTIC = """E1103 10:00:00.0 77 lib/torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1) local_rank: 0
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Failures:
+[1]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : {code} (pid: 78)
+Root Cause (first observed failure):
+[0]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 77)
+"""
 
 
 @pytest.mark.parametrize(("said", "told"), [
-    ("loading\n\nKitError: mine.yaml: wrong\n" + ELASTIC.format(code=1), "mine.yaml: wrong"),
+    ("loading\n\nKitError: mine.yaml: wrong\n" + ELASTIC.format(code=-15), "mine.yaml: wrong"),
     ("step\n" + ELASTIC.format(code=-9), "process 1 was ended by SIGKILL, perhaps because the machine ran out of memory; "
      "run this again to go on from the last checkpoint"),
-    ("a\nb\n  File x\n\nValueError: no\n" + ELASTIC.format(code=1),
+    ("a\nb\n[rank0]:  File x\n\n[rank0]: ValueError: no\n" + ELASTIC.format(code=-15),
      "the processes ended with exit code 1: b | File x | ValueError: no"),
     ("", "the processes ended with exit code 1: "),
 ])
