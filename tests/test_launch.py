@@ -157,6 +157,8 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     The second process is killed as it begins its third step. The second call finishes the round, as two machines would: a
     stand-in for srun starts one accelerate launch for each, here, and nothing is seeded any more.
     """
+    import torch
+
     pair = with_training(three_steps, processes=2)
     with monkeypatch.context() as patched:
         patched.setattr(launch, "MODULE", "tests.seeded_rollouts")
@@ -169,8 +171,10 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     one, two = compared(pair, "alone").head(2), compared(pair, "together")
     assert list(two.step) == [1, 2] and two.grad_norm.min() > 0 and two.reward.between(0.1, 0.9).all() and two.kl[1] > 0
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4, check_dtype=False)
-    apart = [(weights(pair, "alone", 2)[k] - w).abs().max().item() for k, w in weights(pair, "together", 2).items()]
-    assert max(apart) < 0.05 * pair.training.learning_rate, apart
+    alone, together = weights(pair, "alone", 2), weights(pair, "together", 2)
+    apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
+    moved = pair.training.learning_rate  # of one step; Adam blows up the rounding of a gradient that is all but 0
+    assert (apart < 0.01 * moved).float().mean() > 0.999 and apart.max() < moved
 
     srun = tmp_path / "srun"
     srun.write_text(SRUN)
