@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
             config = dataclasses.replace(config, file=paths.read_json(Path(chosen.settings))["file"])
         if chosen.start:
             command = accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"]))
-            kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # accelerate would take us for MPI's
+            kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
             os.execve(sys.executable, command, kept)
         end_with_parent()
         know_numbered_cpus()
