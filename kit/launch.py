@@ -55,7 +55,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     begin = training.step_of(done[-1]) if done else 0
     if begin >= steps:
         return folder
-    place = run.training(schedule, round)
+    place = run.training(schedule, round).resolve()
     table, said = place / "log.csv", place / "processes.log"
     keep_rows(table, begin)
     paths.write_json(place / "settings.json", dataclasses.asdict(config))
@@ -66,7 +66,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
         command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
                    sys.executable, "-m", MODULE, "--start", meeting, *work]
     with said.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(t.machines), stdin=subprocess.DEVNULL, stdout=output,
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     try:
         follow(process, table, f"{schedule} round {round}", begin, steps)
@@ -74,7 +74,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
         stop(process)
     if process.returncode:
         raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
-                       f"(everything they said: {run.shown}/{said.relative_to(run.root)})")
+                       f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
     training.merge_adapters(config, schedule, round)
     return folder
 
@@ -93,7 +93,7 @@ def accelerate_file(config: Config) -> Path:
     if kind == "FSDP" and config.training.vllm == "off":
         raise KitError(f"{config.file}: with {given} the weights are in shards, from which transformers cannot write rollouts; "
                        "say training: {vllm: colocate} or {vllm: server}")
-    return path
+    return path.resolve()
 
 
 def meeting_point(machines: int) -> str:
@@ -104,13 +104,19 @@ def meeting_point(machines: int) -> str:
     return f"127.0.0.1:{port}" if machines == 1 else f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}:{port}"
 
 
-def environment(machines: int) -> dict[str, str]:
-    """The environment of the processes: this very kit, whose end is theirs too, and loopback where one machine is enough."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = {"PYTHONPATH": path, "KIT_PARENT": f"{socket.gethostname()} {os.getpid()}"}
-    if machines == 1 and "lo" in [name for _, name in socket.if_nameindex()]:
-        ours |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return {**os.environ, **ours}
+def environment(config: Config) -> dict[str, str]:
+    """The environment of the processes: this very kit and results folder, a parent whose end is theirs too, and loopback where
+    one machine is enough."""
+    t, alone = config.training, {}
+    away = t.machines > 1 or t.vllm == "server" and t.vllm_host not in ("127.0.0.1", "localhost")
+    if not away and "lo" in [name for _, name in socket.if_nameindex()]:
+        alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return {
+        **alone, **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "KIT_RESULTS": str(paths.of(config).root.parent.resolve()),
+        "KIT_PARENT": f"{socket.gethostname()} {os.getpid()}",
+    }
 
 
 def keep_rows(table: Path, step: int) -> None:
@@ -188,7 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.settings.endswith(".json"):
             config = dataclasses.replace(config, file=paths.read_json(Path(chosen.settings))["file"])
         if chosen.start:
-            os.execv(sys.executable, accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"])))
+            command = accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"]))
+            kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
+            os.execve(sys.executable, command, kept)
         end_with_parent()
         know_numbered_cpus()
         if os.environ.get("RANK", "0") != "0":

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import contamination, models, paths, prompts
-from kit.config import Config, KitError
+from kit.config import ROOT, Config, KitError
 from kit.rewards import get_token_limit_reward
 
 LOGGED = {  # column of log.csv: key in TRL's log
@@ -58,8 +58,8 @@ def start_of_round(config: Config, schedule: str, round: int) -> str:
 
 def base_model(config: Config) -> str:
     """Folder or hub id of the base model; KitError when the laptop's has not been trained yet."""
-    if config.model.source != "arithmetic":
-        return config.model.source
+    if config.model.source != "arithmetic":  # a folder may be given as seen from the project
+        return str(ROOT / config.model.source) if (ROOT / config.model.source).is_dir() else config.model.source
     folder = paths.of(config).base_model
     if not has_weights(folder):
         raise KitError(f"{folder}: no base model yet; run notebooks/01_base_model.ipynb with {config.file} first")
@@ -72,9 +72,11 @@ def has_weights(folder: Path) -> bool:
 
 
 def start_name(config: Config, source: str) -> str:
-    """A model as written into files: relative to the run's folder where it lies in it."""
-    root = paths.of(config).root
-    return str(Path(source).relative_to(root)) if Path(source).is_relative_to(root) else source
+    """A model as written into files: relative to the run's folder, or the project's, where it lies in it."""
+    for root in (paths.of(config).root, ROOT):
+        if Path(source).is_relative_to(root):
+            return str(Path(source).relative_to(root))
+    return source
 
 
 def selected(config: Config, schedule: str, round: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import arithmetic, engines, models, prompts
+from kit import arithmetic, models, prompts, rollout
 from kit.config import ROOT, Config, KitError, load
 
 
@@ -89,12 +89,12 @@ def test_a_broken_folder_is_refused_by_name_and_reason(
 ) -> None:
     break_it(folder)
     with pytest.raises(KitError) as caught:
-        engines.load_model(folder, settings)
+        rollout.load_model(folder, settings)
     assert message in str(caught.value) and str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_whole_folder_loads(folder: Path, settings: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    engines.load_model(folder, settings)
+    rollout.load_model(folder, settings)
     prompts.load_tokenizer(folder, settings)
     assert capsys.readouterr().out == ""  # and there is nothing to say about it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import engines, evaluation, paths, training
+from kit import evaluation, paths, rollout, training
 from kit.config import Config, KitError
 
 
@@ -86,11 +86,11 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
     config, run = variant(tiny_world, "adapter", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
     monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
     folder = training.train_round(config, "adapter", 1)
-    start = engines.load_model(training.base_model(config), config)
-    merged = engines.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
+    start = rollout.load_model(training.base_model(config), config)
+    merged = rollout.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
     assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
     with pytest.raises(KitError, match="a LoRA adapter, not a model"):
-        engines.load_model(folder / "checkpoint-2", config)
+        rollout.load_model(folder / "checkpoint-2", config)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         plain, whole = start(ids).logits, merged(ids).logits
