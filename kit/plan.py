@@ -135,7 +135,7 @@ def evaluations(config: Config, z: Sizes) -> list[dict[str, Any]]:
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def memory(config: Config, z: Sizes) -> pd.DataFrame:
+def memory_table(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device, a column per phase, in the round with the highest limit; `in all` is the last row."""
     limit = max(n for plan in config.schedules.values() for n in plan.limits)
     phases = {"rollouts": rollout_memory(config, z, limit), "update": update_memory(config, z, limit),
@@ -171,7 +171,7 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }
     at_once = config.parallel
-    for phase, total in memory(config, z).loc["in all"].items():
+    for phase, total in memory_table(config, z).loc["in all"].items():
         if at_once * total > h.memory_gib:
             times = f" x {at_once} schedules at a time" if at_once > 1 else ""
             found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
@@ -205,7 +205,7 @@ def verdict(config: Config, z: Sizes) -> str:
     takes = f"{total['device hours']:,.1f} device hours ({speeds}), {total['disk, GiB']:,.1f} GiB of disk"
     if wrong:
         return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"
-    peak = memory(config, z).loc["in all"]
+    peak = memory_table(config, z).loc["in all"]
     return f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device; {takes}"
 
 
@@ -215,7 +215,7 @@ def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
     z = sizes_of(model_config(config))
     size = f"{config.model.source}, {z.parameters / 1e9:.4g} billion parameters"
-    return memory(config, z), work(config, z), f"{size}: {verdict(config, z)}"
+    return memory_table(config, z), work(config, z), f"{size}: {verdict(config, z)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

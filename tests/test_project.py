@@ -19,7 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
 ORDER = re.findall(r"\w+", """
 settings checks config paths problems prompts values answers equality symbolic extraction grading_workers grading rollout
-rewards arithmetic training evaluation behavior figures plan dry_run chain
+rewards arithmetic training evaluation behavior figures memory plan dry_run chain
 """)
 
 
