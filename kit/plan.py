@@ -45,13 +45,11 @@ from kit.memory import (
 
 
 def problem_count(config: Config, name: str) -> int:
-    """How many problems a data set has: generated, or as params expect."""
+    """How many problems a data set has: generated, or as params expect; 0 where they do not say (the verdict names it)."""
     a, d = config.arithmetic, config.data
     if config.model.source == "arithmetic":
         return {d.train: a.train_problems, d.validation: a.validation_problems}.get(name, a.evaluation_problems)
-    if name not in config.hardware.problems:
-        raise KitError(f"{config.file}: hardware.problems does not say how many problems {name} has")
-    return config.hardware.problems[name]
+    return config.hardware.problems.get(name, 0)
 
 
 def expected(config: Config, name: str, cap: int) -> float:
@@ -202,6 +200,9 @@ def verdict(config: Config, z: Sizes) -> str:
     guessed = [key for key in ("generated_per_second", "updated_per_second") if getattr(h, key) is None]
     speeds = f"speeds assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of " \
              f"{h.terabytes_per_second:g} TB/s" if guessed else "speeds measured"
+    sets = [n for n in (config.data.validation, *config.data.evaluation) if not problem_count(config, n)]
+    if sets:
+        speeds += f"; not counted: {', '.join(sets)}, whose size hardware.problems does not say"
     takes = f"{total['device hours']:,.1f} device hours ({speeds}), {total['disk, GiB']:,.1f} GiB of disk"
     if wrong:
         return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"

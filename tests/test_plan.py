@@ -211,10 +211,17 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
     assert "iterative-4k, round 1: 4000 tokens" in printed and "kept activations" in printed
     assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32.76 billion parameters: fits 32 x H100 80 GB")
     file = tmp_path / "mine.yaml"
-    file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\ndata: {{evaluation: [other, aime24, amc23]}}\n")
+    file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\nmodel: {{source: nobody/nothing, shape: null}}\n")
     assert plan.main([str(file)]) == 1
     failed = capsys.readouterr().err.splitlines()
-    assert len(failed) == 1 and "hardware.problems does not say how many problems other has" in failed[0]
+    assert len(failed) == 1 and "the config of nobody/nothing cannot be read" in failed[0]
+
+
+def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
+    mine = changed(DS, data={"evaluation": ("mine", "aime24")}, evaluation={"samples_by_set": {}})
+    assert "not counted: mine, whose size hardware.problems does not say" in plan.verdict(mine, SMALL)
+    base, _ = plan.evaluations(mine, SMALL)
+    assert base["tokens"] == 30 * 16 * 15484 + 60 * 16 * 17712
 
 
 def test_one_shot_and_iterative_files_share_what_they_have_in_common() -> None:
