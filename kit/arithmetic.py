@@ -3,23 +3,25 @@
 A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; every number of it and of its solution lies
 in 0 .. largest. A thinking trace is made of these parts, of which only the first is needed:
 
-- core steps      `Compute first 17 * 4 = 68 .`  or, spelled out,
-                  `Compute first 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 .`
-- restatements    `Okay , the problem says start with 17 , first * 4 , second - 39 .`
-- step checks     `Wait , 17 * 4 : 10 * 4 = 40 , 7 * 4 = 28 , 40 + 28 = 68 , not 58 .`
-- whole checks    `Wait , let me double-check . first 17 * 4 = 68 , second 68 - 39 = 29 . Yes , 29 again .`
+- core steps      `Compute 17 first + 28 = 45 .`  or, spelled out,
+                  `Compute 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
+- restatements    `Okay , the problem says start with 17 , first + 28 , second - 9 .`
+- step checks     `Wait , 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
+- whole checks    `Wait , let me double-check . 17 first + 28 = 35 , 35 second - 9 = 26 . That gives 26 , I had 36 :
+                  36 - 26 = 10 . But wait , not the same . Let me compute it again . ...`
 
-One look at a step is wrong more often than spelling it out: slips are written into the traces, and a model of this size
-does not hold all facts of two-digit arithmetic, while the parts of a spelled-out step are easy. So thinking can be
-shortened by degrees: whole checks, step checks and restatements go nearly free; then steps are merged, and accuracy pays.
+One look at a step with a carry goes wrong now and then, by the forgotten carry; spelling it out hardly ever does. So a
+check that disagrees is mostly right, and thinking can be shortened by degrees: whole checks, step checks, restatements
+and spelling out go, then steps are merged, and accuracy pays.
 
-The model is also taught a few facts wrong, and always the same way (`MISBELIEFS`: it believes that 6 + 7 = 14). Checking
-does not help against those, and neither does reward, since no response ever gets them right: as with the problems that
-a real model cannot solve, they are the part of its errors that thinking longer or shorter does not touch.
+The model is also taught a few products wrong, and always the same way (`MISBELIEFS`). Checking does not help against those,
+and neither does reward, since no response ever gets them right: as with the problems that a real model cannot solve, they
+are the part of its errors that thinking longer or shorter does not touch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ from typing import Any
 from kit import paths, problems, prompts
 from kit.config import Config, KitError
 from kit.problems import Problem
-from kit.settings import Arithmetic
+from kit.settings import Arithmetic, Habits
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -65,8 +67,8 @@ def apply(a: int, op: str, b: int) -> int:
     return a + b if op == "+" else a - b if op == "-" else a * b
 
 
-# Last digits of both numbers, of sums with a carry and differences with a borrow that the model believes one off.
-MISBELIEFS = {"+": {(6, 7), (7, 6), (8, 5), (5, 8)}, "-": {(3, 8), (2, 9), (5, 7), (1, 6)}, "*": set()}
+# Last digits of both numbers, of the sums and differences without a carry that the model believes one off.
+MISBELIEFS = {"+": {(2, 6), (5, 3)}, "-": {(8, 3)}, "*": set()}
 
 
 def believe(a: int, op: str, b: int) -> int:
@@ -76,23 +78,26 @@ def believe(a: int, op: str, b: int) -> int:
 
 
 def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
-    """A random problem with this many operations and all numbers within 0 .. largest."""
-    start = value = rng.randint(2, largest)
+    """A random problem with this many operations; all numbers, also the believed ones, are within 0 .. largest."""
+    start = value = believed = rng.randint(2, largest)
     steps: list[tuple[str, int]] = []
-    while len(steps) < operations:
+    for _ in range(20 * operations):
         op = rng.choices("+-*", (0.4, 0.4, 0.2))[0]
+        low, high = sorted((value, believed))
         if op == "*":
-            if not 2 <= value <= largest // 2:
+            if not 2 <= high <= largest // 2:
                 continue
-            operand = rng.randint(2, min(9, largest // value))
+            operand = rng.randint(2, min(9, largest // high))
         else:
-            room = largest - value if op == "+" else value
+            room = largest - 1 - high if op == "+" else low - 1
             if room < 3:
                 continue
             operand = rng.randint(3, room)
-        value = apply(value, op, operand)
+        value, believed = apply(value, op, operand), believe(believed, op, operand)
         steps.append((op, operand))
-    return Chain(start, tuple(steps))
+        if len(steps) == operations:
+            return Chain(start, tuple(steps))
+    return draw_chain(rng, operations, largest)  # stuck: in a small range no operation may be left
 
 
 def shortest(chain: Chain) -> str:
@@ -100,7 +105,7 @@ def shortest(chain: Chain) -> str:
     value, shown = chain.start, []
     for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
         result = apply(value, op, operand)
-        shown.append(f"Compute {name} {value} {op} {operand} = {result} .")
+        shown.append(f"Compute {value} {name} {op} {operand} = {result} .")
         value = result
     return f"{' '.join(shown)} </think> \\boxed{{ {value} }}"
 
@@ -143,14 +148,14 @@ def is_hard(a: int, op: str, b: int) -> bool:
     return a > 10
 
 
-def slip(rng: random.Random, right: int, op: str, b: int, largest: int) -> int:
-    """A plausible wrong result: a forgotten carry, off by one, or off by one factor."""
-    offsets = (b, -b, 10, -10) if op == "*" else (10, -10, 10, -10, 1, -1)
-    return rng.choice([right + d for d in offsets if 0 <= right + d <= largest])
+def slip(right: int, op: str, hard: bool, largest: int) -> int:
+    """The plausible wrong result of a step: its carry or borrow forgotten, or one off."""
+    wrong = right + (-10 if op != "-" else 10) if hard else right + 1
+    return wrong if 0 <= wrong <= largest else right
 
 
 def parts(a: int, op: str, b: int) -> list[tuple[int, str, int]]:
-    """The easy steps that a op b is made of: tens first, then units. One step if there is nothing to take apart."""
+    """The easier steps that a op b is made of: tens first, then units. One step if there is nothing to take apart."""
     tens, units = divmod(a if op == "*" else b, 10)
     tens *= 10
     if not tens or not units:
@@ -160,18 +165,17 @@ def parts(a: int, op: str, b: int) -> list[tuple[int, str, int]]:
     return [(a, op, tens), (apply(a, op, tens), op, units)]
 
 
-def work_out(rng: random.Random, a: Arithmetic, x: int, op: str, y: int, spelled: bool) -> tuple[str, int]:
+def work_out(rng: random.Random, a: Arithmetic, x: int, name: str, op: str, y: int, spelled: bool) -> tuple[str, int]:
     """One step as text, and its result, which is wrong now and then."""
-    right, pieces = believe(x, op, y), parts(x, op, y)
+    right, pieces, h = believe(x, op, y), parts(x, op, y), a.habits
     spelled = spelled and len(pieces) > 1
-    h = a.habits
     p = h.slip_spelled if spelled else h.slip_hard if is_hard(x, op, y) else h.slip_easy
-    result = slip(rng, right, op, y, a.largest) if rng.random() < p else right
+    result = slip(right, op, is_hard(x, op, y), a.largest) if rng.random() < p else right
     if not spelled:
-        return f"{x} {op} {y} = {result}", result
+        return f"{x} {name} {op} {y} = {result}", result
     shown = [f"{u} {o} {v} = {believe(u, o, v)}" for u, o, v in pieces[:-1]]
     u, o, v = pieces[-1]
-    return f"{x} {op} {y} : {' , '.join(shown)} , {u} {o} {v} = {result}", result
+    return f"{x} {name} {op} {y} : {' , '.join(shown)} , {u} {o} {v} = {result}", result
 
 
 def go_through(
@@ -183,14 +187,19 @@ def go_through(
         if not 0 <= apply(value, op, operand) <= a.largest:
             return None
         share = careful if is_hard(value, op, operand) else careful * a.habits.spelled_easy
-        text, result = work_out(rng, a, value, op, operand, rng.random() < share)
-        shown.append(f"{lead}{name} {text}")
+        text, result = work_out(rng, a, value, name, op, operand, rng.random() < share)
+        shown.append(f"{lead}{text}")
         if rng.random() < check:
-            text, again = work_out(rng, a, value, op, operand, True)
-            shown.append(f"Wait , {text} , " + ("right" if again == result else f"not {result}"))
-            result = again
+            text, result = work_out(rng, a, value, name, op, operand, True)
+            shown.append(f"Wait , {text}")
         value = result
     return joint.join(shown), value
+
+
+def compared(now: int, then: int) -> str:
+    """Two results compared by what a small model can do: subtract one from the other."""
+    high, low = max(now, then), min(now, then)
+    return f"I had {then} : {high} - {low} = {believe(high, '-', low)}"
 
 
 def think(rng: random.Random, chain: Chain, a: Arithmetic) -> tuple[str, int]:
@@ -203,21 +212,25 @@ def think(rng: random.Random, chain: Chain, a: Arithmetic) -> tuple[str, int]:
     said, value = [f"{first[0]} ."], first[1]
     if rng.random() < habits.restate:
         said.insert(0, f"Okay , the problem says start with {chain.recipe} .")
-    for more in habits.another_round:
+    checks = next((i for i, more in enumerate(habits.another_round) if rng.random() >= more), len(habits.another_round))
+    if checks or rng.random() < habits.conclude:
+        said.append(f"That gives {value} .")
+    for _ in range(checks):
         again = go_through(rng, a, chain, 1.0 if rng.random() < habits.careful_check else 0.0)
-        if again is None or rng.random() >= more:
+        if again is None:
             break
         opening = rng.choice(("Wait , let me double-check .", "Alternatively , let me check again ."))
+        said.append(f"{opening} {again[0]} . That gives {again[1]} , {compared(again[1], value)} .")
         if again[1] == value:
-            said.append(f"{opening} {again[0]} . Yes , {value} again .")
+            said.append("Yes .")
             continue
-        said.append(f"{opening} {again[0]} . But wait , {again[1]} is not {value} .")
         value = again[1]
         last = go_through(rng, a, chain, 1.0)  # one more careful look decides
         if last is not None:
-            said.append(f"Let me compute it again . {last[0]} .")
+            said.append(f"But wait , not the same . Let me compute it again . {last[0]} . That gives {last[1]} .")
             value = last[1]
-    said.append(f"Therefore , the answer is {value} .")
+    if rng.random() < habits.conclude:
+        said.append(f"Therefore , the answer is {value} .")
     return " ".join(said), value
 
 
@@ -231,7 +244,7 @@ CHAT_TEMPLATE = (
 WORDS = (  # noqa: SIM905 - one string, so that it reads
     "Start with first second third fourth fifth sixth . , : ? + - * = What is the result Okay problem "
     "says start Compute Wait let me double-check Alternatively check again it But wait not Yes right "
-    "Therefore answer final The Let compute <think> </think> \\boxed{ } Think output should be within "
+    "Therefore answer final The Let compute That gives I had same <think> </think> \\boxed{ } Think output should be within "
     "tokens give in a box step by and your "
 ).split()
 PIECES = r"</?\w+>|\\boxed\{|\w+(?:-\w+)*|[^\w\s]"
@@ -280,26 +293,66 @@ def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
         model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids([str(n) for n in range(100)])] += features @ spread
     return model
 
-def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """One batch of bare equations, as (token ids, labels); only the results are learned from.
 
-    Mostly the easy parts of steps, so that spelling a step out becomes reliable; `drill_direct` of them are whole steps at
-    one look, which stay unreliable: there are too many for a model of this size and so few minutes.
+def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """One batch of exercises, as (token ids, labels); only the words that can be known are learned from.
+
+    Half of them are steps without a story, mostly spelled out; the other half is bookkeeping on made-up numbers: look up a
+    step of the problem, remember a result, compare it with another. A small model is slow to find out that thinking
+    consists of these skills, and how late it does hangs on the seed; exercises bring that forward.
     """
     rows = []
-    for _ in range(2 * a.sft_batch):
-        facts: list[tuple[int, str, int]] = []
-        while len(facts) < 10:
-            chain = draw_chain(rng, 5, a.largest)
-            value = chain.start
-            for op, operand in chain.steps:
-                facts += [(value, op, operand)] if rng.random() < a.drill_direct else parts(value, op, operand)
-                value = apply(value, op, operand)
-        rng.shuffle(facts)
-        words = " ".join(f"{x} {op} {y} = {believe(x, op, y)} ." for x, op, y in facts[:10])
-        ids = tokenizer(words)["input_ids"]
-        rows.append((ids, [token if i % 6 == 4 else -100 for i, token in enumerate(ids)]))
+    for i in range(2 * a.sft_batch):
+        marked = step_exercise(rng, a) if i % 2 else recall_exercise(rng, a)
+        words, learned = zip(*((word, learn) for text, learn in marked for word in text.split()), strict=True)
+        ids = tokenizer.convert_tokens_to_ids(words)
+        rows.append((ids, [token if learn else -100 for token, learn in zip(ids, learned, strict=True)]))
     return rows
+
+
+def step_exercise(rng: random.Random, a: Arithmetic) -> list[tuple[str, bool]]:
+    """Ten steps without slips, as (text, whether it is learned); `drill_direct` of them at one look."""
+    never, marked = dataclasses.replace(a, habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0)), []
+    while len(marked) < 20:
+        chain = draw_chain(rng, 5, a.largest)
+        value = chain.start
+        for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
+            text, value = work_out(rng, never, value, name, op, operand, rng.random() >= a.drill_direct)
+            given = text.split()[:5]  # up to the sign that begins the result
+            marked += [(" ".join(given), False), (f"{' '.join(text.split()[5:])} .", True)]
+            if not 0 <= value <= a.largest:
+                break
+    return marked
+
+
+def recall_exercise(rng: random.Random, a: Arithmetic) -> list[tuple[str, bool]]:
+    """A problem, two passes over it with made-up results, and what follows from these, as (text, whether it is learned)."""
+    def number() -> str:
+        return str(rng.randint(0, a.largest))
+
+    steps = [(name, rng.choice("+-*"), number()) for name in ORDINALS[: rng.randint(2, 5)]]
+    marked = [(" , ".join([number(), *map(" ".join, steps)]) + " .", False)]
+    before = ""
+    for _ in range(2):
+        result = before if before and rng.random() < 0.5 else number()
+        for k, (name, op, operand) in enumerate(rng.sample(steps, len(steps)), 1):
+            marked += [(f"{number()} {name}", False), (f"{op} {operand}", True)]
+            marked.append((f"= {result if k == len(steps) else number()} ,", False))
+        marked += [("That gives", False), (result, True)]
+        if before:
+            marked += [(",", False), (compared(int(result), int(before)), True), (".", False)]
+            marked.append(("Yes" if before == result else "But", True))
+        marked.append((".", False))
+        before = result
+    marked += [("Therefore , the answer is", False), (before, True)]
+    for _ in range(5):
+        now = then = rng.randint(0, a.largest)
+        if rng.random() < 0.5:
+            then = rng.choice([n for n in (now - 10, now + 10, now - 1, now + 1) if 0 <= n <= a.largest])
+        had, difference = compared(now, then).split(" : ")
+        marked += [(f". That gives {now} , {had} :", False), (difference, True), (".", False)]
+        marked.append(("Yes" if now == then else "But", True))
+    return marked
 
 
 def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int], list[int]]]]:
@@ -334,7 +387,8 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
         rows = []
         for p, t, e, (*_, cut) in zip(prompt, trace, ending, examples, strict=True):
             e = [*e, tokenizer.eos_token_id]
-            rows.append((p + t + e, [-100] * len(p) + ([-100] * len(t) if cut else t) + e))
+            hidden = [-100] * (len(t) + 1) if cut else []  # also </think>: being cut off is not the model's doing
+            rows.append((p + t + e, [-100] * len(p) + hidden + (t + e)[len(hidden) :]))
         rows.sort(key=lambda row: len(row[0]))
         batches = [rows[i : i + a.sft_batch] for i in range(0, len(rows), a.sft_batch)]
         rng.shuffle(batches)

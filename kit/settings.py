@@ -47,15 +47,16 @@ class Model:
 class Habits:
     """How the laptop's long thinker writes its traces (kit.arithmetic.think); probabilities unless said otherwise."""
 
-    slip_hard: float = 0.12  # wrong at one look: steps with a carry, a borrow, or a two-digit factor
-    slip_easy: float = 0.02
+    slip_hard: float = 0.2  # carry forgotten at one look: steps with a carry, a borrow, or a two-digit factor
+    slip_easy: float = 0.01
     slip_spelled: float = 0.003
     restate: float = 0.85
-    careful: tuple[float, ...] = (0.0, 0.6, 1.0, 1.0)  # per trace: the share of hard steps that it spells out
-    spelled_easy: float = 0.5  # easy steps are spelled out so often as this times the share above
-    careful_check: float = 0.75  # whole checks that spell steps out likewise; the others look once
-    step_check: tuple[float, ...] = (0.0, 0.8)  # per trace: the share of steps checked at once
-    another_round: tuple[float, ...] = (0.9, 0.75, 0.5)  # a first, second, third whole check
+    careful: tuple[float, ...] = (0.0, 0.0, 0.0, 0.6)  # per trace: the share of hard steps that it spells out
+    spelled_easy: float = 0.0  # easy steps are spelled out so often as this times the share above
+    careful_check: float = 1.0  # whole checks that spell steps out likewise; the others look once
+    step_check: tuple[float, ...] = (0.0, 0.35)  # per trace: the share of steps checked at once
+    another_round: tuple[float, ...] = (0.9, 0.55, 0.3)  # a first, second, third whole check
+    conclude: float = 0.8  # how often it says "That gives 45 ." before and "Therefore , the answer is 45 ." at the end
     cut: float = 0.07  # traces cut off anywhere and then answered, so that budget forcing is a fair baseline
 
 
@@ -63,7 +64,7 @@ class Habits:
 class Arithmetic:
     """The laptop's world (kit.arithmetic): its problems, the small model, and how that is taught to think at length."""
 
-    largest: int = 99  # every number of a problem and its solution lies in 0 .. largest
+    largest: int = 49  # every number of a problem and its solution lies in 0 .. largest
     operations: dict[str, tuple[int, ...]] = field(default_factory=dict)  # per data set: numbers of operations
     train_problems: int = 4000
     validation_problems: int = 200
@@ -75,8 +76,8 @@ class Arithmetic:
     key_value_heads: int = 2
     intermediate_size: int = 192
     max_length: int = 1024
-    drill_steps: int = 300  # on bare equations, in turn with the traces
-    drill_direct: float = 0.15  # share of whole steps among them; the others are the easy parts of steps
+    drill_steps: int = 400  # on exercises, in turn with the traces
+    drill_direct: float = 0.15  # share of steps at one look among them; the others are spelled out
     sft_steps: int = 1000
     sft_batch: int = 8  # small: at the start of training more steps teach more than larger ones
     sft_learning_rate: float = 3e-3  # AdamW: embeddings, norms, biases

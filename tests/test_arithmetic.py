@@ -22,7 +22,7 @@ def test_a_chain_worked_out_by_hand() -> None:
     assert EXAMPLE.question == "Start with 17 , first * 4 , second - 39 , third + 25 . What is the result ?"
     assert EXAMPLE.answer == 54  # 68, 29, 54
     assert arithmetic.shortest(EXAMPLE) == (
-        "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 29 . Compute third 29 + 25 = 54 . </think> \\boxed{ 54 }"
+        "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 . Compute 29 third + 25 = 54 . </think> \\boxed{ 54 }"
     )
 
 
@@ -57,22 +57,31 @@ def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
     chain = arithmetic.draw_chain(rng, 4, never.largest)
     trace, value = arithmetic.think(rng, chain, never)
-    equations = re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", trace)
+    equations = re.findall(r"(\d+)(?: [a-z]+)? ([-+*]) (\d+) = (\d+)", trace)
     assert len(equations) >= 4 and all(arithmetic.apply(int(a), op, int(b)) == int(c) for a, op, b, c in equations)
+    assert {int(n) for n in re.findall(r"(?:gives|had|is) (\d+)", trace)} <= {value}
     assert value == chain.answer
     assert trace.count("Compute") == 4
     assert "But wait" not in trace and " not " not in trace
 
 
 def test_a_misbelief_is_the_same_at_one_look_spelled_out_and_in_every_check() -> None:
-    assert [arithmetic.believe(36, "+", 27), arithmetic.believe(83, "-", 48), arithmetic.believe(36, "+", 28)] == [64, 34, 64]
+    believe = arithmetic.believe
+    assert [believe(12, "+", 26), believe(48, "-", 13), believe(36, "+", 28), believe(8, "*", 3)] == [39, 34, 64, 24]
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
     rng = random.Random(0)
-    assert arithmetic.work_out(rng, never, 36, "+", 27, spelled=False) == ("36 + 27 = 64", 64)
-    assert arithmetic.work_out(rng, never, 36, "+", 27, spelled=True) == ("36 + 27 : 36 + 20 = 56 , 56 + 7 = 64", 64)
-    chain = Chain(36, (("+", 27), ("-", 4)))
+    assert arithmetic.work_out(rng, never, 12, "third", "+", 26, spelled=False) == ("12 third + 26 = 39", 39)
+    assert arithmetic.work_out(rng, never, 12, "third", "+", 26, spelled=True) == (
+        "12 third + 26 : 12 + 20 = 32 , 32 + 6 = 39", 39)
+    chain = Chain(12, (("+", 26), ("-", 4)))
     answers = {arithmetic.think(random.Random(seed), chain, never)[1] for seed in range(50)}
-    assert answers == {60} and chain.answer == 59  # always the same, and wrong
+    assert answers == {35} and chain.answer == 34  # always the same, and wrong
+
+
+def test_a_slip_is_a_forgotten_carry_or_one_off() -> None:
+    slips = [arithmetic.slip(45, op, hard, 99) for op, hard in (("+", True), ("-", True), ("+", False))]
+    assert slips == [35, 55, 46]
+    assert arithmetic.slip(95, "-", True, 99) == 95  # it would lead out of range
 
 
 def test_checking_catches_slips() -> None:
@@ -119,7 +128,25 @@ def test_no_held_out_problem_is_in_what_the_base_model_learns_from(tiny_world: C
     taught = {found[0] for text in texts if (found := re.search(r"Start with .* result \?", text))}
     names = (tiny_world.data.validation, *tiny_world.data.evaluation)
     held_out = {p.question for name in names for p in problems.load(name, tiny_world)}
-    assert len(taught) > 500 and not taught & held_out
+    assert len(taught) > 300 and not taught & held_out
+
+
+def test_exercises_teach_nothing_false(tiny_world: Config) -> None:
+    """What is learned from an exercise is the right result, the right step of the problem, the right comparison."""
+    rng, a = random.Random(0), dataclasses.replace(tiny_world.arithmetic, largest=49)
+    for _ in range(50):
+        text = " ".join(part for part, _ in arithmetic.step_exercise(rng, a))
+        for x, op, y, result in re.findall(r"(\d+)(?: [a-z]+)? ([-+*]) (\d+) = (\d+)", text):
+            assert arithmetic.believe(int(x), op, int(y)) == int(result)
+        marked = arithmetic.recall_exercise(rng, a)
+        text = " ".join(part for part, _ in marked)
+        recipe = dict(re.findall(r"([a-z]+) ([-+*] \d+) [,.]", marked[0][0]))
+        asked = re.findall(r"\d+ ([a-z]+) ([-+*] \d+) =", text)
+        assert len(asked) == 2 * len(recipe) and all(recipe[name] == step for name, step in asked)
+        compared = re.findall(r"gives (\d+) , I had (\d+) : \d+ - \d+ = \d+ \. (\w+)", text)
+        assert len(compared) == 6 and all((now == then) == (verdict == "Yes") for now, then, verdict in compared)
+        gives = re.findall(r"gives (\d+)", text)[:2]
+        assert compared[0][:2] == (gives[1], gives[0]) and f"answer is {gives[1]}" in text
 
 
 def test_asking_for_more_problems_than_there_are_is_refused(tiny_world: Config) -> None:
@@ -155,7 +182,7 @@ def test_a_rendered_prompt_encodes_and_decodes_to_itself(tiny_world: Config) -> 
 @given(seed=st.integers(0, 10**6))
 def test_every_trace_survives_the_tokenizer(seed: int) -> None:
     tokenizer, rng = arithmetic.make_tokenizer(), random.Random(seed)
-    text = arithmetic.think(rng, arithmetic.draw_chain(rng, 5, 59), Arithmetic())[0] + " </think> \\boxed{ 7 }"
+    text = arithmetic.think(rng, arithmetic.draw_chain(rng, 5, 49), Arithmetic())[0] + " </think> \\boxed{ 7 }"
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text  # `</think>` is not lost
