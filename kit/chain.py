@@ -71,13 +71,12 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result.
-WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
+WITHOUT_EFFECT = {"file", "run", "parallel"}
 
 
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
-    del settings["model"]["shape"]
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)
@@ -88,6 +87,7 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
     if stage.notebook != "02_prune_round":
         del settings["training"], settings["selection"]["tolerance"]
+    del settings["hardware"], settings["model"]["shape"]  # for planning only
     source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
     text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
     return hashlib.sha256(source + text.encode()).hexdigest()
