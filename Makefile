@@ -9,19 +9,13 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: reproduce data plan dry-run test test-vllm lab bench lint clean
+.PHONY: reproduce data test test-vllm lab bench lint clean
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
 	$(BIN)/python -m kit.chain $(PARAMS)
 
 data: .venv/installed  ## the data sets of a params file, fetched into cache/ where they are not here (before going offline)
 	$(BIN)/python -m kit.problems $(PARAMS)
-
-plan: .venv/installed  ## what a run needs: memory, tokens, hours, disk; make plan PARAMS=params/ds-1.5b.yaml
-	$(BIN)/python -m kit.plan $(PARAMS)
-
-dry-run: .venv/installed  ## the whole path of a params file with a tiny model, in seconds: make dry-run PARAMS=params/ds-1.5b.yaml
-	$(BIN)/python -m kit.dry_run $(PARAMS)
 
 test: .venv/installed  ## all tests that a machine without a GPU can run
 	$(BIN)/python -m pytest -m "not gpu and not vllm" $(ARGS)
@@ -34,6 +28,13 @@ lab: .venv/installed  ## open the notebooks (on this machine only)
 
 bench: .venv/installed  ## grading speed, side by side with the official scheme and TRL's reward
 	$(BIN)/python tests/bench_grading.py
+
+.PHONY: plan dry-run
+plan: .venv/installed  ## what a run needs: memory, tokens, hours, disk; make plan PARAMS=params/ds-1.5b.yaml
+	$(BIN)/python -m kit.plan $(PARAMS)
+
+dry-run: .venv/installed  ## the whole path of a params file with a tiny model, in seconds: make dry-run PARAMS=params/ds-1.5b.yaml
+	$(BIN)/python -m kit.dry_run $(PARAMS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -75,7 +75,7 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
-WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
+WITHOUT_EFFECT = {"file", "run", "parallel"}
 PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
           "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
 
@@ -88,7 +88,6 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
         read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
-    del settings["model"]["shape"]
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
     if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
@@ -101,6 +100,7 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
     if stage.notebook != "02_prune_round":
         del settings["training"], settings["selection"]["tolerance"]
+    del settings["hardware"], settings["model"]["shape"]  # for planning only
     source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
     text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
     return hashlib.sha256(source + text.encode()).hexdigest()

@@ -19,22 +19,23 @@ def problems_of(config: Config) -> list[str]:
     safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "reserve_gib", "retries"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "retries"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "hardware", "engine", "arithmetic"):
+    for name in ("data", "training", "selection", "evaluation", "engine", "arithmetic"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
-    for key in ("evaluation.samples_by_set", "hardware.problems", "hardware.lengths"):
-        part, _, table = key.partition(".")
-        numbers |= {f"{key}.{k}": v for k, v in getattr(getattr(config, part), table).items()}
+    numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():
         if key.split(".")[-1] in zero or key == "evaluation.temperature":  # 0 is greedy
             check(value >= 0, f"`{key}` is {value}; should not be negative")
         else:
             check(value > 0, f"`{key}` is {value}; should be above 0")
         check(value <= 1 or not key.endswith("top_p"), f"`{key}` is {value}; should be above 0 and at most 1")
-    for key in ("compute_share", "bandwidth_share"):
-        value = getattr(config.hardware, key)
-        check(value <= 1, f"`hardware.{key}` is {value}; a share of at most 1")
+    for key, value in vars(config.hardware).items():
+        for name, number in (value if isinstance(value, dict) else {"": value}).items():
+            if type(number) in (int, float) and key != "reserve_gib":
+                check(number > 0, f"`hardware.{key}{'.' if name else ''}{name}` is {number}; should be above 0")
+                check(number <= 1 or not key.endswith("_share"), f"`hardware.{key}` is {number}; a share of at most 1")
+    check(config.hardware.reserve_gib >= 0, f"`hardware.reserve_gib` is {config.hardware.reserve_gib}; should not be negative")
     check(config.selection.tolerance < 1, f"`selection.tolerance` is {config.selection.tolerance}; a share below 1")
     check(0 <= config.seed < 2**31, f"`seed` is {config.seed}; should be between 0 and 2147483647")
     n = t.responses_per_prompt

@@ -15,12 +15,14 @@ of the params file. It goes to results/<run>-dry. Every answer is wrong, so all 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,7 @@ def scaled(config: Config) -> Config:
         ),
         data=dataclasses.replace(config.data, **emptied),  # no files, no hub: the made-up problems
         schedules={
-            name: dataclasses.replace(plan, limits=tuple(8 + 4 * ranks[n] for n in plan.limits), steps=2, checkpoint_every=1)
+            name: dataclasses.replace(plan, limits=tuple(6 + 2 * ranks[n] for n in plan.limits), steps=2, checkpoint_every=1)
             for name, plan in config.schedules.items()
         },
         training=dataclasses.replace(
@@ -147,7 +149,7 @@ def scaled(config: Config) -> Config:
         ),
         selection=dataclasses.replace(config.selection, samples=1),
         evaluation=dataclasses.replace(
-            e, samples=1, samples_by_set=dict.fromkeys(e.samples_by_set, 2), max_new_tokens=16, batch_size=8, resamples=100
+            e, samples=1, samples_by_set=dict.fromkeys(e.samples_by_set, 2), max_new_tokens=12, batch_size=8, resamples=100
         ),
         engine=Engine(),
         threads=1,
@@ -198,25 +200,37 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
     folder = paths.of(config)
     shutil.rmtree(folder.root, ignore_errors=True)
     make_problems(config)
-    show(f"base model: {make_base(config, real)}; problems: made up")
+    with quiet():
+        told = make_base(config, real)
+    show(f"base model: {told}; problems: made up")
     example = problems.load(config.data.evaluation[0], config)[0]
     rendered = prompts.examples(config, training.base_model(config), example.question)
     paths.write_manifest(config, rendered)
     for stage, text in rendered.items():
         show(f"{stage} prompt:\n{text}")
-    evaluation.validate_base(config)
+    with quiet():
+        evaluation.validate_base(config)
     for schedule, plan in config.schedules.items():
         for k in range(1, len(plan.limits) + 1):
-            training.train_round(config, schedule, k)
-            table = evaluation.validate_round(config, schedule, k)
+            with quiet():
+                training.train_round(config, schedule, k)
+                table = evaluation.validate_round(config, schedule, k)
             show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
-    for model in evaluation.model_names(config):
-        evaluation.evaluate(config, model)
-    evaluation.summarize(config)
-    behavior.summarize(config)
-    main_table = figures.main_table(config)
-    show(f"tables: {len(main_table)} models; all of it in {folder.shown}, {time.monotonic() - began:.0f} s")
+    with quiet():
+        for model in evaluation.model_names(config):
+            evaluation.evaluate(config, model)
+        evaluation.summarize(config)
+        behavior.summarize(config)
+        tables = figures.main_table(config)
+    show(f"evaluated: {len(tables)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")
     return figures.read(config, "main")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars and warnings: that nothing is learned here is no news."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def main(arguments: list[str] | None = None) -> int:

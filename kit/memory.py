@@ -1,9 +1,9 @@
 """The memory of one device in each phase of a run, from the model's config alone (no weights).
 
 N parameters in L layers; widths H of the hidden state, I of the MLP, Q of the queries, K of the keys (and of the values);
-V words; S devices that share one copy of the weights (FSDP2, ZeRO-3; else 1); b responses in one pass, each of s = longest prompt
-+ token limit; c bytes of a number in computation (2 bfloat16, 4 float32); r bytes of one in the stream between the layers (4; 2
-where weights are computed with as bfloat16: FSDP2, ZeRO-3, LoRA); M the device's memory. In bytes:
+V words; S devices that share one copy of the weights (FSDP2, ZeRO-3; else 1); b responses in one pass, each with its prompt of s
+tokens (the longest prompt + the limit); c bytes of a number in computation (2 bfloat16, 4 float32); r bytes of one in the stream
+between the layers (4; 2 where weights are computed with as bfloat16: FSDP2, ZeRO-3, LoRA); M the device's memory. In bytes:
 
 Update: forward and backward pass of b responses; what is trained is float32 (kit.training)
     weights             4 N / S

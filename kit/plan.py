@@ -45,13 +45,11 @@ from kit.memory import (
 
 
 def problem_count(config: Config, name: str) -> int:
-    """How many problems a data set has: generated, or as params expect."""
+    """How many problems a data set has: generated, or as params expect; 0 where they do not say (the verdict names it)."""
     a, d = config.arithmetic, config.data
     if config.model.source == "arithmetic":
         return {d.train: a.train_problems, d.validation: a.validation_problems}.get(name, a.evaluation_problems)
-    if name not in config.hardware.problems:
-        raise KitError(f"{config.file}: hardware.problems does not say how many problems {name} has")
-    return config.hardware.problems[name]
+    return config.hardware.problems.get(name, 0)
 
 
 def expected(config: Config, name: str, cap: int) -> float:
@@ -135,7 +133,7 @@ def evaluations(config: Config, z: Sizes) -> list[dict[str, Any]]:
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def memory(config: Config, z: Sizes) -> pd.DataFrame:
+def memory_table(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device, a column per phase, in the round with the highest limit; `in all` is the last row."""
     limit = max(n for plan in config.schedules.values() for n in plan.limits)
     phases = {"rollouts": rollout_memory(config, z, limit), "update": update_memory(config, z, limit),
@@ -171,7 +169,7 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }
     at_once = config.parallel
-    for phase, total in memory(config, z).loc["in all"].items():
+    for phase, total in memory_table(config, z).loc["in all"].items():
         if at_once * total > h.memory_gib:
             times = f" x {at_once} schedules at a time" if at_once > 1 else ""
             found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
@@ -202,10 +200,13 @@ def verdict(config: Config, z: Sizes) -> str:
     guessed = [key for key in ("generated_per_second", "updated_per_second") if getattr(h, key) is None]
     speeds = f"speeds assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of " \
              f"{h.terabytes_per_second:g} TB/s" if guessed else "speeds measured"
+    sets = [n for n in (config.data.validation, *config.data.evaluation) if not problem_count(config, n)]
+    if sets:
+        speeds += f"; not counted: {', '.join(sets)}, whose size hardware.problems does not say"
     takes = f"{total['device hours']:,.1f} device hours ({speeds}), {total['disk, GiB']:,.1f} GiB of disk"
     if wrong:
         return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"
-    peak = memory(config, z).loc["in all"]
+    peak = memory_table(config, z).loc["in all"]
     return f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device; {takes}"
 
 
@@ -215,7 +216,7 @@ def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
     z = sizes_of(model_config(config))
     size = f"{config.model.source}, {z.parameters / 1e9:.4g} billion parameters"
-    return memory(config, z), work(config, z), f"{size}: {verdict(config, z)}"
+    return memory_table(config, z), work(config, z), f"{size}: {verdict(config, z)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

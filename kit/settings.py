@@ -44,6 +44,28 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """The devices a run is planned for, and what is expected of it (kit.plan); changes no result."""
+
+    name: str = "a laptop's CPU"
+    devices: int = 1  # of all machines together
+    memory_gib: float = 8.0  # of one device
+    reserve_gib: float = 0.5  # of one device, for what the plan does not count: CUDA context, communication buffers, fragments
+    disk_gib: float = 20.0  # for results/<run>
+    # Speeds of one device: measured ones, if there are any (else null), and what to assume without: the data sheet's, and the
+    # share of it that is reached.
+    generated_per_second: float | None = None  # response tokens; measured
+    updated_per_second: float | None = None  # prompt and response tokens, the reference model's pass included; measured
+    teraflops: float = 0.1
+    terabytes_per_second: float = 0.02
+    compute_share: float = 0.4  # assumed
+    bandwidth_share: float = 0.5  # assumed
+    prompt_length: int | None = None  # longest prompt, in tokens; null: data.prompt_cap
+    problems: dict[str, int] = field(default_factory=dict)  # data set -> how many it has
+    lengths: dict[str, float] = field(default_factory=dict)  # data set -> mean response of the base model, in tokens
+
+
+@dataclass(frozen=True)
 class Habits:
     """How the laptop's long thinker writes its traces (kit.arithmetic.think); probabilities unless said otherwise."""
 
@@ -236,28 +258,6 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """The devices a run is planned for, and what is expected of it (kit.plan); changes no result."""
-
-    name: str = "a laptop's CPU"
-    devices: int = 1  # of all machines together
-    memory_gib: float = 8.0  # of one device
-    reserve_gib: float = 0.5  # of one device, for what the plan does not count: CUDA context, communication buffers, fragments
-    disk_gib: float = 20.0  # for results/<run>
-    # Speeds of one device: measured ones, if there are any (else null), and what to assume without: the data sheet's, and the
-    # share of it that is reached.
-    generated_per_second: float | None = None  # response tokens; measured
-    updated_per_second: float | None = None  # prompt and response tokens, the reference model's pass included; measured
-    teraflops: float = 0.1
-    terabytes_per_second: float = 0.02
-    compute_share: float = 0.4  # assumed
-    bandwidth_share: float = 0.5  # assumed
-    prompt_length: int | None = None  # longest prompt, in tokens; null: data.prompt_cap
-    problems: dict[str, int] = field(default_factory=dict)  # data set -> how many it has
-    lengths: dict[str, float] = field(default_factory=dict)  # data set -> mean response of the base model, in tokens
-
-
-@dataclass(frozen=True)
 class Config:
     """All settings of one run. `file` is the params file they came from."""
 
@@ -272,10 +272,10 @@ class Config:
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
-    hardware: Hardware = Hardware()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42
     threads: int = 1
     parallel: int = 1  # schedules worked on at the same time
+    hardware: Hardware = Hardware()
     file: str = ""

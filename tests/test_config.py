@@ -118,6 +118,11 @@ REFUSED = [
     ({"arithmetic": {"largest": 1000}}, "`arithmetic.largest` is 1000; should be between 9 and 99"),
     ({"arithmetic": {"habits": {"restate": 2}}}, "`arithmetic.habits.restate` is 2.0; should be between 0 and 1"),
     ({"arithmetic": {"heads": 5}}, "`arithmetic.hidden_size` should be a multiple of twice `heads`"),
+    ({"hardware": {"memory_gib": 0}}, "`hardware.memory_gib` is 0.0; should be above 0"),
+    ({"hardware": {"compute_share": 2}}, "`hardware.compute_share` is 2.0; a share of at most 1"),
+    ({"hardware": {"lengths": {"two": -1}}}, "`hardware.lengths.two` is -1.0; should be above 0"),
+    ({"hardware": {"reserve_gib": -1}}, "`hardware.reserve_gib` is -1.0; should not be negative"),
+    ({"model": {"shape": {"hidden_size": 8}}}, "`model.shape.vocab_size` is missing"),
     ({"seed": -1}, "`seed` is -1; should be between 0 and 2147483647"),
     ({"parallel": 0}, "`parallel` is 0; should be above 0"),
 ]

@@ -1,0 +1,122 @@
+"""Every params file goes through the whole path, with a tiny model and two steps a round."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kit import config, dry_run, paths, training
+from kit.config import ROOT, Config, KitError
+from kit.settings import Schedule
+
+FILES = [config.load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
+TRAINED = [c for c in FILES if c.schedules]
+
+
+def alike(settings: Config) -> str:
+    """What the dry run of a params file is made of, but for its schedules. Equal for the rows of one model, and for models of
+    one family, whose names are all that differs then."""
+    table = dataclasses.asdict(dry_run.scaled(settings))
+    for key in ("run", "file", "seed", "schedules", "hardware"):
+        del table[key]
+    table["model"]["source"] = dry_run.family_of(settings.model.source) if settings.model.source != "arithmetic" else "arithmetic"
+    return json.dumps(table, sort_keys=True)
+
+
+def together() -> dict[str, Config]:
+    """Params files whose dry runs are alike, with the schedules of all of them in one, so that each is trained once."""
+    groups: dict[str, list[Config]] = defaultdict(list)
+    for settings in TRAINED:
+        groups[alike(settings)].append(settings)
+    found = {}
+    for files in groups.values():
+        schedules: dict[str, Schedule] = {}
+        for settings in files:
+            for name, plan in settings.schedules.items():  # one name may stand for different schedules
+                schedules[name if schedules.get(name, plan) == plan else f"{name}-{settings.run}"] = plan
+        found[" ".join(Path(settings.file).stem for settings in files)] = dataclasses.replace(files[0], schedules=schedules)
+    return found
+
+
+GROUPS = together()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_params_file_goes_through_the_whole_path(results: Path, name: str) -> None:
+    real, said = GROUPS[name], []
+    main = dry_run.run(real, said.append)
+    small = dry_run.scaled(real)
+    expected = ["base", *(f"{s}/round{k}" for s, plan in real.schedules.items() for k in range(1, len(plan.limits) + 1))]
+    assert list(main.model.unique()) == expected
+    assert list(main.set.unique()) == [*real.data.evaluation, *(["mean"] if len(real.data.evaluation) > 1 else [])]
+    run = paths.of(small)
+    for schedule, plan in small.schedules.items():
+        for k, limit in enumerate(plan.limits, 1):
+            log = pd.read_csv(run.training(schedule, k) / "log.csv")
+            assert list(log.step) == [1, 2] and (log.limit == limit).all() and (log.length <= limit).all()
+            assert [p.name for p in training.checkpoints(run.models(schedule, k))] == ["checkpoint-1", "checkpoint-2"]
+            assert (run.training(schedule, k) / "selected.json").is_file()
+    shown = paths.read_json(run.manifest)["prompts"]
+    if real.model.source != "arithmetic":
+        assert all(text.count("<think>") >= 1 for text in shown.values())
+        assert f"within {next(iter(small.schedules.values())).limits[0]} tokens." in shown["training"]
+    assert any("prompt:" in line for line in said)
+
+
+def test_the_groups_are_all_params_files() -> None:
+    assert sorted(stem for name in GROUPS for stem in name.split()) == sorted(Path(c.file).stem for c in TRAINED)
+
+
+def test_nothing_but_size_is_changed() -> None:
+    real = config.load("params/ds-1.5b.yaml")
+    small = dry_run.scaled(real)
+    assert small.prompts == real.prompts and small.seed == real.seed and small.keywords == real.keywords
+    assert (small.data.train, small.data.validation, small.data.evaluation) == (
+        "eurus-amc-aime", "aime22-23", ("math500", "amc23", "olympiadbench", "aime24"))
+    assert small.model.dtype == "bfloat16" and small.selection.tolerance == 0.10
+    assert (small.evaluation.temperature, small.evaluation.top_p) == (0.6, 0.95)
+    t, u = dataclasses.asdict(small.training), dataclasses.asdict(real.training)
+    scaled = {"prompts_per_step", "responses_per_prompt", "micro_batch", "steps", "checkpoint_every", "processes", "vllm"}
+    assert {key for key in t if t[key] != u[key]} == scaled
+    assert small.schedules["iterative"].limits == (10, 8, 6)  # falling, as 4000, 3000, 2000
+    assert small.schedules["one-shot-2k"].limits == (6,) and small.schedules["one-shot-2k"].label == "one-shot"
+
+
+def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Path) -> None:
+    from transformers import Qwen2Config
+
+    made = dry_run.make_tokenizer("qwq", ["a user's own model"])
+    made.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[answer]"
+    made.save_pretrained(tmp_path / "model")
+    Qwen2Config().save_pretrained(tmp_path / "model")
+    real = config.load("params/ds-1.5b-2k.yaml")
+    real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
+    small = dry_run.scaled(real)
+    assert dry_run.make_base(small, real) == f"random weights, the tokenizer of {tmp_path / 'model'}"
+    assert dry_run.prompts.load_tokenizer(small.model.source, small).chat_template == made.chat_template
+
+
+def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:
+    from transformers import Qwen2Config
+
+    made = dry_run.make_tokenizer("qwq", ["drops it"])
+    made.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    made.save_pretrained(tmp_path / "model")
+    Qwen2Config().save_pretrained(tmp_path / "model")
+    real = config.load("params/ds-1.5b-2k.yaml")
+    real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
+    with pytest.raises(KitError, match="leaves out .* the system message"):
+        dry_run.run(real, lambda line: None)
+
+
+def test_the_command_tells_a_mistake_in_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/ds-1.5b-2k.yaml\nrun: mine\ndata: {{prompt_cap: 50}}\n")
+    assert dry_run.main([str(tmp_path / "mine.yaml")]) == 1
+    told = capsys.readouterr()
+    assert len(told.err.splitlines()) == 1 and "but eurus-amc-aime has 0 problems" in told.err
+    assert "budget forcing prompt:" in told.out and "it/s" not in told.out
