@@ -46,7 +46,7 @@ def together() -> dict[str, Config]:
 GROUPS = together()
 
 
-@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("name", GROUPS, ids=lambda name: name.split()[0])
 def test_every_params_file_goes_through_the_whole_path(results: Path, name: str) -> None:
     real, said = GROUPS[name], []
     main = dry_run.run(real, said.append)

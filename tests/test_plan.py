@@ -141,7 +141,7 @@ def test_hours_from_measured_speeds_by_hand() -> None:
     assert row["evaluation_hours"] == pytest.approx(9 * 60 * 16 * 32000 / 1000 / 3600)  # steps 20 to 180; at most 32000 tokens
     assert row["disk"] == 9 * 12 * 1_777_088_000 + 4 * 9 * 60 * 16 * 32000
     base = rows["evaluation of the base model"]
-    assert base["tokens"] == 500 * 16 * 5000 + 40 * 64 * 32000 + 674 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
+    assert base["tokens"] == 500 * 16 * 5000 + 40 * 64 * 32000 + 675 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
     assert rows["evaluation of 1 pruned models"]["tokens"] == base["tokens"] - 60 * 16 * 32000
 
 
