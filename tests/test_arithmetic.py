@@ -96,7 +96,7 @@ def test_checking_catches_slips() -> None:
         return value
 
     def right(habits: Habits) -> float:
-        chains = [thinking.draw_chain(rng, 3, 99) for _ in range(400)]
+        chains = [thinking.draw_chain(rng, 3, 49) for _ in range(400)]
         return sum(thinking.think(rng, c, Arithmetic(habits=habits))[1] == believed(c) for c in chains) / 400
 
     unchecked = right(dataclasses.replace(often, another_round=(0.0,), step_check=(0.0,)))
