@@ -10,8 +10,9 @@ without any cue goes on with the work and counts as computing or simplifying (th
 A step of several sentences has the phase of its opening, if that is an answer, a doubt, a check or a turn (what "Wait"
 opens is a check, whatever is computed in it), else the commonest phase of its sentences.
 
-**Place.** The first step is understanding the problem unless a cue says what else it is. A check that is merely announced
-("Let me verify:") lasts through the computations that follow, until a step says "so", "now" or the like, but at most LASTS steps.
+**Place.** The first step is understanding the problem, and a last step that begins with "so" or "therefore" the answer, unless
+a cue says what else they are. A check that is merely announced ("Let me verify:") lasts through the computations that
+follow, until a step says "so", "now" or the like, but at most LASTS steps.
 
 The cues name no topic and no number: they are about how reasoning models talk. They were written while looking at one half of
 the prompts of a labelled set of R1 traces, and compared with its labels on the other half (`kit.agreement`).
@@ -46,6 +47,7 @@ KINDS = {
 }
 UNITS = ("paragraphs", "sentences")
 LASTS = 6  # steps
+SEEN = 240  # characters of a sentence, so that a page of digits costs no more than a sentence
 
 # Phase -> its cues, a regular expression a line; the first phase with a fitting one wins. A cue sees one sentence as `plain` makes it:
 # lower case, without markdown, bullets, and interjections but for one of "wait", "hmm", "but", "no". Capital names are WORDS.
@@ -70,7 +72,7 @@ RULES: dict[str, str] = {
         \bboth (?:methods|approaches|ways) (?:give|lead|agree)
     """,
     EXPLORE: r"""
-        ^(?:OPEN )?(?:alternatively|instead of|or (?:maybe|perhaps))\b
+        ^(?:OPEN )?(?:alternatively|instead of)\b
         \b(?:an)?other (?:way|approach|method|strategy|possibility|perspective|interpretation)\b
         \b(?:different|better|alternative) (?:way|approach|angle|method|strategy|perspective|idea)\b
         \bdifferently\b
@@ -87,13 +89,14 @@ RULES: dict[str, str] = {
         \b(?:not|never) (?:\w+ )?(?:sure|certain|confident)\b
         \b(?:no idea|unsure|i wonder|confus\w+|overcomplicat\w+|overthink\w+|mixing up)\b
         \bcomplicat(?:ed|ing) (?:it|this|things)\b
-        \bi'm (?:\w+ )?(?:stuck|lost|missing|a bit)\b
+        \bi'm (?:\w+ ){0,3}(?:stuck|lost|missing|torn|(?:in|going (?:around )?in) circles)\b
+        \b(?:bit|little|rather|somewhat) (?:tricky|ambiguous|unclear|confusing|stuck|torn|complicated)\b
         \b(?:made|make|making) a(?:n error| mistake)\b
         \b(?:is|are) (?:that|this|it|they) (?:even )?(?:right|correct|true|possible|accurate)\b
         \bmakes? sense\?
-        \bthat (?:can't|cannot|can not|doesn't seem|seems (?:too|high|low|wrong|off|odd|strange))
+        ^(?:OPEN )?(?:that|this) (?:can't|cannot|can not|doesn't|seems (?:too|high|low|wrong|off|odd|strange))
         \bmaybe i(?:'m| am| was| made| mis\w*|'ve)\b
-        ^but (?:is|are|does|do|did|how|what|why|i'm|i am|i thought|which|who|where|let me|just)\b
+        ^but (?:is|are|does|do|did|how|what|why|i'm|i am|i thought|that|which|who|where|let me|just)\b
         ^(?:yes|yeah|right),? (?:that|this|it)(?:'s| is| seems| looks| works| makes| checks)
         \bchecks out\b
     """,
@@ -123,7 +126,8 @@ RULES: dict[str, str] = {
         \b(?:is|are) (?:known|defined|called)\b
         \b(?:theorem|formula|lemma|identity|inequality|corollary|axiom|definition|postulate|principle|law of|rules? of)\b
         \bpropert(?:y|ies) of\b
-        \bin general\b
+        \b(?:in general|sometimes|typically|commonly)\b
+        , right\?$
         \b(?:refers? to|also known as)\b
         ^(?:OPEN )?(?!NO_FACT)(?:the |a |an |each )?[\w'-]+(?: [\w'-]+)? (?:is|are) (?:not )?(?:a|an|essentially|usually|typically|always)\b
     """,
@@ -172,6 +176,7 @@ def _table() -> list[tuple[str, re.Pattern[str]]]:
 _TABLE = _table()
 _ANNOUNCED = re.compile(r"\b(?:let me|let's|i'll|i should|to) (?:\w+ ){0,2}(?:" + WORDS["CHECK"] + r"|comput\w+ it again)\b[^=]*$")
 _GOES_ON = re.compile(r"\W*(?:so|therefore|thus|hence|now|next|then|okay|ok|alright|finally)\b", re.IGNORECASE)
+_CONCLUDES = re.compile(r"\W*(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 _MARKUP = re.compile(r"\*\*|__|`|^[\s>#*•_-]+|^\d+[.)]\s+")
 _INTERJECTIONS = re.compile(
     r"(?:(okay|ok|alright|all right|so|now|well|oh|ah|and|yes|yeah|then|therefore|thus|hence|actually|right|just)|"
@@ -218,6 +223,10 @@ def label(steps: Sequence[str]) -> list[str]:
         found, announces = _of_step(step)
         if i == 0 and (found in (None, BREAK_DOWN, KNOWN, CHECK_LOCAL) or found == COMPUTE and "=" not in step):
             found = UNDERSTAND
+        elif i + 1 == len(steps) and found in (None, COMPUTE) and _CONCLUDES.match(step):
+            found = ANSWER
+        elif found == UNDERSTAND and i >= max(3, len(steps) // 5):
+            found = BREAK_DOWN
         within = found in (COMPUTE, SUBSTITUTE) or found is None and _VERDICT.match(step)
         if left and within and not _GOES_ON.match(step):
             found, left = check, left - 1
@@ -249,7 +258,7 @@ def plain(sentence: str) -> str:
     >>> plain("**Okay, but wait —** is `x` 3 ?"), plain("2. So, Compute 17 * 4 .")
     ('wait is x 3?', 'compute 17 * 4.')
     """
-    text = _MARKUP.sub("", sentence.lower().replace("’", "'"))
+    text = _MARKUP.sub("", sentence[:SEEN].lower().replace("’", "'"))
     text = re.sub(r"\s+", " ", re.sub(r"\s+(?=[,.;:!?])|^\s+", "", text))
     kept, start = 0, 0
     while not (start == 0 and _THAT_IS.match(text)) and (found := _INTERJECTIONS.match(text, start)):
