@@ -52,7 +52,7 @@ def label(traces: Sequence[Sequence[str]], judge: Judge, cache: Path, ask: Ask |
                 lambda job: _batch([traces[job[0]][k] for k in job[1]], judge, ask, known), jobs), strict=True):
             for k, one in zip(rows, found, strict=True):
                 labels[t][k] = one
-            if key not in known:
+            if key not in known and None not in found:  # what was not answered may be asked again another day
                 file.write(json.dumps({"key": key, "labels": found}) + "\n")
                 file.flush()
     return labels
@@ -71,7 +71,7 @@ def _batch(steps: Sequence[str], judge: Judge, ask: Ask, known: dict[str, list[s
         numbered = "\n\n".join(f"Step {k + 1}: {shown[k]}" for k in left)
         try:
             text = ask([{"role": "system", "content": ASK}, {"role": "user", "content": numbered}])
-        except TimeoutError:
+        except Unusable:
             continue
         for k, phase in read_answer(text, shown).items():
             if k in left:
@@ -91,8 +91,8 @@ def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
         number = entry.get("step") if isinstance(entry, dict) else None
         if type(number) is not int or not 1 <= number <= len(shown):
             continue
-        phase, starts = _phase(entry.get("phase")), _words(entry.get("starts"))
-        if phase and starts and _words(shown[number - 1])[: len(starts)] == starts[: len(_words(shown[number - 1]))]:
+        phase = _phase(entry.get("phase"))
+        if phase and _words(entry.get("starts")) == _words(shown[number - 1]):
             found[number - 1] = phase
     return found
 
@@ -120,13 +120,17 @@ def _read(cache: Path) -> dict[str, list[str | None]]:
 # --- the endpoint -----------------------------------------------------------------------------------------------------
 
 
+class Unusable(Exception):
+    """An answer that is none, or came too late: worth another try."""
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:  # a server on this machine must not send the traces elsewhere
         return None
 
 
 def endpoint(judge: Judge) -> Ask:
-    """A function that sends messages to `<url>/chat/completions`; it raises TimeoutError on anything that is worth another try.
+    """A function that sends messages to `<url>/chat/completions`; it raises Unusable on what is worth another try.
 
     KitError when the url is not on this machine and `remote` is not set, nobody listens there, or the request is refused.
     """
@@ -139,7 +143,9 @@ def endpoint(judge: Judge) -> Ask:
     url = judge.url.rstrip("/") + "/chat/completions"
     headers = {"Content-Type": "application/json"}
     if judge.key_variable:
-        headers["Authorization"] = f"Bearer {os.environ.get(judge.key_variable, '')}"
+        if judge.key_variable not in os.environ:
+            raise KitError(f"`behavior.judge.key_variable`: there is no environment variable {judge.key_variable}")
+        headers["Authorization"] = f"Bearer {os.environ[judge.key_variable]}"
     proxies = [] if judge.remote else [urllib.request.ProxyHandler({})]
     opener = urllib.request.build_opener(_NoRedirect, *proxies)
 
@@ -151,14 +157,14 @@ def endpoint(judge: Judge) -> Ask:
             content = json.loads(text)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
             if error.code in (408, 429) or error.code >= 500:
-                raise TimeoutError from None
+                raise Unusable from None
             raise KitError(f"{url}: refused the request ({error.code} {error.reason})") from None
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
-                raise TimeoutError from None
+                raise Unusable from None
             raise KitError(f"{url}: cannot be reached ({error.reason})") from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError, OSError):
-            raise TimeoutError from None
+            raise Unusable from None
         return content if isinstance(content, str) else ""
 
     return ask
@@ -170,5 +176,5 @@ def _all_of(reply: Any, deadline: float) -> bytes:
         parts.append(part)
         size += len(part)
         if size > LARGEST or time.monotonic() > deadline:
-            raise TimeoutError
+            raise Unusable
     return b"".join(parts)
