@@ -1,7 +1,7 @@
 """How far the rule-based phases agree with labels that somebody's model gave: Cohen's kappa, by prompts, with an interval.
 
-The labelled file has R1-distilled models thinking aloud, each sentence or so marked with one of six classes:
-`["deduction"] So x is 3. ["end-section"]`. A marked section is taken as a step and labelled by `kit.phases`. The mapping, made before any
+The labelled file has R1-distilled models thinking aloud, each sentence or so marked with one of six classes: `["deduction"]
+So x is 3. ["end-section"]`. A marked section is taken as a step and labelled by `kit.phases`. The mapping, made before any
 number was looked at:
 
 | six classes | ten phases |
@@ -13,13 +13,13 @@ number was looked at:
 | backtracking | Exploring Alternative Approaches |
 | example-testing | none: trying out examples is no phase of the ten; left out |
 
-Kappa is given on the five classes that both have (`five`), and with the last two counted as one (`four`): one scheme divides second
-thoughts by doubt or change of course, the other by what is looked at again, and the labelling model itself is not sure there.
-`all six` counts every step marked example-testing as a disagreement.
+Kappa is given on the five classes that both have (`five`), and with the last two counted as one (`four`): one scheme divides
+second thoughts by doubt or change of course, the other by what is looked at again, and the labelling model itself is not sure
+there. `all six` counts every step marked example-testing as a disagreement.
 
-The rules were written while looking at the development half of the prompts. No trace of the held-out half was looked at, and that
-half is what counts; its kappa was computed twice (five classes: 0.405, and 0.428 after a last round of cues that were chosen on the
-development half). Halves go by prompt, so that two models' traces of one prompt are on the same side.
+The rules were written while looking at the development half of the prompts. No trace of the held-out half was looked at, and
+that half is what counts; its kappa was computed twice (five classes: 0.405, and 0.428 after a last round of cues that were
+chosen on the development half). Halves go by prompt, so that two models' traces of one prompt are on the same side.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def kappa(table: np.ndarray) -> np.ndarray:
 
 def compare(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Kappa of `steps`, a row per half and way of counting, with a 95 % interval from a bootstrap over prompts."""
-    one = {c: "second thoughts" for c in SECOND_THOUGHTS}
+    one = dict.fromkeys(SECOND_THOUGHTS, "second thoughts")
     both = table[table.theirs != NO_COUNTERPART]
     ways = {"five": both, "four": both.replace({"theirs": one, "ours": one}), "all six": table}
     rows = []
@@ -132,6 +132,7 @@ def compare(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
                 continue
             drawn = np.tensordot(evaluation.bootstrap_weights(len(counts), resamples, seed), counts, 1)
             low, high = evaluation.interval(kappa(drawn))
-            rows.append({"half": half, "classes": classes, "kappa": float(kappa(counts.sum(0))), "kappa_low": low, "kappa_high": high,
-                         "agreement": 100 * (part.theirs == part.ours).mean(), "steps": len(part), "prompts": len(counts)})
+            rows.append({
+                "half": half, "classes": classes, "kappa": float(kappa(counts.sum(0))), "kappa_low": low, "kappa_high": high,
+                "agreement": 100 * (part.theirs == part.ours).mean(), "steps": len(part), "prompts": len(counts)})
     return pd.DataFrame(rows)

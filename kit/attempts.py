@@ -3,16 +3,16 @@ r"""How often does a trace solve its problem, and where does the first correct s
 An attempt ends where the thinking arrives at a candidate for the answer:
 
 - said outright: `\boxed{29}`, "the answer is 29", "29 again", "31 is not 29" (the new value counts);
-- or as a conclusion, "So … = 29." or "… = 29. Wait, let me check", of a value that the trace says outright elsewhere, or that is what
-  the response answers in the end. Other results on the way are no attempts: nothing tells them from steps.
+- or as a conclusion, "So … = 29." or "… = 29. Wait, let me check", of a value that the trace says outright elsewhere, or that
+  is what the response answers in the end. Other results on the way are no attempts: nothing tells them from steps.
 
-Saying the same value again without any work in between (an equation, or a sentence with two numbers) is the same attempt, and so
-is a check of one step. A candidate is compared with the gold answer by the grader, in its killable workers. Positions are
-characters: a log has no token positions, and shares of characters and of tokens are close. A small number can turn up as a conclusion
-before the problem is solved; such a trace seems solved too early, before and after pruning alike.
+Saying the same value again without any work in between (an equation, or a sentence with two numbers) is the same attempt, and
+so is a check of one step. A candidate is compared with the gold answer by the grader, in its killable workers. Positions are
+characters: a log has no token positions, and shares of characters and of tokens are close. A small number can turn up as a
+conclusion before the problem is solved; such a trace seems solved too early, before and after pruning alike.
 
-The idea of counting solutions and of a first correct one follows "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187), where a
-language model does the splitting; here rules do, so that it can be read and costs nothing.
+The idea of counting solutions and of a first correct one follows "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187), where
+a language model does the splitting; here rules do, so that it can be read and costs nothing.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ _IS_NOT = re.compile(r"(\d[\d.,/]*) is not (\d[\d.,/]*)")
 _EQUALS = re.compile(r"=|≈|\b(?:is|are|gives?|equals|get|to)\b")
 _RESULT = re.compile(rf"\s*({_VALUE})\s*(?:,?\s*(?:right|correct|not \S+)\s*)?[.!?:]*\s*$")
 _OUTRIGHT = (("boxed", _BOXED), ("nswer", _SAID), (" again", _AGAIN), (" is not ", _IS_NOT))
-_CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|which (?:gives|is)|in total|altogether|finally|we get|that gives)\b", re.IGNORECASE)
-_TURNS = re.compile(r"\W*(?:but |so |okay,? |hmm,? |and )*(?:wait|alternatively|let me|therefore|thus|hence|hold on|to (?:verify|check|"
-                    r"confirm)|double|yes)\b", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"\b(?:so|therefore|thus|hence|which (?:gives|is)|in total|altogether|finally|we get|that gives)\b", re.IGNORECASE)
+_TURNS = re.compile(
+    r"\W*(?:but |so |okay,? |hmm,? |and )*"
+    r"(?:wait|alternatively|let me|therefore|thus|hence|hold on|to (?:verify|check|confirm)|double|yes)\b", re.IGNORECASE)
 _WORK = re.compile(r"=|\d\D+\d")
 _DOUBT = re.compile(r"\W*(?:but |so |oh,? |no,? )*(?:wait|hold on)\b", re.IGNORECASE)
 _DOLLARS = str.maketrans("", "", "$*~")

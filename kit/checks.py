@@ -18,7 +18,7 @@ def problems_of(config: Config) -> list[str]:
     t, e = config.training, config.evaluation
     zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "arithmetic"):
+    for name in ("data", "training", "selection", "evaluation", "arithmetic", "behavior"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():
@@ -54,6 +54,16 @@ def problems_of(config: Config) -> list[str]:
         check("{question}" in getattr(config.prompts, key), f"`prompts.{key}` should contain {{question}}")
     for name in set(e.samples_by_set) - set(config.data.evaluation):
         found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
+    b = config.behavior
+    numbers_of_judge = {k: v for k, v in vars(b.judge).items() if type(v) in (int, float)}
+    for key, value in numbers_of_judge.items():
+        check(value > 0, f"`behavior.judge.{key}` is {value}; should be above 0")
+    check(not b.judge.url or bool(b.judge.model), "`behavior.judge.model` is missing: which model should the endpoint use?")
+    check(b.window >= 16, f"`behavior.window` is {b.window}; should be at least 16 tokens")
+    check(b.reference != "trained" or config.model.source == "arithmetic",
+          "`behavior.reference` is trained: that is for the laptop's language; name a model")
+    for name in set(b.reference_sets) - set(config.data.evaluation):
+        found.append(f"`behavior.reference_sets`: {name} is not in data.evaluation")
     a = config.arithmetic
     for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1

@@ -1,12 +1,12 @@
 """How likely a fixed reference model finds the traces: does pruned thinking still read like mathematics?
 
 The paper uses Qwen2.5-Math-7B on MATH-500 and finds perplexity nearly unchanged (FACTS 1, Q; no number is known). The
-reference must not be one of the compared models. On the laptop there is no other model of its small language, so a second one is
-trained: same kind of traces, other seed, fewer steps (`behavior.reference: trained`).
+reference must not be one of the compared models. On the laptop there is no other model of its small language, so a second one
+is trained: same kind of traces, other seed, fewer steps (`behavior.reference: trained`).
 
-Perplexity = exp(mean over tokens of -log p(token | question, tokens before)). The mean is over all tokens of a set's traces, so a long
-trace weighs more than a short one. Traces longer than the window are read in windows that overlap by half: each token is predicted
-once, from at least half a window of context.
+Perplexity = exp(mean over tokens of -log p(token | question, tokens before)). The mean is over all tokens of a set's traces,
+so a long trace weighs more than a short one. Traces longer than the window are read in windows that overlap by half: each
+token is predicted once, from at least half a window of context.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 r"""Which phase of problem solving is each step of a trace in? The paper's ten phases, by rules that can be read and argued with.
 
 **Steps.** The thinking (what is before `</think>`; all of a response without that tag) is split at blank lines, as in the
-paper. Logs without blank lines, such as the laptop's word-level traces, are split into sentences instead. That is decided once
-for all models that are compared (`unit_of`): a trace that became shorter must not change what a step is.
+paper. Logs without blank lines, such as the laptop's word-level traces, are split into sentences instead. That is decided
+once for all models that are compared (`unit_of`): a trace that became shorter must not change what a step is.
 
-**Rules.** A sentence has the first phase in RULES with a fitting cue: an answer; a check of all; a turn to something else; a doubt
-or a check of one thing; and only then what kind of work it is. So "Wait, 3 + 4 is 8?" is a check, not a computation. A sentence
-without any cue goes on with the work and counts as computing or simplifying (the paper has no phase for a plain "so …").
-A step of several sentences has the phase of its opening, if that is an answer, a doubt, a check or a turn (what "Wait"
+**Rules.** A sentence has the first phase in RULES with a fitting cue: an answer; a check of all; a turn to something else; a
+doubt or a check of one thing; and only then what kind of work it is. So "Wait, 3 + 4 is 8?" is a check, not a computation. A
+sentence without any cue goes on with the work and counts as computing or simplifying (the paper has no phase for a plain "so
+…"). A step of several sentences has the phase of its opening, if that is an answer, a doubt, a check or a turn (what "Wait"
 opens is a check, whatever is computed in it), else the commonest phase of its sentences.
 
-**Place.** The first step is understanding the problem, and a last step that begins with "so" or "therefore" the answer, unless
-a cue says what else they are. A check that is merely announced ("Let me verify:") lasts through the computations that
+**Place.** The first step is understanding the problem, and a last step that begins with "so" or "therefore" the answer,
+unless a cue says what else they are. A check that is merely announced ("Let me verify:") lasts through the computations that
 follow, until a step says "so", "now" or the like, but at most LASTS steps.
 
 The cues name no topic and no number: they are about how reasoning models talk. They were written while looking at one half of
@@ -49,8 +49,8 @@ UNITS = ("paragraphs", "sentences")
 LASTS = 6  # steps
 SEEN = 240  # characters of a sentence, so that a page of digits costs no more than a sentence
 
-# Phase -> its cues, a regular expression a line; the first phase with a fitting one wins. A cue sees one sentence as `plain` makes it:
-# lower case, without markdown, bullets, and interjections but for one of "wait", "hmm", "but", "no". Capital names are WORDS.
+# Phase -> its cues, a regular expression a line; the first phase with a fitting one wins. A cue sees one sentence as `plain`
+# makes it: lower case, without markdown, bullets, and interjections but for one of "wait", "hmm", "but", "no". WORDS are put in.
 RULES: dict[str, str] = {
     ANSWER: r"""
         \\boxed
@@ -61,7 +61,7 @@ RULES: dict[str, str] = {
         ^(?:putting|bringing) (?:it|this|that|everything)(?: all)? together
     """,
     CHECK_WHOLE: r"""
-        \bCHECK (?:my|the|this|our|that) (?:whole |entire |final |full )*(?:answer|solution|work|reasoning|approach|conclusion|result)
+        \bCHECK (?:my|the|this|our|that) (?:whole |entire |final |full )*(?:answer|solution|work|reasoning|approach|result)
         \b(?:CHECK|go over|go through|reconsider|review|rethink|recap) (?:\w+ )?(?:everything|all of|it all|the whole|the entire)
         \b(?:CHECK|comput\w+|calculat\w+|work\w*|solv\w+) (?:it |this |everything )?(?:out )?(?:again|once more)\b
         ^(?:OPEN )?(?:alternatively, )?(?:let me|to|i should|i'll|let's) (?:just )?(?:double|re)[- ]?check\W*$
@@ -129,7 +129,7 @@ RULES: dict[str, str] = {
         \b(?:in general|sometimes|typically|commonly)\b
         , right\?$
         \b(?:refers? to|also known as)\b
-        ^(?:OPEN )?(?!NO_FACT)(?:the |a |an |each )?[\w'-]+(?: [\w'-]+)? (?:is|are) (?:not )?(?:a|an|essentially|usually|typically|always)\b
+        ^(?:OPEN )?(?!NO_FACT)(?:the |a |an |each )?[\w'-]+(?: [\w'-]+)? (?:is|are) (?:not )?(?:an?|essentially|usually|always)\b
     """,
     SUBSTITUTE: r"""
         \bsubstitut
@@ -174,7 +174,7 @@ def _table() -> list[tuple[str, re.Pattern[str]]]:
 
 
 _TABLE = _table()
-_ANNOUNCED = re.compile(r"\b(?:let me|let's|i'll|i should|to) (?:\w+ ){0,2}(?:" + WORDS["CHECK"] + r"|comput\w+ it again)\b[^=]*$")
+_ANNOUNCED = re.compile(rf"\b(?:let me|let's|i'll|i should|to) (?:\w+ ){{0,2}}(?:{WORDS['CHECK']}|comput\w+ it again)\b[^=]*$")
 _GOES_ON = re.compile(r"\W*(?:so|therefore|thus|hence|now|next|then|okay|ok|alright|finally)\b", re.IGNORECASE)
 _CONCLUDES = re.compile(r"\W*(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 _MARKUP = re.compile(r"\*\*|__|`|^[\s>#*•_-]+|^\d+[.)]\s+")

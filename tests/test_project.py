@@ -19,7 +19,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
 ORDER = re.findall(r"\w+", """
 settings checks config paths problems prompts values answers equality symbolic extraction grading_workers grading rollout
-rewards arithmetic training evaluation behavior figures chain
+rewards arithmetic training evaluation phases attempts measures agreement judge perplexity behavior sidebyside figures
+behavior_figures chain
 """)
 
 
