@@ -58,7 +58,13 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     evaluated = tuple(lane[-1].name for lane in lanes)
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
-    return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
+    return [[[base]], lanes, *_analyses(evaluated)]
+
+
+def _analyses(evaluated: tuple[str, ...]) -> list[list[list[Stage]]]:
+    """What is done when every model has been evaluated."""
+    behavior = Stage("05_behavior", "05_behavior", {}, evaluated)
+    return [[[behavior]], [[Stage("06_figures", "06_figures", {}, (*evaluated, behavior.name))]]]
 
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
@@ -77,9 +83,9 @@ WITHOUT_EFFECT = {"file", "run", "parallel"}
 def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
-    if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
+    if stage.notebook not in ("05_behavior", "06_figures"):  # words and the other schedules matter to tables and figures only
         settings["schedules"] = settings["schedules"].get(stage.parameters.get("schedule"))
-        del settings["keywords"], settings["set_labels"]
+        del settings["keywords"], settings["set_labels"], settings["behavior"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
         del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
     if stage.notebook != "02_prune_round":
@@ -106,6 +112,8 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
     if stage.notebook == "02_prune_round":
         k = stage.parameters["round"]
         return [run.models(schedule, k), run.training(schedule, k)]
+    if stage.notebook == "05_behavior":
+        return [run.root / "traces", run.root / "reference"]
     if stage.notebook == "03_evaluate":
         return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
     return []

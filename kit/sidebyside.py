@@ -139,6 +139,11 @@ def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
     )
 
 
+def embedded(text: str) -> str:
+    """The page as HTML for a notebook's output: in a frame of its own where no script can run."""
+    return f'<iframe sandbox srcdoc="{html.escape(text)}" style="width:100%;height:44rem;border:1px solid #8885"></iframe>'
+
+
 def _pair(pair: Pair, config: Config, unit: str) -> str:
     note = "" if pair.unit == "tokens" else " (words: the log has no token counts)"
     title = f"{pair.before.model} → {pair.after.model}: {pair.rule}, {-pair.reduction:+.0%} {pair.unit}{note}"
