@@ -86,7 +86,7 @@ def missing_lengths(config: Config) -> list[str]:
             gone = pd.to_numeric(grades.length, errors="coerce").isna().mean()
             if gone:
                 found.append(f"{model}, {name}: {gone:.0%} of the responses have no token count in their log; "
-                             "what is counted per token or in tokens leaves them out, or is empty")
+                             "what is counted per token is empty, percentiles leave them out")
     return found
 
 

@@ -58,7 +58,6 @@ def _bars(axis: Axes, config: Config, table: pd.DataFrame, column: str, title: s
             axis.errorbar(value, y, xerr=around, color="black", capsize=2, elinewidth=0.9)
         axis.annotate(f" {value:.3g}", (value if pd.isna(high) else max(high, value), y), fontsize=8, va="center")
     axis.set_yticks(range(len(table)), [names[m] for m in table.model])
-    axis.invert_yaxis()
     axis.set_xlim(left=0)
     axis.margins(x=0.14)
     axis.grid(axis="y", visible=False)
@@ -74,6 +73,7 @@ def _rows_of_bars(config: Config, panels: list[tuple[pd.DataFrame, str, str]], c
             _bars(axis, config, table, column, title)
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
+        axes[0, 0].invert_yaxis()  # shared by all
         return figure
 
 

@@ -127,9 +127,9 @@ def _ratios(traces: dict[str, pd.DataFrame], config: Config, **wanted: tuple[str
     for name, (top, bottom, factor) in wanted.items():
         sums = {}
         for key, table in traces.items():
-            used = table.assign(one=1.0, top=factor * table[top].astype(float))
-            by_problem = used.groupby("id", sort=True)[["top", bottom or "one"]].sum(min_count=1).to_numpy(float)
-            sums[key] = (by_problem[:, 0], by_problem[:, 1])
+            problem = np.unique(table.id, return_inverse=True)[1]
+            below = table[bottom] if bottom else np.ones(len(table))
+            sums[key] = (np.bincount(problem, factor * table[top]), np.bincount(problem, below))
         found.append(estimate(sums, name, config))
     return pd.concat(found, axis=1)
 

@@ -119,6 +119,14 @@ RULES: dict[str, str] = {
         ^let(?: me|'s|) (?:denote|define|call|represent|name)\b
         ^let \S{1,12} (?:be|denote|represent)\b
     """,
+    SUBSTITUTE: r"""
+        \bsubstitut
+        \bplug(?:s|ging|ged)?\b.{0,30}\b(?:in|into|back)\b
+        \b(?:put|putting|setting|set|try|trying|take|taking|suppose|for|when|if|with|let) \W{0,3}[a-z](?:_\w)?\W{0,3} ?= ?-?\d
+        \busing (?:this|that|these|the) (?:value|result|expression|equation|fact)
+        \bback into\b
+        \bfrom (?:equation|step|part|above|earlier|before)\b
+    """,
     KNOWN: r"""
         \bi (?:also |do |think i |vaguely )?(?:remember|recall|know|learned|read|heard)\b
         \bi've (?:also )?(?:heard|read|seen|learned)
@@ -130,14 +138,6 @@ RULES: dict[str, str] = {
         , right\?$
         \b(?:refers? to|also known as)\b
         ^(?:OPEN )?(?!NO_FACT)(?:the |a |an |each )?[\w'-]+(?: [\w'-]+)? (?:is|are) (?:not )?(?:an?|essentially|usually|always)\b
-    """,
-    SUBSTITUTE: r"""
-        \bsubstitut
-        \bplug(?:s|ging|ged)?\b.{0,30}\b(?:in|into|back)\b
-        \b(?:put|putting|setting|set|try|trying|take|taking|suppose|for|when|if|with|let) \W{0,3}[a-z](?:_\w)?\W{0,3} ?= ?-?\d
-        \busing (?:this|that|these|the) (?:value|result|expression|equation|fact)
-        \bback into\b
-        \bfrom (?:equation|step|part|above|earlier|before)\b
     """,
     BREAK_DOWN: r"""
         ^(?:step|case|part) \d
