@@ -29,7 +29,8 @@ def pair(id: str, before: float, after: float, verdicts: tuple[str, str] = ("cor
 def test_pairs_are_picked_by_the_rules() -> None:
     pairs = [pair("a", 100, 90), pair("b", 100, 50), pair("c", 100, 10), pair("d", 100, 120), pair("e", 100, 60),
              pair("f", 100, 5, ("correct", "wrong")), pair("g", 100, 50, ("correct", "no answer")),
-             pair("h", 100, 70, ("correct", "wrong")), pair("i", 100, 1, ("wrong", "correct")), pair("j", 100, 0, ("wrong", "wrong"))]
+             pair("h", 100, 70, ("correct", "wrong")), pair("i", 100, 1, ("wrong", "correct")),
+             pair("j", 100, 0, ("wrong", "wrong"))]
     # right twice, by reduction: d -0.2, a 0.1, e 0.4, b 0.5, c 0.9; broken: h 0.3, g 0.5, f 0.95
     assert [(p.rule, p.id) for p in sidebyside.pick(pairs)] == [("median", "e"), ("largest", "c"), ("broke", "g")]
     assert sidebyside.pick(list(reversed(pairs))) == sidebyside.pick(pairs)
