@@ -2,7 +2,7 @@ r"""How often does a trace solve its problem, and where does the first correct s
 
 An attempt ends where the thinking arrives at a candidate for the answer:
 
-- said outright: `\boxed{29}`, "the answer is 29", "29 again", "31 is not 29" (the new value counts);
+- said outright: `\boxed{29}`, "the answer is 29", "29 again", "31 is not 29", "that gives 31, I had 29" (the new value counts);
 - or as a conclusion, "So … = 29." or "… = 29. Wait, let me check", of a value that the trace says outright elsewhere, or that
   is what the response answers in the end. Other results on the way are no attempts: nothing tells them from steps.
 
@@ -55,9 +55,11 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,80}+\}){0,80}+\
 _SAID = re.compile(rf"\banswers? (?:is|are|would be|should be|must be|=)\s*:?\s*({_VALUE})", re.IGNORECASE)
 _AGAIN = re.compile(r"(\S{0,40}\d\S{0,40}) again\b")
 _IS_NOT = re.compile(r"(\d[\d.,/]*) is not (\d[\d.,/]*)")
+_HAD = re.compile(
+    r"\b(?:gives?|gave|got|get|is) (\d[\d.,/]*) ?,? (?:(?:but|while|and|before|earlier) )*I (?:had|got) (\d[\d.,/]*)")
 _EQUALS = re.compile(r"=|≈|\b(?:is|are|gives?|equals|get|to)\b")
 _RESULT = re.compile(rf"\s*({_VALUE})\s*(?:,?\s*(?:right|correct|not \S+)\s*)?[.!?:]*\s*$")
-_OUTRIGHT = (("boxed", _BOXED), ("nswer", _SAID), (" again", _AGAIN), (" is not ", _IS_NOT))
+_OUTRIGHT = (("boxed", _BOXED), ("nswer", _SAID), (" again", _AGAIN), (" is not ", _IS_NOT), (" I ", _HAD))
 _CONCLUDES = re.compile(
     r"\b(?:so|therefore|thus|hence|which (?:gives|is)|in total|altogether|finally|we get|that gives)\b", re.IGNORECASE)
 _TURNS = re.compile(
@@ -83,7 +85,7 @@ def candidates(thinking: str) -> list[Candidate]:
             found.append(Candidate(position, value, outright, work, bool(_DOUBT.match(text)) and not outright))
             worked = False
         else:
-            worked = worked or bool(_WORK.search(text))
+            worked = worked or bool(_WORK.search(text)) and not _DOUBT.match(text)  # a check of one step is no new attempt
     return found
 
 
@@ -115,7 +117,7 @@ def find(responses: Sequence[str], golds: Sequence[object]) -> list[Attempts]:
     kept = []
     for text, response in zip(thoughts, responses, strict=True):
         found = candidates(text)
-        said = {c.value for c in found if c.outright} | {plain(old) for _, old in _IS_NOT.findall(text)}
+        said = {c.value for c in found if c.outright} | {plain(old) for p in (_IS_NOT, _HAD) for _, old in p.findall(text)}
         kept.append(list(_attempts(found, said | {plain(grading.extract_answer(response))})))
     right = _right({(str(gold), c.value) for gold, found in zip(golds, kept, strict=True) for c in found})
     results = []

@@ -93,7 +93,7 @@ def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
         if type(number) is not int or not 1 <= number <= len(shown):
             continue
         phase = _phase(entry.get("phase"))
-        if phase and _words(entry.get("starts")) == _words(shown[number - 1]):
+        if phase and _begins(shown[number - 1], entry.get("starts")):
             found[number - 1] = phase
     return found
 
@@ -103,8 +103,10 @@ def _phase(name: object) -> str | None:
     return next((phase for phase in phases.PHASES if phase.lower() == plain), None)
 
 
-def _words(text: object) -> list[str]:
-    return re.findall(r"\w+", text.lower())[:REPEATED] if isinstance(text, str) else []
+def _begins(step: str, starts: object) -> bool:
+    """Whether `starts` are the first words of the step, two or more of them; signs do not count, models copy them loosely."""
+    said, words = (re.findall(r"\w+", str(text).lower()) for text in (starts, step))
+    return said[:REPEATED] == words[: len(said[:REPEATED])] and len(said) >= min(2, len(words))
 
 
 def _read(cache: Path) -> dict[str, list[str | None]]:

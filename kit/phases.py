@@ -10,9 +10,9 @@ sentence without any cue goes on with the work and counts as computing or simpli
 …"). A step of several sentences has the phase of its opening, if that is an answer, a doubt, a check or a turn (what "Wait"
 opens is a check, whatever is computed in it), else the commonest phase of its sentences.
 
-**Place.** The first step is understanding the problem, and a last step that begins with "so" or "therefore" the answer,
-unless a cue says what else they are. A check that is merely announced ("Let me verify:") lasts through the computations that
-follow, until a step says "so", "now" or the like, but at most LASTS steps.
+**Place.** The first step is understanding the problem, and a last step that begins with "so" or "therefore" the answer, unless
+a cue says what else they are; so is a result said by itself ("That gives 29."). A check that is merely announced ("Let me
+verify:") lasts through the computations that follow, until a step says "so", "now" or the like, but at most LASTS steps.
 
 The cues name no topic and no number: they are about how reasoning models talk. They were written while looking at one half of
 the prompts of a labelled set of R1 traces, and compared with its labels on the other half (`kit.agreement`).
@@ -184,6 +184,7 @@ _INTERJECTIONS = re.compile(
 _KEPT = ("", "no ", "but ", "hmm ", "wait ")  # by weight
 _VERDICT = re.compile(r"(?:yes|yeah|yep|right|correct|no)\b", re.IGNORECASE)
 _THAT_IS = re.compile(r"(?:yes|yeah|right),? (?:that|this|it)\b")
+_RESULT = re.compile(r"(?:so |and |now |then )?(?:that|this|which) gives[^\w=]*[\d.,/]*\d[^\w=]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=\s[.!?])\s+|(?<=[^\s.][.!?])[\"'”)*\]]*\s+(?=[A-Z\"'“(\[$\\*•-])|\n+")
 
 
@@ -227,12 +228,13 @@ def label(steps: Sequence[str]) -> list[str]:
             found = ANSWER
         elif found == UNDERSTAND and i >= max(3, len(steps) // 5):
             found = BREAK_DOWN
-        within = found in (COMPUTE, SUBSTITUTE) or found is None and _VERDICT.match(step)
+        bare = found is None and _RESULT.fullmatch(step)
+        within = found in (COMPUTE, SUBSTITUTE) or bare or found is None and _VERDICT.match(step)
         if left and within and not _GOES_ON.match(step):
             found, left = check, left - 1
         else:
             check, left = (found, LASTS) if announces and found else ("", 0)
-        labels.append(found or COMPUTE)
+        labels.append(found or (ANSWER if bare else COMPUTE))
     return labels
 
 

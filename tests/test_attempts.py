@@ -10,8 +10,10 @@ import pytest
 from kit import arithmetic, attempts
 from kit.settings import Arithmetic
 
-FIRST_PASS = "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 29 ."
-CHECK = "Wait , let me double-check . first 17 * 4 = 68 , second 68 - 39 = 29 . Yes , 29 again ."
+FIRST_PASS = "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 ."
+CHECK = ("That gives 29 . Wait , let me double-check . 17 first * 4 = 68 , 68 second - 39 = 29 . "
+         "That gives 29 , I had 29 : 29 - 29 = 0 . Yes .")
+AGAIN = CHECK.removeprefix("That gives 29 . ").replace("Wait , let me double-check", "Alternatively , let me check again")
 ANSWER = "Therefore , the answer is 29 ."
 
 
@@ -26,28 +28,30 @@ def test_a_trace_without_checks_is_one_attempt_and_its_answer_sentence_is_none_o
 
 
 def test_every_whole_check_is_an_attempt_and_what_follows_the_first_is_redundant() -> None:
-    text = f"{FIRST_PASS} {CHECK} {CHECK} {ANSWER}"
+    text = f"{FIRST_PASS} {CHECK} {AGAIN} {ANSWER}"
     found = one(text)
     assert found.count == 3
-    assert found.redundant == pytest.approx(1 - len(FIRST_PASS) / len(text))
+    assert found.redundant == pytest.approx(1 - len(f"{FIRST_PASS} That gives 29 .") / len(text))
 
 
 def test_a_check_of_one_step_is_no_attempt_unless_it_changes_the_result() -> None:
-    checked = "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 29 . Wait , 68 - 39 : 68 - 30 = 38 , 38 - 9 = 29 , right ."
-    assert one(f"{checked} {ANSWER}").count == 1
-    mended = "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 28 . Wait , 68 - 39 : 68 - 30 = 38 , 38 - 9 = 29 , not 28 ."
+    checked = f"{FIRST_PASS} Wait , 68 second - 39 : 68 - 30 = 38 , 38 - 9 = 29 ."
+    assert one(f"{checked} That gives 29 . {ANSWER}").count == 1
+    mended = f"{FIRST_PASS.replace('29', '39')} Wait , 68 second - 39 : 68 - 30 = 38 , 38 - 9 = 29 ."
     found = one(f"{mended} {ANSWER}")
     assert found.count == 1 and found.first_correct == pytest.approx(len(mended) / len(f"{mended} {ANSWER}"))
 
 
 def test_a_wrong_first_attempt_counts_and_a_right_one_can_be_lost() -> None:
-    wrong = "Compute first 17 * 4 = 68 . Compute second 68 - 39 = 31 ."
-    turn = "Wait , let me double-check . first 17 * 4 = 68 , second 68 - 39 = 29 . But wait , 29 is not 31 ."
+    wrong = "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 39 . That gives 39 ."
+    turn = "Wait , let me double-check . 17 first * 4 = 68 , 68 second - 39 = 29 . That gives 29 , I had 39 : 39 - 29 = 10 ."
     found = one(f"{wrong} {turn} {ANSWER}")
-    assert found.count == 2 and found.first_correct > len(wrong) / len(f"{wrong} {turn} {ANSWER}")
-    other_way = turn.replace("29", "X").replace("31", "29").replace("X", "31")
-    lost = one(f"{FIRST_PASS} {other_way} Therefore , the answer is 31 .", final="31")
-    assert lost.count == 2 and lost.first_correct is not None
+    assert found.count == 2
+    assert found.first_correct == pytest.approx(len(f"{wrong} {turn}") / len(f"{wrong} {turn} {ANSWER}"))
+    right = wrong.replace("= 39", "= 29").replace("gives 39", "gives 29")
+    lost = "Wait , let me double-check . 17 first * 4 = 68 , 68 second - 39 = 39 . That gives 39 , I had 29 : 39 - 29 = 10 ."
+    found = one(f"{right} {lost} Therefore , the answer is 39 .", final="39")
+    assert found.count == 2 and found.first_correct == pytest.approx(len(right) / len(f"{right} {lost} {ANSWER}"))
 
 
 def test_real_traces_say_it_in_many_ways() -> None:
@@ -72,7 +76,7 @@ def test_without_a_gold_answer_or_any_text_there_is_no_correct_attempt() -> None
 
 
 def test_attempts_are_those_the_generator_wrote() -> None:
-    rng, a = random.Random(11), Arithmetic(largest=99)
+    rng, a = random.Random(11), Arithmetic(largest=49)
     right = 0
     for _ in range(100):
         chain = arithmetic.draw_chain(rng, rng.choice((2, 3, 4, 5)), a.largest)

@@ -97,6 +97,7 @@ def test_what_was_not_answered_is_asked_again_alone(endpoint: Endpoint, tmp_path
 @pytest.mark.parametrize("lie", [
     [{"step": 1, "starts": "We need to find", "phase": "Daydreaming"}],  # no such phase
     [{"step": 1, "starts": "3 + 4 =", "phase": COMPUTE}],  # slipped by one step
+    [{"step": 1, "phase": UNDERSTAND}], [{"step": 1, "starts": "We", "phase": UNDERSTAND}],  # too little to tell
     [{"step": 9, "starts": "We need to find", "phase": UNDERSTAND}],
     [{"step": True, "starts": "We need to find", "phase": UNDERSTAND}],
     [{"step": "1", "phase": UNDERSTAND}, 7, None, ["step"]],
