@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import paths
+from kit import paths, seeds
 from kit.config import ROOT, Config, KitError, load
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -62,7 +62,10 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     evaluated = tuple(lane[-1].name for lane in lanes)
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
-    return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
+    forced = [Stage("04_budget_forcing", "04_budget_forcing", {}, evaluated)] if config.forcing.budgets else []
+    analyses = [[stage] for stage in forced]
+    needs = (*evaluated, *(lane[0].name for lane in analyses))
+    return [[[base]], lanes, analyses, [[Stage("06_figures", "06_figures", {}, needs)]]]
 
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
@@ -75,7 +78,7 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
-WITHOUT_EFFECT = {"file", "run", "parallel", "hardware"}
+WITHOUT_EFFECT = {"file", "run", "parallel", "hardware", "seeds"}
 PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
           "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
 
@@ -91,14 +94,23 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     del settings["model"]["shape"]
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
-    if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
+    if stage.notebook == "06_figures":
+        settings["seeds"] = [paths.read_json(marker) for other in seeds.others(config)
+                             if (marker := paths.of(other).stages / "06_figures.json").is_file()]
+    else:  # its words and the other schedules matter to tables and figures only
+        if stage.parameters.get("schedule") == "base" and config.evaluation.training_prompt:
+            settings["told"] = sorted(n for plan in config.schedules.values() if plan.state_limit for n in plan.limits)
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)
+        settings["schedules"].pop("compare_with", None)
         del settings["keywords"], settings["set_labels"]
+    if stage.notebook not in ("04_budget_forcing", "06_figures"):
+        del settings["forcing"]
     if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
         del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
-        del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
+        for name in ("samples", "samples_by_set", "training_prompt"):
+            del settings["evaluation"][name]
     if stage.notebook != "02_prune_round":
         del settings["training"], settings["selection"]["tolerance"]
     source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
@@ -119,7 +131,8 @@ def describe(config: Config) -> str:
              f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
     lines += [f"  {name}: from its logs" for name in config.logs.models]
     count = sum(len(lane) for phase in stages(config) for lane in phase)
-    return "\n".join([f"{count} stages, up to {config.parallel} at a time", *lines])
+    again = f", and as many for each of the seeds {', '.join(map(str, config.seeds))}" if config.seeds else ""
+    return "\n".join([f"{count} stages, up to {config.parallel} at a time{again}", *lines])
 
 
 def outputs_of(config: Config, stage: Stage) -> list[Path]:
@@ -133,6 +146,8 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
         return [run.models(schedule, k), run.training(schedule, k)]
     if stage.notebook == "03_evaluate":
         return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
+    if stage.notebook == "04_budget_forcing":
+        return [run.root / "forcing"]
     return []
 
 
@@ -229,6 +244,9 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
             rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
             say(f"{stage.name}: done in {seconds:.0f} s")
 
+    for other in seeds.write_params(config):
+        show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+        rows += run_all(other, show, every).assign(stage=lambda t, run=other.run: f"{run}/" + t.stage).to_dict("records")
     for phase in stages(config):
         with ThreadPoolExecutor(max_workers=config.parallel) as pool:
             waiting = {pool.submit(work, lane) for lane in phase}
@@ -254,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     shown = paths.of(config).shown
-    print(f"done: tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
+    print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
     return 0
 
 

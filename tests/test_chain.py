@@ -49,12 +49,16 @@ def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]
 @pytest.mark.slow
 def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
-    for name in ("trade_off", "training_curves", "validation_points"):
+    for name in ("trade_off", "training_curves", "validation_points", "relative_trade_off", "budget_forcing", "equal_spend",
+                 "efficiency", "problem_changes"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
-    tables = ["main_table", "keyword_table", "published_paper", "published_autothink", "published_lapo", "published_decs"]
+    assert (folder / "report.html").stat().st_size > 100_000
+    tables = ["main_table", "keyword_table", "forcing_table", "gap_table", "one_shot_table", "controls_table", "spend_table",
+               "published_paper", "published_autothink", "published_lapo", "published_decs"]
     csvs = [folder / "figures" / f"{name}.csv" for name in tables]
-    csvs += [folder / "metrics" / f"{name}.csv" for name in ("main", "changes", "training", "validation", "keywords")]
+    csvs += [folder / "metrics" / f"{name}.csv" for name in ("main", "changes", "training", "validation", "keywords",
+                                                             "forcing", "forcing_gaps", "spend", "caps", "per_problem")]
     for path in csvs:
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
@@ -96,7 +100,7 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
     folder, _ = smoke
     before = (folder / "metrics" / "main.csv").read_bytes()
     again = command("kit.chain", "params/smoke.yaml", results=folder.parent)
-    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 11
+    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
 
@@ -117,12 +121,13 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
     everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
-        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "06_figures"}
+        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "04_budget_forcing", "06_figures"}
     assert changed_by(evaluation=dataclasses.replace(smoke.evaluation, samples=9)) == {
-        name for name in everything if name[:2] in ("03", "06")}
+        name for name in everything if name[:2] in ("03", "04", "06")}
     faster = dataclasses.replace(smoke.training, learning_rate=1.0)
     assert changed_by(training=faster) == everything - {"01_base_model", "03_evaluate-base"}
     assert changed_by(keywords={"core": ("compute",)}) == {"06_figures"}
+    assert changed_by(forcing=dataclasses.replace(smoke.forcing, budgets=(5,))) == {"04_budget_forcing", "06_figures"}
     assert changed_by(seed=9) == everything
     assert changed_by(parallel=1, file="elsewhere.yaml") == set()
 
