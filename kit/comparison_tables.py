@@ -48,7 +48,8 @@ def title_of(config: Config, name: str) -> str:
 def cell(row: pd.Series | object, label: str, form: str = "+.1f", unit: str = "") -> str:
     """`value unit [low, high]`; empty where it is not known."""
     value, low, high = (getattr(row, f"{label}{end}") for end in ("", "_low", "_high"))
-    return "" if pd.isna(value) else f"{value:{form}}{unit} [{low:{form}}, {high:{form}}]"
+    bounds = "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
+    return "" if pd.isna(value) else f"{value:{form}}{unit}{bounds}"
 
 
 def verdict(low: float, high: float, better: str, worse: str, none: str) -> str:

@@ -61,11 +61,10 @@ def paired_draws(tables: dict[str, Sequence[pd.DataFrame]], resamples: int, seed
 
 
 def estimate(label: str, draws: np.ndarray) -> dict[str, float]:
-    """`label`, `label_low` and `label_high` of one row of `paired_draws`; empty where a length is unknown."""
-    if not np.isfinite(draws).all():
-        return dict.fromkeys((label, f"{label}_low", f"{label}_high"), np.nan)
-    low, high = evaluation.interval(draws[1:])
-    return {label: float(draws[0]), f"{label}_low": low, f"{label}_high": high}
+    """`label`, `label_low` and `label_high` of one row of `paired_draws`; empty where a length is unknown, the interval also
+    where a resample has no value (a base model that is never right in it has no relative change)."""
+    low, high = evaluation.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
+    return {label: float(draws[0]) if np.isfinite(draws[0]) else np.nan, f"{label}_low": low, f"{label}_high": high}
 
 
 # --- schedules against each other -------------------------------------------------------------------------------------
