@@ -16,9 +16,9 @@ def problems_of(config: Config) -> list[str]:
     safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "patience"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "arithmetic"):
+    for name in ("data", "training", "watch", "selection", "evaluation", "arithmetic"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():

@@ -107,6 +107,18 @@ class Training:
     steps: int = 190
     checkpoint_every: int = 20
     reading: Literal["official", "strict"] = "official"
+    keep_checkpoints: Literal["all", "selected"] = "all"  # whose weights stay when the round has made its choice
+
+
+@dataclass(frozen=True)
+class Watch:
+    """When a training round is warned about, and when it is stopped (kit.watch)."""
+
+    truncated: float = 0.95  # share of responses cut at the limit
+    entropy: float = 0.1  # share of the entropy that the round began with
+    kl: float = 1.0  # nats per token from the round's start; ten times that is a blow-up that can stop the round
+    repeated: float = 0.3  # share of responses that end in a loop
+    patience: int = 20  # steps in a row without any reward, or that far off, after which a round is stopped; 0: never
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,7 @@ class Config:
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
     training: Training = Training()
+    watch: Watch = Watch()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
