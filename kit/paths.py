@@ -13,6 +13,7 @@
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
+    replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
 
 A model is named `base` or `<schedule>/round<k>`.
 """
@@ -21,11 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
+import re
+import socket
 import subprocess
-import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +37,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from kit.config import ROOT, Config
+from kit.config import ROOT, Config, KitError
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,66 @@ def of(config: Config) -> RunPaths:
     return RunPaths(Path(os.environ.get("KIT_RESULTS", ROOT / "results")) / config.run)
 
 
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run this again",
+    errno.EDQUOT: "your quota on this disk is used up; free some space and run this again",
+    errno.EROFS: "the file system is read-only; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EACCES: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EPERM: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Say in one line when the disk is full, read-only or broken. What was finished before stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise KitError(f"{error.filename or path}: {REASONS[error.errno]}; what was finished is kept") from None
+
+
 @contextlib.contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    neighbour = path.with_name(f".{path.name}.{_process()}.tmp")
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(neighbour, path)
+        except BaseException:
+            neighbour.unlink(missing_ok=True)
+            raise
+
+
+def _process() -> str:
+    """This process's name in the names of its unfinished files: host, process, thread."""
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes that were killed on this machine."""
+    for path in folder.rglob(".*.tmp"):
+        owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
+        if owner and not alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is still there."""
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 LEVEL = 0.95
 POWER = 0.80  # of the smallest difference that counts as one a set can show
 Z = 1.959964  # the normal quantile of LEVEL
-FEW = 4  # with fewer problems' worth of failures, or of successes, their spread cannot be estimated
+FEW = 2  # with fewer problems' worth of failures, or of successes, their spread cannot be estimated
 
 Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
 
@@ -51,6 +51,7 @@ def t_test(t: float, df: float) -> float:
     return float(np.interp(abs(t), values, tail))
 
 
+@functools.lru_cache(maxsize=1024)
 def t_quantile(df: float, level: float = LEVEL) -> float:
     """The t that |T| stays below with probability `level`."""
     values, tail = _t_curve(df)

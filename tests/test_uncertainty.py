@@ -38,7 +38,7 @@ def coverage(mu: float, alike: float, problems: int, samples: int) -> float:
 
 
 @pytest.mark.parametrize("mu", [0.3, 0.6, 0.85])
-@pytest.mark.parametrize(("alike", "samples"), [(0.0, 4), (0.3, 16), (0.7, 16), (0.7, 4)])
+@pytest.mark.parametrize(("alike", "samples"), [(0.0, 4), (0.3, 16), (0.7, 4)])
 @pytest.mark.parametrize("problems", [30, 150, 500])
 def test_the_interval_of_an_accuracy_covers_the_truth_19_times_in_20(mu: float, alike: float, samples: int, problems: int) -> None:
     assert 0.93 <= coverage(mu, alike, problems, samples) <= 0.97
@@ -87,10 +87,10 @@ def test_the_interval_of_a_change_covers_it_and_the_detectable_difference_is_fou
     assert 0.7 <= found / 2000 <= 0.9  # … four times in five
 
 
-@pytest.mark.parametrize("problems", [30, 150])
+@pytest.mark.parametrize("problems", [30, 100])
 def test_mean_lengths_and_their_ratios_are_covered(problems: int) -> None:
     """Lengths are log-normal over problems (a standard deviation of 0.5 in the log) and within them (0.4); pruned to 40 %."""
-    rng, mean, ratio, times = np.random.default_rng(21), 0, 0, 1000
+    rng, mean, ratio, times = np.random.default_rng(21), 0, 0, 800
     for k in range(times):
         own = np.exp(rng.normal(0, 0.5, problems))
         noise = np.exp(rng.normal(-0.08, 0.4, (2, problems, 4))).mean(axis=2)
