@@ -1,13 +1,12 @@
 """Checkpoints and the disk: room for the next one, those that a cut-off write spoilt, and what need not be kept.
 
-A checkpoint is `checkpoint-<step>/` with the model in safetensors, what a resume needs (optimizer, scheduler, random states, written
-by torch) and trainer_state.json, which is written last. When a round has made its choice the resume files go, and with
+A checkpoint is `checkpoint-<step>/` with the model in safetensors, what a resume needs (optimizer, scheduler, random states,
+written by torch) and trainer_state.json, which is written last. When a round has made its choice the resume files go, and with
 `keep_checkpoints: selected` the weights of the others too; their folders stay, so that what was validated can still be seen.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import zipfile
@@ -17,7 +16,8 @@ from typing import Any
 
 from kit.config import KitError
 
-RESUME = ("*.pt", "*.pth", "*.bin")  # optimizer, scheduler, rng_state…, training_args: torch's, never read as a model
+# Optimizer, scheduler, random states, training_args: torch's own files, and the folders of FSDP and DeepSpeed.
+RESUME = ("*.pt", "*.pth", "*.bin", "optimizer_*", "global_step*")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 RESERVE = 64 << 20  # bytes left free for logs and tables
 
@@ -25,11 +25,11 @@ RESERVE = 64 << 20  # bytes left free for logs and tables
 def spoilt(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None. A file can be cut off although the trainer had written it: a full
     disk, or a machine that lost power before the system wrote it out."""
-    for name in ("trainer_state.json", "config.json"):
+    for file in {checkpoint / "trainer_state.json", *checkpoint.glob("*config.json")}:
         try:
-            json.loads((checkpoint / name).read_text(encoding="utf-8"))
+            json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return f"{name} is missing or cut off"
+            return f"{file.name} is missing or cut off"
     for file in checkpoint.glob("*.safetensors"):
         size = file.stat().st_size
         with file.open("rb") as handle:
@@ -48,10 +48,10 @@ def spoilt(checkpoint: Path) -> str | None:
 
 
 def resumable(checkpoints: Iterable[Path], tell: Any = print) -> Path | None:
-    """The last checkpoint that training can go on from. Those that are spoilt are named and passed over; their steps are done again."""
+    """The last checkpoint that training can go on from. Spoilt ones are named and passed over: their steps are done again."""
     for checkpoint in reversed(list(checkpoints)):
         fault = spoilt(checkpoint)
-        if fault is None and (checkpoint / "optimizer.pt").is_file():
+        if fault is None and [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
             return checkpoint
         if fault:
             tell(f"{checkpoint.name}: {fault}; training goes on from the one before it")
@@ -66,8 +66,8 @@ def check_room(folder: Path, needed: int, what: str) -> None:
     """KitError when `needed` bytes and a little more do not fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed + RESERVE:
-        raise KitError(f"{folder}: {what} needs {_shown(needed)}, but {_shown(free)} are free on this disk; make room and run this "
-                       "again, it goes on from the last checkpoint")
+        raise KitError(f"{folder}: {what} needs {_shown(needed)}, but {_shown(free)} are free on this disk; make room and run "
+                       "this again, it goes on from the last checkpoint")
 
 
 def _shown(size: int) -> str:
@@ -92,22 +92,24 @@ def room_check(folder: Path) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:  # a resume starts from the last checkpoint, or the one before if that is spoilt
-                found = sorted(folder.glob("checkpoint-*/optimizer.pt"), key=lambda p: int(p.parent.name.split("-")[1]))
+                found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
                 for older in found[:-2]:
-                    drop(older.parent, RESUME)
+                    drop(older, RESUME)
 
     return RoomCheck()
 
 
 def drop(checkpoint: Path, patterns: Iterable[str]) -> None:
     for pattern in patterns:
-        for file in checkpoint.rglob(pattern):
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
+        for found in list(checkpoint.glob(pattern)):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
 
 
 def thin(checkpoints: Iterable[Path], selected: Path | None, keep: str) -> None:
-    """What a round that has made its choice need not keep: all resume files; the weights of the others if `keep` is "selected"."""
+    """What a round that has made its choice need not keep: resume files, and with "selected" the weights of the others."""
     for checkpoint in checkpoints:
         drop(checkpoint, RESUME)
         if keep == "selected" and checkpoint != selected:

@@ -56,7 +56,8 @@ def _taken(path: Path, shown: str, patience: float) -> int:
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
-            raise KitError(f"{shown}: {holder} is at work in this folder; wait until it has ended, or end it, and run this again") from None
+            raise KitError(f"{shown}: {holder} is at work in this folder; wait until it has ended, or end it, and run this "
+                           "again") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 os.close(file)

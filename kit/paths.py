@@ -29,6 +29,7 @@ import platform
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ class RunPaths:
     @property
     def stages(self) -> Path:
         return self.root / "stages"
+
+    @property
+    def replaced(self) -> Path:
+        return self.root / "replaced"
 
     def data(self, name: str) -> Path:
         return self.root / "data" / f"{name}.jsonl"
@@ -169,7 +174,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """KitError when a file that should be the kit's own is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise KitError(f"{path}: cannot be read as JSON; it is left as it is, move it away and run this again") from None
 
 
 def write_csv(path: Path, frame: Any) -> None:
@@ -201,13 +210,29 @@ def commit() -> str:
         return "unknown"
 
 
+def scrubbed(text: str, config: Config) -> str:
+    """Text without paths of this machine: a run's files can be passed on without telling where, and by whom, they were made."""
+    file = Path(config.file)
+    named = {str(of(config).root): of(config).shown, str(ROOT): ".", str(Path(sys.prefix)): "ENVIRONMENT",
+             str(Path.home()): "~", config.file if ".." in file.parts else "": file.name}
+    for path in sorted(filter(lambda p: len(p) > 1, named), key=len, reverse=True):
+        text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, new=named[path]: new, text)
+    return text
+
+
 def write_manifest(config: Config, rendered_prompts: dict[str, str]) -> None:
     """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    write_json(of(config).manifest, {
+    manifest = {
         "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
         "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts,
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    })
+        "written": now(),
+    }
+    write_json(of(config).manifest, json.loads(scrubbed(json.dumps(manifest), config)))
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

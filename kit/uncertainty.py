@@ -1,7 +1,8 @@
 """How sure a number is: intervals, paired tests, several seeds, and the smallest difference that a set can show.
 
-Everywhere problems are what is drawn at random, and a problem comes with all its samples: the samples of one problem are alike, so
-16 samples of 30 problems are 30 observations, not 480. Means over data sets weigh each set equally. What is used, and why:
+Everywhere problems are what is drawn at random, and a problem comes with all its samples: the samples of one problem are
+alike, so 16 samples of 30 problems are 30 observations, not 480. Means over data sets weigh each set equally. What is
+used, and why:
 
 - accuracy: Wilson's score interval with the effective number of observations that the spread between problems leaves. Near 0
   and 100 % a bootstrap, like mean ± 2 standard errors, is far too narrow (30 problems at 97 %: it covers 60 times in 100);
@@ -37,7 +38,7 @@ Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
 
 @functools.lru_cache(maxsize=64)
 def _t_curve(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """(values of t, P(|T| > t)) of Student's distribution: with t = sqrt(df) tan(a) its density is proportional to cos(a)^(df - 1)."""
+    """(values of t, P(|T| > t)) of Student's distribution: with t = sqrt(df) tan(a) the density goes as cos(a)^(df - 1)."""
     a = np.linspace(0, np.pi / 2, 20_001)
     density = np.cos(a) ** (df - 1)
     parts = (density[1:] + density[:-1]) / 2
@@ -64,8 +65,8 @@ def t_quantile(df: float, level: float = LEVEL) -> float:
 def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, n) weights of a bootstrap over n problems; each row sums to 1.
 
-    The rows are spread about 1/n a little more than drawing gives, so that the `interval` of `weights @ values` is as wide as the t
-    interval of the mean; a weight can be slightly negative for it.
+    The rows are spread about 1/n a little more than drawing gives, so that the `interval` of `weights @ values` is as wide as
+    the t interval of the mean; a weight can be slightly negative for it.
     """
     if n < 2:
         return np.ones((resamples, n))
@@ -116,8 +117,8 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
 def accuracy_interval(values: Arrays, samples: Sequence[float]) -> tuple[float, float]:
     """95 % interval of an accuracy in percent: the mean over sets of the mean over problems.
 
-    Wilson's score interval with n = p(1 - p) / variance of the mean observations, at most the number of samples. With less than FEW
-    problems' worth of failures (or successes) the samples of a problem count as one: their spread cannot be estimated then.
+    Wilson's score interval with n = p(1 - p) / variance of the mean observations, at most the number of samples. With less than
+    FEW problems' worth of failures (or successes) a problem's samples count as one: their spread cannot be estimated then.
 
     Args:
         values: for each set the problems' accuracies, percent of their samples.
@@ -185,8 +186,8 @@ def smallest_difference(spread: float, problems: int) -> float:
 
 @dataclass(frozen=True)
 class Seeds:
-    """A mean over seeds, with an interval for another seed on other problems; `seed_sd` is the standard deviation of the seeds'
-    own means. With one seed the interval is over problems only, and `seed_sd` is NaN: how much a seed matters is not known."""
+    """A mean over seeds, with an interval for other seeds and problems; `seed_sd` is the standard deviation of the seeds' own
+    means. With one seed the interval is over problems only, and `seed_sd` is NaN: how much a seed matters is not known."""
 
     change: Change
     seeds: int
@@ -194,7 +195,7 @@ class Seeds:
 
 
 def combine_seeds(values: Arrays) -> Seeds:
-    """Values of several seeds on the same problems, for each set an array (seeds, problems): of a model, or of paired differences.
+    """Several seeds on the same problems; for each set an array (seeds, problems), of a model or of paired differences.
 
     Seeds and problems are crossed: variance of the mean = variance by seeds + by problems - by both (which either contains), each
     from its own mean square, with Satterthwaite's degrees of freedom. Few seeds make wide intervals: that is the truth.

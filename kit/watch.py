@@ -59,33 +59,46 @@ def warnings_about(rows: Sequence[Row], watch: Watch) -> list[Warning]:
 def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
     """The warnings that hold at row k, by name."""
     row, found = rows[k], {}
-    broken = [c for c in ("loss", "grad_norm", "kl", "entropy", "reward") if row.get(c) is not None and not math.isfinite(row[c])]
+    figures = ("loss", "grad_norm", "kl", "entropy", "reward")
+    broken = [c for c in figures if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
-        found["non-finite"] = (f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it "
-                               "spoils every weight; try a smaller training.learning_rate or training.max_grad_norm")
+        found["non-finite"] = (
+            f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it spoils every "
+            "weight; try a smaller training.learning_rate or training.max_grad_norm"
+        )
         return found
     if _number(row, "truncated") > watch.truncated:
-        found["truncated"] = (f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is "
-                              "0 and there is little to learn from; start with a higher limit")
-    if _number(row, "no_variance") >= 1:
-        if row["reward"] <= 0:
-            found["no reward"] = ("every reward is 0, so every advantage is 0 and nothing is learned; try a higher limit, easier "
-                                  "problems, or more responses per prompt")
-        else:
-            found["no variance"] = ("no group has any variance in reward, so every advantage is 0 and nothing is learned; change the "
-                                    "limit, the difficulty of the problems, or the number of responses per prompt")
+        found["truncated"] = (
+            f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and there is "
+            "little to learn from; start with a higher limit"
+        )
+    if _number(row, "no_variance") >= 1 and row["reward"] <= 0:
+        found["no reward"] = (
+            "every reward is 0, so every advantage is 0 and nothing is learned; try a higher limit, easier problems, or more "
+            "responses per prompt"
+        )
+    elif _number(row, "no_variance") >= 1:
+        found["no variance"] = (
+            "no group has any variance in reward, so every advantage is 0 and nothing is learned; change the limit, the "
+            "difficulty of the problems, or the number of responses per prompt"
+        )
     first = [_number(r, "entropy") for r in rows[:3]]
     began = sum(first) / len(first)
     if k >= 3 and _number(row, "entropy") < watch.entropy * began:
-        found["entropy collapse"] = (f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the "
-                                     "round began with: responses of a group are nearly alike; try a larger "
-                                     "training.entropy_coefficient or a smaller training.learning_rate")
+        found["entropy collapse"] = (
+            f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began with: "
+            "responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller training.learning_rate"
+        )
     if _number(row, "kl") > watch.kl:
-        found["KL blow-up"] = (f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
-                               "training.learning_rate or a larger training.kl_coefficient")
+        found["KL blow-up"] = (
+            f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
+            "training.learning_rate or a larger training.kl_coefficient"
+        )
     if _number(row, "repeated") > watch.repeated:
-        found["repetition"] = (f"{row['repeated']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at "
-                               "the round's start: its own responses may loop")
+        found["repetition"] = (
+            f"{row['repeated']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
+            "start: its own responses may loop"
+        )
     return found
 
 
@@ -114,8 +127,8 @@ def about_validation(log: Sequence[Row], points: Sequence[Row], tolerance: float
             continue
         before, after = sum(began) / len(began), sum(lately) / len(lately)
         if after > before:
-            found.append(Warning(int(point["step"]), "reward, not accuracy", (
-                f"the training reward rose from {before:.2f} to {after:.2f} while accuracy on the validation set fell from {start:.1f} to "
-                f"{point['accuracy']:.1f} %: it learns to fit the limit, not to solve; try a higher limit, a smaller "
-                "training.learning_rate, or fewer steps")))
+            text = (f"the training reward rose from {before:.2f} to {after:.2f} while accuracy on the validation set fell from "
+                    f"{start:.1f} to {point['accuracy']:.1f} %: it learns to fit the limit, not to solve; try a higher limit, a "
+                    "smaller training.learning_rate, or fewer steps")
+            found.append(Warning(int(point["step"]), "reward, not accuracy", text))
     return found

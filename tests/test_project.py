@@ -18,7 +18,8 @@ from kit.config import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
 ORDER = re.findall(r"\w+", """
-settings checks config watch uncertainty fingerprint paths lock disk problems prompts values answers equality symbolic extraction grading_workers grading rollout
+settings checks config watch uncertainty fingerprint paths lock disk problems prompts
+values answers equality symbolic extraction grading_workers grading rollout
 rewards arithmetic training evaluation behavior figures verify chain
 """)
 

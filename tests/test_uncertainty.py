@@ -40,7 +40,7 @@ def coverage(mu: float, alike: float, problems: int, samples: int) -> float:
 @pytest.mark.parametrize("mu", [0.3, 0.6, 0.85])
 @pytest.mark.parametrize(("alike", "samples"), [(0.0, 4), (0.3, 16), (0.7, 4)])
 @pytest.mark.parametrize("problems", [30, 150, 500])
-def test_the_interval_of_an_accuracy_covers_the_truth_19_times_in_20(mu: float, alike: float, samples: int, problems: int) -> None:
+def test_the_interval_of_an_accuracy_covers_19_times_in_20(mu: float, alike: float, samples: int, problems: int) -> None:
     assert 0.93 <= coverage(mu, alike, problems, samples) <= 0.97
 
 
@@ -75,7 +75,7 @@ def test_without_a_difference_one_is_found_once_in_20(problems: int, samples: in
 
 def test_the_interval_of_a_change_covers_it_and_the_detectable_difference_is_found_four_times_in_five() -> None:
     rng, inside, found, promised = np.random.default_rng(20), 0, 0, []
-    for k in range(2000):
+    for _ in range(2000):
         p = probabilities(rng, 0.4, 0.3, 60)
         better = np.clip(p + 0.11, 0, 1)
         change = paired_change([accuracies(rng, better, 4) - accuracies(rng, p, 4)])
@@ -121,7 +121,8 @@ def test_several_seeds_on_the_same_problems_are_combined_honestly(seed_sd: float
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("df", "level", "value"), [(29, 0.95, 2.045230), (2, 0.95, 4.302653), (499, 0.95, 1.964729), (10, 0.6, 0.879058)])
+@pytest.mark.parametrize(
+    ("df", "level", "value"), [(29, 0.95, 2.045230), (2, 0.95, 4.302653), (499, 0.95, 1.964729), (10, 0.6, 0.879058)])
 def test_students_t_is_that_of_the_tables(df: int, level: float, value: float) -> None:
     assert uncertainty.t_quantile(df, level) == pytest.approx(value, abs=2e-6)
     assert uncertainty.t_test(value, df) == pytest.approx(1 - level, abs=1e-6)
