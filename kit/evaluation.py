@@ -1,22 +1,24 @@
 """Rollouts and grades -> accuracy and length with uncertainty; comparisons between models on the same problems.
 
 Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens
-(FACTS 2). Every interval is a percentile bootstrap over problems: a problem is drawn with all its samples, because
-samples of one problem are not independent. Means over data sets weigh each set equally, and resample within each.
+(FACTS 2). Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data sets weigh each
+set equally.
 """
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kit import grading, paths, problems, prompts, rollout, training
+from kit import disk, fingerprint, grading, lock, paths, problems, prompts, rollout, training, uncertainty, watch
 from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
+from kit.uncertainty import bootstrap_weights, interval  # noqa: F401  also for other analyses
 
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
 
@@ -48,13 +50,28 @@ def sampling(config: Config, name: str) -> Sampling:
 
 def respond(config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None) -> list[Rollout]:
     """Responses of the model at `source` to data set `name`, in the evaluation prompt; kept in `path`."""
+    kept = rollout.complete(path, problems.load(name, config), how)
+    if kept is not None:  # all there: no need to load the model, which may have been thinned away
+        return kept
     engine = engine or rollout.TransformersEngine(source, config)
     seed = zlib.crc32(f"{config.seed} {name}".encode())
 
     def encode(problem: problems.Problem) -> list[int]:
         return prompts.encode(engine.tokenizer, prompts.evaluation_messages(config.prompts, problem.question))
 
-    return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
+    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20), answering(title), paths.telling(path):
+        return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
+
+
+@contextlib.contextmanager
+def answering(title: str) -> Iterator[None]:
+    """Tell in one line when the engine breaks off."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "try a smaller evaluation.batch_size and " if "out of memory" in reason else ""
+        raise KitError(f"{title}: the engine broke off ({reason}); what it had answered is kept, {hint}run this again") from error
 
 
 def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFrame:
@@ -75,17 +92,39 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run = paths.of(config)
     source = model_source(config, model)
-    engine = rollout.TransformersEngine(source, config)
-    graded = {}
+    engine, graded = None, {}
     for name in config.data.evaluation:
-        path = run.rollouts(model, name)
-        answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
-        graded[name] = grade(answers, "official")
-        paths.write_csv(run.grades(model, name), graded[name])
+        path, how = run.rollouts(model, name), sampling(config, name)
+        if engine is None and rollout.complete(path, problems.load(name, config), how) is None:
+            engine = rollout.TransformersEngine(source, config)
+        answers = respond(config, source, name, how, path, f"{model}: {name}", engine)
+        graded[name] = regrade(config, model, name, answers)
+    return measure(config, model, graded)
+
+
+def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -> pd.DataFrame:
+    """The grades of a set: those that are stored if they are of these very responses by this very grader, else made and stored."""
+    path = paths.of(config).grades(model, name)
+    note = path.with_suffix(".json")
+    made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("grading")}
+    if path.is_file() and note.is_file() and paths.read_json(note) == made_from:
+        return read_grades(path)
+    graded = grade(answers, "official")
+    paths.write_csv(path, graded)
+    paths.write_json(note, made_from)
+    return graded
+
+
+def measure(config: Config, model: str, graded: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The metrics of a model; writes metrics/<model>.csv."""
     table = metrics(graded, config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
-    paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
+    paths.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
     return table
+
+
+def read_grades(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
 
 
 def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
@@ -95,7 +134,7 @@ def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
         path = paths.of(config).grades(model, name)
         if not path.is_file():
             raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
+        found[name] = read_grades(path)
     return found
 
 
@@ -140,6 +179,11 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     began = training.start_name(config, training.start_of_round(config, schedule, round))
     paths.write_json(run.training(schedule, round) / "selected.json",
                      {"step": step, "rule": plan.select, "tolerance": rule.tolerance, "start": began})
+    log = pd.read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
+    for warning in watch.about_validation(log, rows, rule.tolerance):
+        print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
+    disk.thin(training.checkpoints(run.models(schedule, round)), Path(training.selected(config, schedule, round)),
+              config.training.keep_checkpoints)
     return table
 
 
@@ -196,34 +240,21 @@ def per_problem(grades: pd.DataFrame) -> pd.DataFrame:
     return g.groupby("id", sort=True)[columns].mean().rename(columns={"correct": "accuracy"})
 
 
-def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, n) weights of a bootstrap over n problems; each row sums to 1."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of bootstrap replicates."""
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def metrics(graded: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.DataFrame:
     """A row per data set, and `mean` over them when there are several.
 
     Columns: accuracy (percent), length (tokens), multiple (length / shortest correct chain), each with `_low` and
     `_high` (95 %); truncated (percent of responses); length of correct and of wrong responses; counts of verdicts.
     """
-    rows, replicates = [], []
+    rows, tables, samples = [], [], []
     for k, (name, grades) in enumerate(graded.items()):
         table = per_problem(grades)
-        weights = bootstrap_weights(len(table), resamples, seed + k)
-        drawn = {c: weights @ table[c].to_numpy() for c in ("accuracy", "length", "core")}
-        replicates.append(drawn)
+        tables.append(table)
+        samples.append(len(grades) / len(table))
         right = grades.verdict == "correct"
         rows.append({
             "set": name, "problems": len(table), "samples": len(grades) // len(table),
-            **_estimates(table.mean(), drawn),
+            **_estimates([table], samples[-1:], resamples, seed + k),
             "truncated": table.truncated.mean(),
             "length_correct": grades.length[right].mean(), "length_wrong": grades.length[~right].mean(),
             **{f"n_{v.replace(' ', '_')}": int((grades.verdict == v).sum()) for v in grading.VERDICTS},
@@ -231,44 +262,84 @@ def metrics(graded: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.Da
     if len(rows) > 1:
         mean = pd.DataFrame(rows).mean(numeric_only=True)
         counts = {c: int(sum(r[c] for r in rows)) for c in rows[0] if c.startswith("n_") or c == "problems"}
-        drawn = {c: np.mean([d[c] for d in replicates], axis=0) for c in replicates[0]}
-        rows.append({**mean, **counts, **_estimates(mean, drawn), "set": "mean"})
+        rows.append({**mean, **counts, **_estimates(tables, samples, resamples, seed), "set": "mean"})
     return pd.DataFrame(rows)
 
 
-def _estimates(point: pd.Series, drawn: dict[str, np.ndarray]) -> dict[str, float]:
-    low_a, high_a = interval(drawn["accuracy"])
-    low_l, high_l = interval(drawn["length"])
-    found = {"accuracy": point["accuracy"], "accuracy_low": low_a, "accuracy_high": high_a,
-             "length": point["length"], "length_low": low_l, "length_high": high_l, "core": point["core"]}
-    if np.isnan(point["core"]):
-        return {**found, "multiple": np.nan, "multiple_low": np.nan, "multiple_high": np.nan}
-    low_m, high_m = interval(drawn["length"] / drawn["core"])
-    return {**found, "multiple": point["length"] / point["core"], "multiple_low": low_m, "multiple_high": high_m}
+def _estimates(tables: list[pd.DataFrame], samples: list[float], resamples: int, seed: int) -> dict[str, float]:
+    """Accuracy, length and multiple, means over the sets, with their intervals."""
+    accuracy, length, core = ([t[c].to_numpy(dtype=float) for t in tables] for c in ("accuracy", "length", "core"))
+    found = {}
+    for name, value, (low, high) in (
+        ("accuracy", _mean(accuracy), uncertainty.accuracy_interval(accuracy, samples)),
+        ("length", _mean(length), uncertainty.ratio_interval(length, list(map(np.ones_like, length)), resamples, seed)),
+        ("multiple", _mean(length) / _mean(core), uncertainty.ratio_interval(length, core, resamples, seed)),
+    ):
+        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return {**found, "core": _mean(core)}
+
+
+def _mean(values: list[np.ndarray]) -> float:
+    return float(np.mean([v.mean() for v in values]))
 
 
 def compare(a: dict[str, pd.DataFrame], b: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.DataFrame:
     """b minus a, paired on problems: change of accuracy (points) and of length (percent), 95 % intervals, per set and mean.
 
-    `p_value` is two-sided, from the same bootstrap: twice the smaller share of replicates on one side of zero.
+    `p_value` is two-sided, of the change of accuracy; `detectable` (points) is the smallest true change of accuracy that so
+    many problems of this kind would show four times out of five (kit.uncertainty.Change).
     """
-    changes: list[tuple[str, np.ndarray, np.ndarray]] = []  # set; accuracy change and both lengths: point, replicates
-    for k, name in enumerate(a):
+    pairs: list[tuple[str, pd.DataFrame, pd.DataFrame]] = []
+    for name in a:
         left, right = per_problem(a[name]), per_problem(b[name])
         if not left.index.equals(right.index):
             raise KitError(f"{name}: the two models were not evaluated on the same problems")
-        values = np.column_stack([right.accuracy - left.accuracy, left.length, right.length])
-        weights = bootstrap_weights(len(left), resamples, seed + k)
-        changes.append((name, values.mean(axis=0), weights @ values))
-    if len(changes) > 1:
-        changes.append(("mean", np.mean([p for _, p, _ in changes], axis=0), np.mean([d for *_, d in changes], axis=0)))
-    return pd.DataFrame([_change(*change) for change in changes])
+        pairs.append((name, left, right))
+    rows = [_change(name, [(left, right)], resamples, seed + k) for k, (name, left, right) in enumerate(pairs)]
+    if len(pairs) > 1:
+        rows.append(_change("mean", [pair[1:] for pair in pairs], resamples, seed))
+    return pd.DataFrame(rows)
 
 
-def _change(name: str, point: np.ndarray, drawn: np.ndarray) -> dict[str, float | str]:
-    low_a, high_a = interval(drawn[:, 0])
-    low_l, high_l = interval(100 * (drawn[:, 2] / drawn[:, 1] - 1))
-    tail = min((drawn[:, 0] <= 0).mean(), (drawn[:, 0] >= 0).mean())
-    return {"set": name, "accuracy_change": point[0], "accuracy_change_low": low_a, "accuracy_change_high": high_a,
-            "p_value": min(1.0, 2 * max(tail, 1 / (len(drawn) + 1))),
-            "length_change": 100 * (point[2] / point[1] - 1), "length_change_low": low_l, "length_change_high": high_l}
+def _change(name: str, pairs: list[tuple[pd.DataFrame, pd.DataFrame]], resamples: int, seed: int) -> dict[str, float | str]:
+    change = uncertainty.paired_change([(right.accuracy - left.accuracy).to_numpy() for left, right in pairs])
+    before, after = ([t.length.to_numpy(dtype=float) for t in side] for side in zip(*pairs, strict=True))
+    low, high = uncertainty.ratio_interval(after, before, resamples, seed)
+    return {"set": name, "problems": sum(len(left) for left, _ in pairs),
+            "accuracy_change": change.mean, "accuracy_change_low": change.low, "accuracy_change_high": change.high,
+            "p_value": change.p_value, "detectable": change.detectable,
+            "length_change": 100 * (_mean(after) / _mean(before) - 1), "length_change_low": 100 * (low - 1),
+            "length_change_high": 100 * (high - 1)}
+
+
+def compare_seeds(pairs: Sequence[tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]]) -> pd.DataFrame:
+    """`compare` for several seeds, each a pair (a, b) of grades on the same problems: one row per set, and mean.
+
+    The interval is for other seeds and other problems. `seed_sd` (points) is how much the seeds' own changes differ;
+    `length_change` (percent) is the mean of theirs.
+    """
+    names, rows = list(pairs[0][0]), []
+    tables = {name: [(per_problem(a[name]), per_problem(b[name])) for a, b in pairs] for name in names}
+    for name, own in tables.items():
+        if any(not t.index.equals(own[0][0].index) for pair in own for t in pair):
+            raise KitError(f"{name}: the seeds were not evaluated on the same problems")
+    for name, chosen in [*((n, [n]) for n in names), *([("mean", names)] if len(names) > 1 else [])]:
+        accuracy = [np.array([b.accuracy - a.accuracy for a, b in tables[n]]) for n in chosen]
+        lengths = zip(*(_linear_ratio([tables[n][s] for n in chosen]) for s in range(len(pairs))), strict=True)
+        length = [np.array(own) for own in lengths]
+        row: dict[str, float | str] = {"set": name, "seeds": len(pairs), "problems": sum(v.shape[1] for v in accuracy)}
+        for what, values in (("accuracy", accuracy), ("length", length)):
+            seeds = uncertainty.combine_seeds(values)
+            row |= {f"{what}_change": seeds.change.mean, f"{what}_change_low": seeds.change.low,
+                    f"{what}_change_high": seeds.change.high, f"{what}_seed_sd": seeds.seed_sd}
+            if what == "accuracy":
+                row |= {"p_value": seeds.change.p_value, "detectable": seeds.change.detectable}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _linear_ratio(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> list[np.ndarray]:
+    """For each set a value per problem; their mean is the change of the mean length in percent (the ratio's linear expansion)."""
+    before, after = ([t.length.to_numpy(dtype=float) for t in side] for side in zip(*pairs, strict=True))
+    ratio = _mean(after) / _mean(before)
+    return [100 * (ratio - 1 + (y - ratio * x) / _mean(before)) for x, y in zip(before, after, strict=True)]

@@ -36,15 +36,22 @@ def code(notebook: Path, draws: bool = False) -> dict[str, str]:
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     source = "\n".join("".join(c["source"]) for c in cells)
     without = WITHOUT_EFFECT if draws else WITHOUT_EFFECT | DRAWING
-    found: set[str] = set()
-    open_ = _imported(ast.parse(source))
-    while open_:
-        name = open_.pop()
+    tree = ast.parse(source)
+    found = modules(*_imported(tree))
+    return {f"code: {notebook.name}": _short(ast.unparse(tree).encode()),
+            **{f"code: kit/{name}.py": value for name, value in found.items() if name not in without}}
+
+
+def modules(*names: str) -> dict[str, str]:
+    """Hashes of these modules of the kit and of all that they import from it, by name."""
+    found: dict[str, str] = {}
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
         if name not in found and (KIT / f"{name}.py").is_file():
-            found.add(name)
-            open_ |= _module(KIT / f"{name}.py")[1] - found
-    modules = {f"code: kit/{name}.py": _module(KIT / f"{name}.py")[0] for name in sorted(found - without)}
-    return {f"code: {notebook.name}": _short(ast.unparse(ast.parse(source)).encode()), **modules}
+            found[name], imported = _module(KIT / f"{name}.py")
+            waiting |= imported - set(found)
+    return dict(sorted(found.items()))
 
 
 @functools.cache

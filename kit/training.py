@@ -11,12 +11,13 @@ Where this departs from TRL's defaults, because the official settings do (FACTS 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import paths, problems, prompts
+from kit import disk, lock, paths, problems, prompts, watch
 from kit.config import Config, KitError
 from kit.rewards import get_token_limit_reward
 
@@ -27,6 +28,7 @@ LOGGED = {  # column of log.csv: key in TRL's log
     "no_variance": "frac_reward_zero_std",
     "entropy": "entropy",
     "kl": "kl",
+    "repeated": "repeated",
     "grad_norm": "grad_norm",
     "loss": "loss",
     "seconds": "step_time",
@@ -121,24 +123,44 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     folder, steps = run.models(schedule, round), steps_of(config, schedule)
     tokenizer = prompts.load_tokenizer(start, config)
     rows = training_rows(config, tokenizer, limit if plan.state_limit else None)
-    done = checkpoints(folder)
-    if done and int(done[-1].name.split("-")[1]) >= steps:
+    whole = [c for c in checkpoints(folder) if disk.spoilt(c) is None]
+    if whole and int(whole[-1].name.split("-")[1]) >= steps:
         return folder
     seed = config.seed * 1000 + round
     set_seed(seed)
-    watch = round_log(run.training(schedule, round) / "log.csv", limit, f"{schedule} round {round}")
+    title = f"{schedule} round {round}"
     trainer = GRPOTrainer(
         model=str(start),
         args=grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every),
         reward_funcs=get_token_limit_reward(limit, tokenizer, config.training.reading),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=[round_log(config, run.training(schedule, round) / "log.csv", limit, title), disk.room_check(folder)],
     )
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
-    trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
+    done = disk.resumable(checkpoints(folder))
+    with lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20), failing(title, trainer):
+        trainer.train(resume_from_checkpoint=str(done) if done else None)
     return folder
+
+
+@contextlib.contextmanager
+def failing(title: str, trainer: Any) -> Iterator[None]:
+    """Tell in one line what broke off a training, where, and that it goes on from its last checkpoint."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = ""
+        if "probability tensor" in reason:
+            hint = "; its weights are spoilt: try a smaller training.learning_rate"
+        elif "out of memory" in reason:
+            hint = "; try a smaller training.micro_batch"
+        step = trainer.state.global_step + 1
+        raise KitError(f"{title}, step {step}: {reason}{hint}; run this again to go on from the last checkpoint") from error
 
 
 def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None) -> Any:
@@ -157,7 +179,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
         num_generations=t.responses_per_prompt, per_device_train_batch_size=t.micro_batch,
         gradient_accumulation_steps=passes, steps_per_generation=passes, num_iterations=1,
         max_completion_length=limit, temperature=t.temperature, top_p=t.top_p, top_k=0,
-        loss_type="bnpo", scale_rewards="group", mask_truncated_completions=False,
+        loss_type="bnpo", logging_nan_inf_filter=False, scale_rewards="group", mask_truncated_completions=False,
         epsilon=t.clip_ratio, beta=t.kl_coefficient, entropy_coef=t.entropy_coefficient, use_bias_correction_kl=False,
         bf16=config.model.dtype == "bfloat16", gradient_checkpointing=config.model.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
@@ -165,18 +187,17 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     )
 
 
-def round_log(path: Path, limit: int, title: str) -> Any:
-    """A trainer callback: a progress bar with the figures that matter, a row of log.csv a step, warnings in words."""
+def round_log(config: Config, path: Path, limit: int, title: str) -> Any:
+    """A trainer callback: a progress bar with the figures that matter, a row of log.csv a step, warnings in words and in
+    warnings.csv. KitError, before the step's checkpoint is written, when going on is pointless (kit.watch)."""
     import pandas as pd
     from tqdm.auto import tqdm
     from transformers import TrainerCallback
 
     class RoundLog(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.rows = []
-            if state.global_step and path.is_file():  # resumed: keep the rows up to the checkpoint
-                before = pd.read_csv(path)
-                self.rows = before[before["step"] <= state.global_step].to_dict("records")
+            self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
+            self.warnings = rows_until(path.with_name("warnings.csv"), state.global_step)
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -189,8 +210,14 @@ def round_log(path: Path, limit: int, title: str) -> Any:
             self.bar.set_postfix_str(
                 f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}"
             )
-            for warning in warnings_about(row, limit):
-                self.bar.write(f"warning, {title} step {state.global_step}: {warning}")
+            found = watch.warnings_about(self.rows, config.watch)
+            for warning in found:
+                self.bar.write(f"warning, {title} step {warning.step}: {warning}")
+                self.warnings.append({"step": warning.step, "warning": warning.name, "text": warning.text})
+                paths.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
+            for warning in found:
+                if warning.stop:
+                    raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()
@@ -198,20 +225,14 @@ def round_log(path: Path, limit: int, title: str) -> Any:
     return RoundLog()
 
 
-def warnings_about(row: dict[str, Any], limit: int) -> list[str]:
-    """What is wrong with a step's figures, in words, and what to try."""
-    found = []
-    if row["truncated"] > 0.95:
-        found.append(
-            f"{row['truncated']:.0%} of the responses were cut at {limit} tokens, so nearly every reward is 0 and there is "
-            "little to learn from; start with a higher limit"
-        )
-    if row["no_variance"] >= 1.0:
-        found.append(
-            "no group has any variance in reward, so every advantage is 0 and nothing is learned; "
-            "change the limit, the difficulty of the problems, or the number of responses per prompt"
-        )
-    return found
+def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of a log up to a step; what is not there is None."""
+    import pandas as pd
+
+    if not step or not path.is_file():
+        return []
+    before = pd.read_csv(path)
+    return before[before["step"] <= step].astype(object).where(before.notna(), None).to_dict("records")
 
 
 # --- selection --------------------------------------------------------------------------------------------------------

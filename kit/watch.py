@@ -63,14 +63,14 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
     broken = [c for c in figures if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
         found["non-finite"] = (
-            f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it spoils every "
-            "weight; try a smaller training.learning_rate or training.max_grad_norm"
+            f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it spoils "
+            "every weight; try a smaller training.learning_rate or training.max_grad_norm"
         )
         return found
     if _number(row, "truncated") > watch.truncated:
         found["truncated"] = (
-            f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and there is "
-            "little to learn from; start with a higher limit"
+            f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and "
+            "there is little to learn from; start with a higher limit"
         )
     if _number(row, "no_variance") >= 1 and row["reward"] <= 0:
         found["no reward"] = (
@@ -86,8 +86,9 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
     began = sum(first) / len(first)
     if k >= 3 and _number(row, "entropy") < watch.entropy * began:
         found["entropy collapse"] = (
-            f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began with: "
-            "responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller training.learning_rate"
+            f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began "
+            "with: responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller "
+            "training.learning_rate"
         )
     if _number(row, "kl") > watch.kl:
         found["KL blow-up"] = (
