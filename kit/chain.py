@@ -164,6 +164,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
+    from traitlets.config import Config as Settings
 
     run = paths.of(config)
     copy = run.notebooks / f"{stage.name}.ipynb"
@@ -177,9 +178,13 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
             raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
+    connection.parent.mkdir(mode=0o700, exist_ok=True)
+    connection.unlink(missing_ok=True)
     try:
         papermill.execute_notebook(
-            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET, **options
+            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET,
+            config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
         )
     except PapermillExecutionError as error:
         told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
@@ -269,6 +274,8 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
                     if waiting and not done:
                         say(" · ".join(progress(config, name) for name in running))
         record_stages(config)
+        with contextlib.suppress(OSError):
+            run.kernels.rmdir()
     return pd.DataFrame(rows)
 
 
@@ -311,18 +318,14 @@ def record_stages(config: Config) -> None:
 
 @contextlib.contextmanager
 def alone(config: Config) -> Iterator[None]:
-    """The run's folder for this command and the kernels it starts. Their connection files lie in it too, not in the user's home,
-    where those of killed runs would pile up."""
+    """The run's folder for this command and the kernels it starts, without what killed ones have left."""
     run = paths.of(config)
     with lock.hold(run.root, run.shown), lock.for_children(run.root):
-        kernels = run.root / ".kernels"
-        shutil.rmtree(kernels, ignore_errors=True)
-        os.environ["JUPYTER_RUNTIME_DIR"] = str(kernels)
+        shutil.rmtree(run.kernels, ignore_errors=True)
         try:
             yield
         finally:
-            del os.environ["JUPYTER_RUNTIME_DIR"]
-            shutil.rmtree(kernels, ignore_errors=True)
+            shutil.rmtree(run.kernels, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
 from kit.settings import Config
 
 
@@ -58,7 +62,24 @@ def problems_of(config: Config) -> list[str]:
     for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
         check(bool(fine), f"`arithmetic.{key}` is {value}; should be between 0 and 1")
+    for key in ("truncated", "entropy", "repeated"):
+        value = getattr(config.watch, key)
+        check(value <= 1, f"`watch.{key}` is {value}; a share, above 0 and at most 1")
+    check(t.learning_rate <= 0.1, f"`training.learning_rate` is {t.learning_rate}; should be above 0 and at most 0.1")
+    for name, words in config.keywords.items():
+        check(bool(words) and all(word.strip() for word in words), f"`keywords.{name}` should list words or phrases, none of them empty")
+    for name in set(config.set_labels) - set(names):
+        close = get_close_matches(name, names, 1)
+        found.append(f"`set_labels.{name}` is no set of `data`; " + (f"did you mean `{close[0]}`?" if close else "there are "
+                     + ", ".join(names)))
+    source = Path(config.model.source).expanduser()
+    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.model.source)
+    check(bool(hub) or source.is_dir(), f"`model.source` is {config.model.source!r}; there is no such folder, and a hub id is "
+          "`owner/name`")
     if config.model.source == "arithmetic":
+        longest = max([e.max_new_tokens, *(n for plan in config.schedules.values() for n in plan.limits)])
+        check(longest + 64 <= a.max_length, f"`arithmetic.max_length` is {a.max_length}; a prompt (64 tokens) and the longest response "
+              f"({longest} tokens, by `evaluation.max_new_tokens` or `schedules`) do not fit into it")
         check(9 <= a.largest <= 99, f"`arithmetic.largest` is {a.largest}; should be between 9 and 99")
         divides = a.heads > 0 and a.key_value_heads > 0 and a.hidden_size % (2 * a.heads) == 0
         check(divides and a.heads % a.key_value_heads == 0, "`arithmetic.hidden_size` should be a multiple of twice `heads`, "

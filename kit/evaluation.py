@@ -103,7 +103,7 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
 
 
 def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -> pd.DataFrame:
-    """The grades of a set: those that are stored if they are of these very responses by this very grader, else made and stored."""
+    """The grades of a set: the stored ones if they are of these very responses by this very grader, else made and stored."""
     path = paths.of(config).grades(model, name)
     note = path.with_suffix(".json")
     made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("grading")}
@@ -149,8 +149,28 @@ def _validate(config: Config, schedule: str, round: int, step: int, source: str)
     e = config.evaluation
     how = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
     path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
-    graded = grade(respond(config, source, config.data.validation, how, path, title))
-    return {"step": step, **metrics({config.data.validation: graded}, e.resamples, config.seed).iloc[0]}
+    return validation_row(config, step, respond(config, source, config.data.validation, how, path, title))
+
+
+def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
+    """The metrics of one checkpoint on the validation set."""
+    return {"step": step, **metrics({config.data.validation: grade(answers)}, config.evaluation.resamples, config.seed).iloc[0]}
+
+
+def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
+    """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
+    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
+    table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
+    return table.assign(schedule=schedule, round=round, limit=config.schedules[schedule].limits[round - 1])
+
+
+def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
+    """The step of the checkpoint to go on with, by the schedule's rule; 0, the round's start, when none qualifies."""
+    points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
+    if config.schedules[schedule].select == "last":
+        return points[-1].step
+    chosen = training.select(points, table.accuracy.iloc[0], config.selection.tolerance)
+    return chosen.step if chosen else 0
 
 
 def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
@@ -161,26 +181,23 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     run, plan, rule = paths.of(config), config.schedules[schedule], config.selection
     origin = ("base", 0) if round == 1 else (schedule, round - 1)
     before = pd.read_csv(run.training(*origin) / "validation.csv")
-    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
-    rows: list[dict[str, object]] = [{**start.to_dict(), "step": 0}]
+    rows = []
     for checkpoint in training.checkpoints(run.models(schedule, round)):
         rows.append(_validate(config, schedule, round, int(checkpoint.name.split("-")[1]), str(checkpoint)))
-    table = pd.DataFrame(rows).assign(schedule=schedule, round=round, limit=plan.limits[round - 1])
-    points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
-    if not points:
+    table = with_start(config, schedule, round, before, rows)
+    if not rows:
         raise KitError(f"{run.models(schedule, round)}: no checkpoint to choose from; train this round first")
-    chosen = points[-1] if plan.select == "last" else training.select(points, start.accuracy, rule.tolerance)
-    if chosen is None:
-        print(f"warning: no checkpoint keeps {1 - rule.tolerance:.0%} of the start's accuracy ({start.accuracy:.1f} %), so the "
-              "round's start is kept; try more steps, a smaller learning rate, or a higher limit")
-    step = chosen.step if chosen else 0
+    step = choose(config, schedule, table)
+    if step == 0:
+        print(f"warning: no checkpoint keeps {1 - rule.tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
+              "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
     table["selected"] = table.step == step
     paths.write_csv(run.training(schedule, round) / "validation.csv", table)
     began = training.start_name(config, training.start_of_round(config, schedule, round))
     paths.write_json(run.training(schedule, round) / "selected.json",
                      {"step": step, "rule": plan.select, "tolerance": rule.tolerance, "start": began})
     log = pd.read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
-    for warning in watch.about_validation(log, rows, rule.tolerance):
+    for warning in watch.about_validation(log, table.to_dict("records"), rule.tolerance):
         print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
     disk.thin(training.checkpoints(run.models(schedule, round)), Path(training.selected(config, schedule, round)),
               config.training.keep_checkpoints)

@@ -156,8 +156,9 @@ def save_table(table: pd.DataFrame, config: Config, name: str) -> Path:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
     with paths.atomic(folder / f"{name}.md") as file:
         file.write("\n".join([*lines, "", ", ".join(facts.values())]) + "\n")
-    dublin_core = {f"dc:{key}": value for key, value in facts.items()}
-    paths.write_json(folder / f"{name}.csv-metadata.json", {"@context": "http://www.w3.org/ns/csvw", "url": f"{name}.csv", **dublin_core})
+    facts = {f"dc:{key}": value for key, value in facts.items()}
+    beside = folder / f"{name}.csv-metadata.json"
+    paths.write_json(beside, {"@context": "http://www.w3.org/ns/csvw", "url": f"{name}.csv", **facts})
     return folder / f"{name}.csv"
 
 
@@ -291,9 +292,10 @@ def conclusions(config: Config) -> list[str]:
         other = c.against if c.against == "base" else config.schedules[c.against.split("/")[0]].label or c.against
         sure = "no difference in accuracy could be shown" if c.accuracy_change_low <= 0 <= c.accuracy_change_high else (
             "accuracy is higher" if c.accuracy_change > 0 else "accuracy is lower")
+        p_value = "p < 0.001" if c.p_value < 0.001 else f"p = {c.p_value:.3f}"
         sentences.append(
             f"{name} against {other}: length {c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}], "
             f"accuracy {c.accuracy_change:+.1f} points [{c.accuracy_change_low:+.1f}, {c.accuracy_change_high:+.1f}] "
-            f"(p = {c.p_value:.3f}): {sure}. These {c.problems} problems show a change from {c.detectable:.1f} points on."
+            f"({p_value}): {sure}. These {c.problems} problems show a change from {c.detectable:.1f} points on."
         )
     return sentences

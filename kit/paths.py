@@ -77,26 +77,38 @@ class RunPaths:
         return self.root / "stages"
 
     @property
+    def kernels(self) -> Path:
+        return self.root / ".kernels"  # how running notebooks are reached; gone when the run is done
+
+    @property
     def replaced(self) -> Path:
         return self.root / "replaced"
 
     def data(self, name: str) -> Path:
-        return self.root / "data" / f"{name}.jsonl"
+        return self._inside("data", f"{name}.jsonl")
 
     def models(self, schedule: str, round: int) -> Path:
-        return self.root / "models" / schedule / f"round{round}"
+        return self._inside("models", schedule, f"round{round}")
 
     def training(self, schedule: str, round: int) -> Path:
-        return self.root / "training" / schedule / f"round{round}"
+        return self._inside("training", schedule, f"round{round}")
 
     def validation(self, schedule: str, round: int, step: int) -> Path:
         return self.training(schedule, round) / "validation" / f"step{step}.jsonl"
 
     def rollouts(self, model: str, name: str) -> Path:
-        return self.root / "rollouts" / model / f"{name}.jsonl"
+        return self._inside("rollouts", model, f"{name}.jsonl")
 
     def grades(self, model: str, name: str) -> Path:
-        return self.root / "grades" / model / f"{name}.csv"
+        return self._inside("grades", model, f"{name}.csv")
+
+    def _inside(self, folder: str, *parts: str) -> Path:
+        """A path below this folder of the run, whatever names a params file or a data set has."""
+        top = os.path.join(self.root, folder)
+        path = Path(os.path.normpath(os.path.join(top, *parts)))
+        if "\0" in str(path) or not path.is_relative_to(top) or len(path.relative_to(top).parts) < len(parts):
+            raise KitError(f"{'/'.join(parts)}: not a name for a file of this run; it leads out of its folder")
+        return path
 
 
 def of(config: Config) -> RunPaths:

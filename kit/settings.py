@@ -13,7 +13,8 @@ class KitError(Exception):
     """A user's mistake or a broken input, told in one line; notebooks and commands print only that line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())  # one line, and nothing in it that a terminal obeys: it can quote a model or a data set
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
     def _render_traceback_(self) -> list[str]:  # what Jupyter shows in place of a traceback
         return [f"KitError: {self}"]
