@@ -74,7 +74,7 @@ def problems_of(config: Config) -> list[str]:
                      + ", ".join(names)))
     source = Path(config.model.source).expanduser()
     hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.model.source)
-    check(bool(hub) or source.is_dir(), f"`model.source` is {config.model.source!r}; there is no such folder, and a hub id is "
+    check(bool(hub) or bool(config.model.source.strip()) and source.is_dir(), f"`model.source` is {config.model.source!r}; there is no such folder, and a hub id is "
           "`owner/name`")
     if config.model.source == "arithmetic":
         longest = max([e.max_new_tokens, *(n for plan in config.schedules.values() for n in plan.limits)])
