@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kit import models
 from kit.background import Background
 from kit.config import Config, KitError
 from kit.prompts import load_tokenizer
@@ -131,7 +132,7 @@ class VLLMEngine:
         self.batch_size: int | None = None
         e, m = config.engine, config.model
         settings = AsyncEngineArgs(
-            model=str(source), revision=m.revision, trust_remote_code=m.trust_remote_code, dtype=m.dtype,
+            model=models.fetch(source, m.revision), trust_remote_code=m.trust_remote_code, dtype=m.dtype,
             load_format="safetensors", skip_tokenizer_init=True, generation_config="vllm",
             max_model_len=self.model_length, seed=config.seed, enable_prefix_caching=True, disable_log_stats=True,
             tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
