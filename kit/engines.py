@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kit import models
 from kit.background import Background
 from kit.config import Config, KitError
 from kit.prompts import load_tokenizer
@@ -124,6 +125,7 @@ class VLLMEngine:
                            "pip install -e '.[vllm]'") from None
         import torch
 
+        source = models.fetch(source, config.model.revision)
         gc.collect()  # what training left in this process: vLLM wants its share of the GPU free
         torch.cuda.empty_cache()
         self.tokenizer = load_tokenizer(source, config)
