@@ -125,6 +125,7 @@ class VLLMEngine:
                            "pip install -e '.[vllm]'") from None
         import torch
 
+        source = models.fetch(source, config.model.revision)
         gc.collect()  # what training left in this process: vLLM wants its share of the GPU free
         torch.cuda.empty_cache()
         self.tokenizer = load_tokenizer(source, config)
