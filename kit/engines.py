@@ -133,7 +133,7 @@ class VLLMEngine:
         self.batch_size: int | None = None
         e, m = config.engine, config.model
         settings = AsyncEngineArgs(
-            model=models.fetch(source, m.revision), trust_remote_code=m.trust_remote_code, dtype=m.dtype,
+            model=str(source), trust_remote_code=m.trust_remote_code, dtype=m.dtype,
             load_format="safetensors", skip_tokenizer_init=True, generation_config="vllm",
             max_model_len=self.model_length, seed=config.seed, enable_prefix_caching=True, disable_log_stats=True,
             tensor_parallel_size=e.tensor_parallel, data_parallel_size=e.data_parallel,
