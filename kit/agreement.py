@@ -123,13 +123,12 @@ def compare(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     for half in ("development", "held out"):
         for classes, used in ways.items():
             part = used[used.half == half]
-            names = sorted({*part.theirs, *part.ours})
-            counts = np.array([
-                pd.crosstab(own.theirs, own.ours).reindex(index=names, columns=names, fill_value=0).to_numpy()
-                for _, own in part.groupby("question")
-            ]).reshape(-1, len(names), len(names))
-            if not len(counts):
+            if part.empty:
                 continue
+            names = sorted({*part.theirs, *part.ours})
+            prompt = np.unique(part.question, return_inverse=True)[1]
+            counts = np.zeros((prompt.max() + 1, len(names), len(names)))
+            np.add.at(counts, (prompt, part.theirs.map(names.index), part.ours.map(names.index)), 1)
             drawn = np.tensordot(evaluation.bootstrap_weights(len(counts), resamples, seed), counts, 1)
             low, high = evaluation.interval(kappa(drawn))
             rows.append({
