@@ -47,7 +47,7 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     """Phases one after the other; the lanes of a phase side by side; the stages of a lane in order."""
     logged = [[Stage(f"03_evaluate-{name}", "03_evaluate", {"schedule": name})] for name in config.logs.models]
     if not config.schedules:  # nothing is trained
-        return [logged, [[Stage("06_figures", "06_figures", {}, tuple(lane[0].name for lane in logged))]]]
+        return [logged, *_analyses(tuple(lane[0].name for lane in logged))]
     base = Stage("01_base_model", "01_base_model", {})
     lanes = []
     for schedule, plan in config.schedules.items():
@@ -62,7 +62,13 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     evaluated = tuple(lane[-1].name for lane in lanes)
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
-    return [[[base]], lanes, [[Stage("06_figures", "06_figures", {}, evaluated)]]]
+    return [[[base]], lanes, *_analyses(evaluated)]
+
+
+def _analyses(evaluated: tuple[str, ...]) -> list[list[list[Stage]]]:
+    """What is done when every model has been evaluated."""
+    behavior = Stage("05_behavior", "05_behavior", {}, evaluated)
+    return [[[behavior]], [[Stage("06_figures", "06_figures", {}, (*evaluated, behavior.name))]]]
 
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
@@ -84,16 +90,16 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
     settings["files"] = stamps(config, [str(path) for path in config.data.files.values()])
-    if stage.notebook != "06_figures":
+    if stage.notebook not in ("05_behavior", "06_figures"):
         own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
         read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
-    if stage.notebook != "06_figures":  # its words and the other schedules matter to tables and figures only
+    if stage.notebook not in ("05_behavior", "06_figures"):  # words and the other schedules matter to tables and figures only
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)
-        del settings["keywords"], settings["set_labels"]
+        del settings["keywords"], settings["set_labels"], settings["behavior"]
     if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
         del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
@@ -131,6 +137,8 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
     if stage.notebook == "02_prune_round":
         k = stage.parameters["round"]
         return [run.models(schedule, k), run.training(schedule, k)]
+    if stage.notebook == "05_behavior":
+        return [run.root / "traces", run.root / "reference"]
     if stage.notebook == "03_evaluate":
         return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
     return []

@@ -21,7 +21,7 @@ def problems_of(config: Config) -> list[str]:
     t, e = config.training, config.evaluation
     zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "retries"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "engine", "arithmetic"):
+    for name in ("data", "training", "selection", "evaluation", "engine", "arithmetic", "behavior"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():
@@ -51,7 +51,7 @@ def problems_of(config: Config) -> list[str]:
           f"processes = {t.processes}")
     check(t.vllm_memory_share < 1, f"`training.vllm_memory_share` is {t.vllm_memory_share}; a share below 1")
     check(0 < t.vllm_port < 65536, f"`training.vllm_port` is {t.vllm_port}; should be between 1 and 65535")
-    found += problems_of_data(config)
+    found += problems_of_data(config) + problems_of_behavior(config)
     if config.logs.models and not config.schedules:  # nothing is trained and no model is asked
         return found
     check(bool(config.schedules), "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}")
@@ -99,6 +99,30 @@ def problems_of(config: Config) -> list[str]:
             ops = config.arithmetic.operations.get(name, ())
             fine = bool(ops) and all(1 <= n <= 6 for n in ops)
             check(fine, f"`arithmetic.operations.{name}` should list numbers of operations between 1 and 6")
+    return found
+
+
+def problems_of_behavior(config: Config) -> list[str]:
+    """What is wrong with the settings of notebook 05."""
+    found: list[str] = []
+    b, j = config.behavior, config.behavior.judge
+
+    def check(fine: bool, message: str) -> None:
+        if not fine:
+            found.append(message)
+
+    for key, value in vars(j).items():
+        check(type(value) not in (int, float) or value > 0, f"`behavior.judge.{key}` is {value}; should be above 0")
+    check(not j.url or is_address(j.url), "`behavior.judge.url` should be an address like http://127.0.0.1:8000/v1, with no user "
+          "or key in it")
+    check(not j.url or bool(j.model), "`behavior.judge.model` is missing: which model should the endpoint use?")
+    check(re.fullmatch("[A-Z][A-Z0-9_]*|", j.key_variable) is not None,  # what is there may be a key: it is not repeated
+          "`behavior.judge.key_variable` should be the name of an environment variable, in capitals")
+    check(b.window >= 16, f"`behavior.window` is {b.window}; should be at least 16 tokens")
+    check(b.reference != "trained" or config.model.source == "arithmetic" and bool(config.schedules),
+          "`behavior.reference` is trained: that is for the laptop's language; name a model")
+    for name in set(b.reference_sets) - set(config.data.evaluation):
+        found.append(f"`behavior.reference_sets`: {name} is not in data.evaluation")
     return found
 
 

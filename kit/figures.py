@@ -42,6 +42,11 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def mean_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the mean over the data sets, or of the only set."""
+    return table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
+
+
 def save(figure: Figure, config: Config, name: str) -> Path:
     """Write PNG and SVG with the run's name in the metadata; returns the PNG's path."""
     folder = paths.of(config).figures
@@ -101,7 +106,7 @@ def _cell(row: pd.Series) -> str:
 
 def keyword_table(config: Config) -> pd.DataFrame:
     """Keywords per response of every model, with 95 % intervals, and the change against the base in percent."""
-    words, metrics = read(config, "keywords"), read(config, "main").groupby("model").first()
+    words, metrics = mean_rows(read(config, "keywords")), read(config, "main").groupby("model").first()
     rows: dict[str, dict[str, str]] = {}
     for (label, model), own in words.groupby(["keywords", "model"], sort=False):
         base = words[(words.keywords == label) & (words.model == "base")].per_response.iloc[0]

@@ -12,6 +12,7 @@
         training/base/round0/                    the same for the base model
         rollouts/<model>/<set>.jsonl             a line per problem
         grades/<model>/<set>.csv                 a row per response
+        traces/<model>/<set>.csv                 a row per response: what was counted in its text
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
@@ -95,6 +96,9 @@ class RunPaths:
 
     def grades(self, model: str, name: str) -> Path:
         return self.root / "grades" / model / f"{name}.csv"
+
+    def traces(self, model: str, name: str) -> Path:
+        return self.root / "traces" / model / f"{name}.csv"
 
 
 def of(config: Config) -> RunPaths:

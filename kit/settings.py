@@ -258,6 +258,39 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A language model that labels phases (kit.judge), behind an OpenAI-compatible endpoint; without a `url` there is none."""
+
+    url: str = ""  # like http://127.0.0.1:8000/v1
+    model: str = ""
+    key_variable: str = ""  # name of the environment variable that holds the key, if the endpoint wants one
+    remote: bool = False  # true: the endpoint may be on another machine, and the traces are sent there
+    responses: int = 20  # labelled per model and data set
+    batch: int = 20  # steps per request
+    retries: int = 3  # requests per batch, in all
+    timeout: float = 120.0  # seconds per request
+    parallel: int = 4  # requests at a time
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """What notebook 05 looks at (kit.behavior)."""
+
+    samples: int = 4  # responses per problem whose text is read: the first ones
+    steps: Literal["auto", "paragraphs", "sentences"] = "auto"  # what a step of a trace is (kit.phases)
+    ngram: int = 8  # words; repetition is the share of such runs of words that were there before
+    pairs: tuple[str, ...] = ()  # models shown side by side with the base; empty: the last round of each schedule
+    labelled: str = ""  # file with labelled traces to compare the rules with (kit.agreement); none: not compared
+    reference: str = ""  # of the perplexity: hub id, folder, `trained` (the laptop's), `base`, or none
+    reference_steps: int = 250  # training steps of a `trained` one
+    reference_sets: tuple[str, ...] = ()  # data sets whose traces it reads; empty: all
+    reference_samples: int = 1  # responses per problem that it reads
+    window: int = 4096  # tokens it sees at once; longer traces are read in windows that overlap by half
+    batch_tokens: int = 4096  # tokens per forward pass
+    judge: Judge = Judge()
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run. `file` is the params file they came from."""
 
@@ -272,6 +305,7 @@ class Config:
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
+    behavior: Behavior = Behavior()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42

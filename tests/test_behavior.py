@@ -1,34 +1,154 @@
-"""Keywords are counted as whole words and phrases, longest match first."""
+"""Notebook 05 on real responses: two models' logs without token counts as a run of their own, from responses to figures."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import os
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from kit import behavior
-from kit.config import Config
+from kit import behavior, behavior_figures, config, evaluation, figures, paths, phases, sidebyside
+from kit.config import ROOT, Config, KitError
 from kit.rollout import Rollout
+from kit.settings import Schedule
 
-HESITATION = ("wait", "but wait", "alternatively", "double-check")
-
-
-@pytest.mark.parametrize(("text", "count"), [
-    ("Wait, let me double-check.", 2),
-    ("But wait. Wait!", 2),  # not three: "But wait" is one
-    ("The waiter awaits; await", 0),
-    ("Alternatively: double-checking", 1),
-    ("", 0),
-    ("wait wait wait", 3),
-])
-def test_whole_words_longest_first(text: str, count: int) -> None:
-    assert behavior.count_keywords(text, HESITATION) == count
+DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+MODELS = {"base": "instruct", "iterative/round1": "rlft"}
 
 
-def test_rates_are_per_response_and_per_1000_tokens(tiny_world: Config) -> None:
-    one = Rollout("a", "q", "1", None, ["Wait, wait.", ""], [100, 100], [True, True])  # 1 per response
-    two = Rollout("b", "q", "1", None, ["Wait wait wait", "Wait wait wait"], [300, 300], [True, True])  # 3
-    rate = behavior.keyword_rate([[one, two]], HESITATION, dataclasses.replace(tiny_world))
-    assert rate["per_response"] == pytest.approx(2.0)
-    assert rate["per_1000_tokens"] == pytest.approx(1000 * 2.0 / 200)
-    assert (rate["per_response_low"], rate["per_response_high"]) == (1.0, 3.0)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A run whose models' responses are real ones: 20 problems of AMC23, half of the lengths unknown; and its folder."""
+    folder = DATA / "traces"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent (set KIT_DATA to the folder of the real data)")
+    results = tmp_path_factory.mktemp("real")
+    smoke = config.load(ROOT / "params" / "smoke.yaml")
+    settings = dataclasses.replace(
+        smoke, run="real", data=dataclasses.replace(smoke.data, evaluation=("amc23",)),
+        schedules={"iterative": Schedule(limits=(3000,), label="rlft")},
+        evaluation=dataclasses.replace(smoke.evaluation, resamples=100),
+        behavior=dataclasses.replace(smoke.behavior, reference="", labelled=""),
+        keywords={"hesitation": ("wait", "but wait", "alternatively"), "core": ("therefore", "let me compute")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIT_RESULTS", str(results))
+        fill(settings, folder)
+        behavior.summarize(settings)
+    return settings, results
+
+
+@pytest.fixture
+def real(made: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("KIT_RESULTS", str(made[1]))
+    return made[0]
+
+
+def fill(settings: Config, folder: Path) -> None:
+    run = paths.of(settings)
+    for model, file in MODELS.items():
+        records = [json.loads(line) for line in (folder / f"qwen2.5_3b_{file}_amc23.jsonl").read_text().splitlines()[:20]]
+        made = [
+            Rollout(f"amc-{k}", r["question"], str(r["answer"]), None, r["model_answer"],
+                    [len(r["model_answer"][0]) // 4 if model == "base" else None], [True])
+            for k, r in enumerate(records)
+        ]
+        path = run.rollouts(model, "amc23")
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
+        paths.write_csv(run.grades(model, "amc23"), evaluation.grade(made))
+
+
+def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
+    for name, column in (("keywords", "per_response"), ("phases", "share"), ("attempts", "attempts"), ("repetition", "repeated")):
+        table = figures.read(real, name)
+        assert list(table.model.unique()) == list(MODELS) and list(table.schedule.unique()) == ["base", "iterative"]
+        assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
+    assert behavior.step_unit(real) == "paragraphs"
+    shares = figures.read(real, "phases").groupby("model").share.sum()
+    assert np.allclose(shares, 100)
+
+
+def test_what_was_counted_is_kept_per_response(real: Config) -> None:
+    kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
+    assert len(kept) == 20 and set(phases.PHASES) <= set(kept.columns)
+    rollout = behavior.responses(real, "base", "amc23")[0]
+    assert kept.steps[0] == len(phases.steps_of(rollout.model_answer[0], "paragraphs"))
+
+
+def test_a_right_answer_has_a_correct_attempt_and_the_end_is_where_these_models_stop(real: Config) -> None:
+    kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
+    right = evaluation.load_grades(real, "base")["amc23"].verdict == "correct"
+    assert right.sum() >= 5 and kept.first_correct[right].notna().all() and kept.first_correct[~right].isna().all()
+    assert kept.first_correct[right].mean() > 0.8  # they do not go over it again
+
+
+def test_unknown_lengths_are_declared_and_left_empty(real: Config) -> None:
+    (sentence,) = behavior.missing_lengths(real)
+    assert sentence.startswith("iterative/round1, amc23: 100% of the responses have no token count")
+    words = figures.read(real, "keywords").set_index(["model", "keywords"])
+    assert not math.isnan(words.per_1000_tokens["base", "core"]) and math.isnan(words.per_1000_tokens["iterative/round1", "core"])
+    lengths = figures.read(real, "percentiles").set_index("model").length
+    assert lengths["base"].notna().any() and lengths["iterative/round1"].isna().all()
+
+
+def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> None:
+    drawn = behavior_figures.save_all(real)
+    assert drawn == ["keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "length_curves"]
+    folder = paths.of(real).figures
+    assert all((folder / f"{name}.{kind}").stat().st_size > 5000 for name in drawn for kind in ("png", "svg"))
+    text, path = sidebyside.summarize(real)
+    assert path == folder / "traces.html" and path.read_text() == text
+    assert text.count("<section>") == len(sidebyside.pick(sidebyside.pairs_of(real, *MODELS))) >= 2
+    assert "words: the log has no token counts" in text  # a pair is compared in one unit
+
+
+def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
+    table = behavior_figures.kind_table(real)
+    assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
+    (sentence,) = behavior_figures.conclusions(real)
+    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence
+
+
+def test_without_endpoint_reference_or_labels_there_is_nothing_to_do(real: Config) -> None:
+    assert behavior.summarize_judge(real) is behavior.summarize_perplexity(real) is behavior.summarize_agreement(real) is None
+
+
+def test_the_labelling_models_phases_stand_beside_the_rules(real: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dataclasses.replace(real.behavior.judge, url="http://127.0.0.1:9/v1", model="m", responses=3)
+    settings = dataclasses.replace(real, behavior=dataclasses.replace(real.behavior, judge=asked))
+
+    def half(traces: list[list[str]], *_: object) -> list[list[str | None]]:
+        return [[one if k % 2 else None for k, one in enumerate(phases.label(steps))] for steps in traces]
+
+    monkeypatch.setattr(behavior.judge, "label", half)
+    table = behavior.summarize_judge(settings).set_index(["model", "labeller", "phase"]).sort_index()
+    left = table.share["base", "model", "unlabelled"]
+    assert 45 < left < 65 and table.share["base", "rules", "unlabelled"] == 0 and table.kappa["base", "model"].max() == 1
+    assert behavior_figures.judge_donuts(settings).axes
+
+
+def test_perplexity_of_a_runs_traces_has_a_row_per_set(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kit.problems import load
+
+    settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
+    monkeypatch.setattr(evaluation, "model_names", lambda _: ["base"])
+    for name in settings.data.evaluation:
+        path = paths.of(settings).rollouts("base", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = [Rollout(p.id, p.question, p.answer, p.core, [f"Compute first 1 + 1 = {k} ."], [8], [True])
+                for k, p in enumerate(load(name, settings))]
+        path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
+    table = behavior.summarize_perplexity(settings)
+    assert list(table.set) == ["two", "three", "mean"] and (table.perplexity_low < table.perplexity).all()
+    assert (table.perplexity < table.perplexity_high).all() and (table.perplexity > 1).all() and table.tokens.iloc[0] > 0
+    assert behavior_figures.perplexity_points(settings).axes
+
+
+def test_a_run_without_grades_is_told_in_one_line(real: Config) -> None:
+    with pytest.raises(KitError, match="keywords.csv: not there yet"):
+        behavior_figures.keyword_bars(dataclasses.replace(real, run="nothing"))

@@ -49,12 +49,16 @@ def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]
 @pytest.mark.slow
 def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
-    for name in ("trade_off", "training_curves", "validation_points"):
+    drawn = ("keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "perplexity_points", "length_curves")
+    for name in ("trade_off", "training_curves", "validation_points", *drawn):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
     tables = ["main_table", "keyword_table", "published_paper", "published_autothink", "published_lapo", "published_decs"]
     csvs = [folder / "figures" / f"{name}.csv" for name in tables]
-    csvs += [folder / "metrics" / f"{name}.csv" for name in ("main", "changes", "training", "validation", "keywords")]
+    metrics = ("main", "changes", "training", "validation", "keywords", "phases", "attempts", "repetition", "perplexity",
+               "percentiles", "moves")
+    csvs += [folder / "metrics" / f"{name}.csv" for name in metrics]
+    assert "<section>" in (folder / "figures" / "traces.html").read_text()
     for path in csvs:
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
@@ -97,7 +101,7 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
     folder, _ = smoke
     before = (folder / "metrics" / "main.csv").read_bytes()
     again = command("kit.chain", "params/smoke.yaml", results=folder.parent)
-    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 11
+    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
 
@@ -118,12 +122,13 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
     everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
-        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "06_figures"}
+        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "05_behavior", "06_figures"}
     assert changed_by(evaluation=dataclasses.replace(smoke.evaluation, samples=9)) == {
-        name for name in everything if name[:2] in ("03", "06")}
+        name for name in everything if name[:2] in ("03", "05", "06")}
     faster = dataclasses.replace(smoke.training, learning_rate=1.0)
     assert changed_by(training=faster) == everything - {"01_base_model", "03_evaluate-base"}
-    assert changed_by(keywords={"core": ("compute",)}) == {"06_figures"}
+    assert changed_by(keywords={"core": ("compute",)}) == {"05_behavior", "06_figures"}
+    assert changed_by(behavior=dataclasses.replace(smoke.behavior, ngram=5)) == {"05_behavior", "06_figures"}
     assert changed_by(seed=9) == everything
     assert changed_by(parallel=1, file="elsewhere.yaml") == set()
 

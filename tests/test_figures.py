@@ -45,7 +45,8 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         for s in ("iterative", "no-limit") for k in (0, 1, 2)
     ]
     words = [
-        {"model": m, "keywords": w, "per_response": v, "per_response_low": v, "per_response_high": v, "per_1000_tokens": 9.0}
+        {"model": m, "set": "mean", "keywords": w, "per_response": v, "per_response_low": v, "per_response_high": v,
+         "per_1000_tokens": 9.0}
         for w, by_model in (("hesitation", (2.0, 0.5, 2.0)), ("core", (3.0, 3.0, 3.0)))
         for (m, *_), v in zip(models, by_model, strict=True)
     ]

@@ -1,0 +1,135 @@
+"""What is counted in responses, with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit import config, measures
+from kit.config import ROOT, Config, KitError
+from kit.phases import CHECK_WHOLE, COMPUTE, PHASES
+from kit.rollout import Rollout
+
+HESITATION = ("wait", "but wait", "alternatively", "double-check")
+
+
+@pytest.fixture(scope="module")
+def settings() -> Config:
+    smoke = config.load(ROOT / "params" / "smoke.yaml")
+    return dataclasses.replace(smoke, evaluation=dataclasses.replace(smoke.evaluation, resamples=200),
+                               keywords={"hesitation": HESITATION, "core": ("compute",)})
+
+
+@pytest.mark.parametrize(("text", "count"), [
+    ("Wait, let me double-check.", 2),
+    ("But wait. Wait!", 2),  # not three: "But wait" is one
+    ("The waiter awaits; await", 0),
+    ("Alternatively: double-checking", 1),
+    ("", 0),
+    ("wait wait wait", 3),
+])
+def test_whole_words_longest_first(text: str, count: int) -> None:
+    assert measures.count_keywords(text, HESITATION) == count
+
+
+def test_repeated_runs_of_words_and_loops_at_the_end() -> None:
+    assert measures.repeated(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
+    assert measures.repeated(["a", "b"], 3) == (0, 0)
+    loop = ["let", "me", "check", "that", "once", "more", "."]
+    assert measures.ends_in_loop(["x", "=", "2", "."] + loop * 4 + loop[:3])  # cut in the middle of a round
+    assert not measures.ends_in_loop(loop * 4 + ["so", "x", "=", "2", "."])  # it got out
+    assert not measures.ends_in_loop(loop * 2)  # two rounds are no loop
+    assert not measures.ends_in_loop(["no", "no", "no", "no"])  # nor a few words
+    assert not measures.ends_in_loop([])
+
+
+def rollouts(*texts: list[str], lengths: list[list[int | None]] | None = None) -> list[Rollout]:
+    return [
+        Rollout(str(k), "q", "7", None, own, lengths[k] if lengths else [100] * len(own), [True] * len(own))
+        for k, own in enumerate(texts)
+    ]
+
+
+def test_a_row_per_response_holds_what_was_counted(settings: Config) -> None:
+    text = ("Compute first 3 + 4 = 7 . Wait , let me double-check . first 3 + 4 = 7 , so 7 * 1 = 7 . Yes , 7 again . "
+            "</think> \\boxed{ 7 }")
+    table = measures.read_traces(settings, rollouts([text, ""]), "sentences")
+    row = table.iloc[0]
+    assert (row["words hesitation"], row["words core"], row.steps) == (2, 1, 4)
+    assert (row[COMPUTE], row[CHECK_WHOLE], row.attempts) == (1, 3, 2)
+    assert 0.2 < row.first_correct < 0.3 and row.length == 100
+    assert (table.iloc[1].steps, table.iloc[1].attempts) == (0, 0) and np.isnan(table.iloc[1].first_correct)
+    assert list(table["sample"]) == [0, 1]
+
+
+def test_only_the_first_samples_are_read(settings: Config) -> None:
+    few = dataclasses.replace(settings, behavior=dataclasses.replace(settings.behavior, samples=2))
+    assert len(measures.read_traces(few, rollouts(["a", "b", "c"], ["d"]), "sentences")) == 3
+
+
+def test_an_estimate_is_a_ratio_of_sums_and_the_mean_weighs_sets_equally(settings: Config) -> None:
+    sums = {"one": (np.array([2.0, 4.0]), np.array([1.0, 1.0])), "two": (np.array([1.0, 0.0, 0.0]), np.array([1.0, 1.0, 2.0]))}
+    table = measures.estimate(sums, "x", settings)
+    assert table.x["one"] == 3 and table.x["two"] == pytest.approx(0.25) and table.x["mean"] == pytest.approx(1.625)
+    assert (table.x_low["one"], table.x_high["one"]) == (2.0, 4.0)
+    assert table.x_low["mean"] < 1.625 < table.x_high["mean"]
+
+
+def test_keywords_are_per_response_and_per_1000_tokens(settings: Config) -> None:
+    traces = {"one": measures.read_traces(settings, rollouts(
+        ["Wait, wait.", ""], ["Wait wait wait", "Wait wait wait"], lengths=[[100, 100], [300, 300]]), "sentences")}
+    row = measures.keywords(traces, settings).iloc[0]
+    assert row.per_response == pytest.approx(2.0) and row.per_1000_tokens == pytest.approx(1000 * 8 / 800)
+    assert (row.per_response_low, row.per_response_high) == (1.0, 3.0)
+
+
+def test_missing_lengths_leave_empty_what_needs_them_and_nothing_else(settings: Config) -> None:
+    traces = {"one": measures.read_traces(settings, rollouts(["Wait", "x"], ["y"], lengths=[[None, 5], [7]]), "sentences")}
+    row = measures.keywords(traces, settings).iloc[0]
+    assert row.per_response == pytest.approx(1 / 3) and np.isnan(row.per_1000_tokens) and np.isnan(row.per_1000_tokens_low)
+
+
+def test_shares_of_phases_add_up_to_all_steps(settings: Config) -> None:
+    made = rollouts(["Compute 3 + 4 = 7 . Wait , 3 + 4 = 7 , right ."], ["1 = 1 ."])
+    traces = {"one": measures.read_traces(settings, made, "sentences")}
+    table = measures.phase_shares(traces, settings)
+    assert table.share.sum() == pytest.approx(100) and len(table) == len(PHASES)
+    computing = table[table.phase == COMPUTE].iloc[0]
+    assert computing.share == pytest.approx(100 * 2 / 3) and computing.per_response == 1.0 and computing.kind == "core"
+
+
+def test_attempts_redundancy_and_what_was_lost(settings: Config) -> None:
+    table = pd.DataFrame({"id": ["a", "a", "b"], "sample": [0, 1, 0], "attempts": [3, 1, 1],
+                          "first_correct": [0.25, 0.75, np.nan]})
+    correct = pd.Series([True, False, False], index=pd.MultiIndex.from_frame(table[["id", "sample"]]))
+    row = measures.attempt_table({"one": table}, settings, {"one": correct}).iloc[0]
+    assert row.attempts == pytest.approx(5 / 3) and row.found == pytest.approx(100 * 2 / 3)
+    assert row.first_correct == 50 and row.redundant == 50
+    assert row.lost == pytest.approx(100 / 3)  # the second had it right and answered wrong
+
+
+def test_changes_are_paired_and_nothing_before_is_no_percentage(settings: Config) -> None:
+    long = rollouts(["Wait . Compute 1 = 1 ."], ["Wait , wait . Compute 2 = 2 ."])
+    before = {"one": measures.read_traces(settings, long, "sentences")}
+    after = {"one": measures.read_traces(settings, rollouts(["Compute 1 = 1 ."], ["Wait . Compute 2 = 2 ."]), "sentences")}
+    table = measures.changes(before, after, settings)
+    assert table.change["hesitation words"] == pytest.approx(100 * (0.5 / 1.5 - 1))
+    core = table.loc["core words"]
+    assert (core.before, core.after, core.change, core.change_low, core.change_high) == (1, 1, 0, 0, 0)
+    assert np.isnan(table.change["hesitation steps"])  # no turn to something else in either
+    with pytest.raises(KitError, match="one: the two models were not evaluated on the same problems"):
+        measures.changes(before, {"one": after["one"][after["one"].id == "0"]}, settings)
+
+
+def test_percentiles_of_correct_and_wrong_lengths(settings: Config) -> None:
+    grades = pd.DataFrame({"id": [str(k) for k in range(11)], "length": [*range(10, 110, 10), 999],
+                           "verdict": ["correct"] * 10 + ["wrong"]})
+    table = measures.percentiles({"one": grades}, settings).set_index(["verdict", "percentile"])
+    assert [table.length["correct", q] for q in measures.PERCENTILES] == [20, 40, 50, 60, 80, 90, 100]
+    assert table.length["wrong", 50] == 999 and table.responses["wrong", 50] == 1
+    assert table.length_low["correct", 50] < 50 < table.length_high["correct", 50]
+    unknown = measures.percentiles({"one": grades.assign(length=np.nan)}, settings)
+    assert unknown.length.isna().all() and (unknown.responses == 0).all()

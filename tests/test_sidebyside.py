@@ -1,0 +1,101 @@
+"""Side by side: pairs picked by rules, a page on which a response can do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from kit import config, phases, sidebyside
+from kit.config import ROOT, Config
+from kit.sidebyside import Pair, Side
+
+EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src=x onerror=alert(2)>\n\nWait, &lt;b&gt; <!-- "
+        "</div></body>\n\n<iframe srcdoc='<script>alert(3)</script>'>\u202e 3 + 4 = 7\x00</think> \\boxed{<svg onload=alert(4)>}")
+
+
+@pytest.fixture(scope="module")
+def settings() -> Config:
+    return config.load(ROOT / "params" / "smoke.yaml")
+
+
+def pair(id: str, before: float, after: float, verdicts: tuple[str, str] = ("correct", "correct"), text: str = "x = 1") -> Pair:
+    return Pair("", "two", id, "question", "7", Side("base", text, before, verdicts[0]),
+                Side("iterative/round1", text, after, verdicts[1]), "tokens")
+
+
+def test_pairs_are_picked_by_the_rules() -> None:
+    pairs = [pair("a", 100, 90), pair("b", 100, 50), pair("c", 100, 10), pair("d", 100, 120), pair("e", 100, 60),
+             pair("f", 100, 5, ("correct", "wrong")), pair("g", 100, 50, ("correct", "no answer")),
+             pair("h", 100, 70, ("correct", "wrong")), pair("i", 100, 1, ("wrong", "correct")),
+             pair("j", 100, 0, ("wrong", "wrong"))]
+    # right twice, by reduction: d -0.2, a 0.1, e 0.4, b 0.5, c 0.9; broken: h 0.3, g 0.5, f 0.95
+    assert [(p.rule, p.id) for p in sidebyside.pick(pairs)] == [("median", "e"), ("largest", "c"), ("broke", "g")]
+    assert sidebyside.pick(list(reversed(pairs))) == sidebyside.pick(pairs)
+    assert sidebyside.pick([pair("a", 10, 5, ("wrong", "wrong"))]) == []
+
+
+class Tags(HTMLParser):
+    """What a browser would see: tags, attributes, and whether all that is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.seen: list[str] = []
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_response_with_a_script_does_nothing(settings: Config) -> None:
+    hostile = dataclasses.replace(pair("<b>", 3, 2, text=EVIL), rule="broke", question=EVIL, answer=EVIL)
+    text = sidebyside.page([hostile], settings, "paragraphs")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == [] and not {"script", "img", "iframe", "svg", "b><"} & set(tags.seen)
+    assert not [name for name in tags.attributes if name.startswith("on") or name in ("src", "href")]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&amp;lt;b&amp;gt;" in text
+    assert "\x00" not in text and "\u202e" not in text
+    assert "default-src 'none'" in text
+
+
+def test_the_notebooks_copy_cannot_leave_its_frame(settings: Config) -> None:
+    hostile = dataclasses.replace(pair("a", 3, 2, text=EVIL), rule="median")
+    frame = sidebyside.embedded(sidebyside.page([hostile], settings, "paragraphs"))
+    tags = Tags()
+    tags.feed(frame)
+    assert tags.seen == ["iframe"] and tags.attributes == {"sandbox", "srcdoc", "style"}
+
+
+def test_steps_are_marked_without_colour_and_words_underlined(settings: Config) -> None:
+    text = "Compute 3 + 4 = 7 . Wait , let me double-check . 3 + 4 = 7 , right . </think> \\boxed{ 7 }"
+    shown = sidebyside.page([dataclasses.replace(pair("a", 20, 10, text=text), rule="largest")], settings, "sentences")
+    assert f'title="{phases.COMPUTE}"><b>▪</b>' in shown and f'title="{phases.CHECK_WHOLE}"><b>✓</b>' in shown
+    assert "<mark>Wait</mark> , let me <mark>double-check</mark>" in shown
+    borders = [border for _, border, _, _ in sidebyside.LOOKS.values()]
+    marks = [mark for mark, _, _, _ in sidebyside.LOOKS.values()]
+    assert len(set(marks)) == 4 and len(set(borders)) >= 3
+    assert "largest, -50% tokens" in shown and "20 tokens, correct" in shown and "10 tokens, correct" in shown
+
+
+def test_the_page_needs_nothing_else_and_fits_a_phone(settings: Config) -> None:
+    shown = sidebyside.page([], settings, "sentences")
+    assert "No pair fits" in shown
+    assert not re.search(r"https?://|@import|url\(", shown)
+    assert 'name="viewport"' in shown and "@media(max-width:45rem){.pair{grid-template-columns:1fr}}" in shown
+
+
+def test_lengths_in_words_say_so_and_long_responses_are_cut(settings: Config) -> None:
+    words = dataclasses.replace(pair("a", 20, 10, text="x " * 30_000), rule="median", unit="words")
+    shown = sidebyside.page([words], settings, "sentences")
+    assert "-50% words (words: the log has no token counts)" in shown
+    assert "the first 20,000 of 60,000 characters" in shown and len(shown) < 60_000
