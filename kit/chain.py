@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import paths
+from kit import paths, seeds
 from kit.config import ROOT, Config, KitError, load
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -62,13 +62,16 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     evaluated = tuple(lane[-1].name for lane in lanes)
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
-    return [[[base]], lanes, *_analyses(evaluated)]
+    return [[[base]], lanes, *_analyses(config, evaluated)]
 
 
-def _analyses(evaluated: tuple[str, ...]) -> list[list[list[Stage]]]:
+def _analyses(config: Config, evaluated: tuple[str, ...]) -> list[list[list[Stage]]]:
     """What is done when every model has been evaluated."""
-    behavior = Stage("05_behavior", "05_behavior", {}, evaluated)
-    return [[[behavior]], [[Stage("06_figures", "06_figures", {}, (*evaluated, behavior.name))]]]
+    found = [Stage("05_behavior", "05_behavior", {}, evaluated)]
+    if config.forcing.budgets and config.schedules:  # of a model known by its logs nothing new can be asked
+        found.insert(0, Stage("04_budget_forcing", "04_budget_forcing", {}, evaluated))
+    needs = (*evaluated, *(stage.name for stage in found))
+    return [[[stage] for stage in found], [[Stage("06_figures", "06_figures", {}, needs)]]]
 
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
@@ -81,7 +84,7 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
-WITHOUT_EFFECT = {"file", "run", "parallel"}
+WITHOUT_EFFECT = {"file", "run", "parallel", "hardware", "seeds"}
 PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
           "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
 
@@ -96,17 +99,26 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
         settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
+    if stage.notebook == "06_figures":
+        settings["seeds"] = [paths.read_json(marker) for other in seeds.others(config)
+                             if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if stage.notebook not in ("05_behavior", "06_figures"):  # words and the other schedules matter to tables and figures only
+        if stage.parameters.get("schedule") == "base" and config.evaluation.training_prompt:
+            settings["told"] = sorted(n for plan in config.schedules.values() if plan.state_limit for n in plan.limits)
         settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
         settings["schedules"].pop("label", None)
+        settings["schedules"].pop("compare_with", None)
         del settings["keywords"], settings["set_labels"], settings["behavior"]
+    if stage.notebook not in ("04_budget_forcing", "06_figures"):
+        del settings["forcing"]
     if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
         del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
-        del settings["evaluation"]["samples"], settings["evaluation"]["samples_by_set"]
+        for name in ("samples", "samples_by_set", "training_prompt"):
+            del settings["evaluation"][name]
     if stage.notebook != "02_prune_round":
         del settings["training"], settings["selection"]["tolerance"]
-    del settings["hardware"], settings["model"]["shape"]  # for planning only
+    del settings["model"]["shape"]  # for planning only
     source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
     text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
     return hashlib.sha256(source + text.encode()).hexdigest()
@@ -125,7 +137,8 @@ def describe(config: Config) -> str:
              f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
     lines += [f"  {name}: from its logs" for name in config.logs.models]
     count = sum(len(lane) for phase in stages(config) for lane in phase)
-    return "\n".join([f"{count} stages, up to {config.parallel} at a time", *lines])
+    again = f", and as many for each of the seeds {', '.join(map(str, config.seeds))}" if config.seeds else ""
+    return "\n".join([f"{count} stages, up to {config.parallel} at a time{again}", *lines])
 
 
 def outputs_of(config: Config, stage: Stage) -> list[Path]:
@@ -141,6 +154,8 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
         return [run.root / "traces", run.root / "reference"]
     if stage.notebook == "03_evaluate":
         return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
+    if stage.notebook == "04_budget_forcing":
+        return [run.root / "forcing"]
     return []
 
 
@@ -237,6 +252,9 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
             rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
             say(f"{stage.name}: done in {seconds:.0f} s")
 
+    for other in seeds.write_params(config):
+        show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+        rows += run_all(other, show, every).assign(stage=lambda t, run=other.run: f"{run}/" + t.stage).to_dict("records")
     for phase in stages(config):
         with ThreadPoolExecutor(max_workers=config.parallel) as pool:
             waiting = {pool.submit(work, lane) for lane in phase}
@@ -262,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     shown = paths.of(config).shown
-    print(f"done: tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
+    print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
     return 0
 
 

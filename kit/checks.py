@@ -21,7 +21,7 @@ def problems_of(config: Config) -> list[str]:
     t, e = config.training, config.evaluation
     zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "retries"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "engine", "arithmetic", "behavior"):
+    for name in ("data", "training", "selection", "evaluation", "forcing", "engine", "arithmetic", "behavior"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():
@@ -75,6 +75,7 @@ def problems_of(config: Config) -> list[str]:
     for key in ("train_user", "evaluation_user", "forcing_user"):
         check("{question}" in config.prompts.text(key), f"`prompts.{key}` should contain {{question}}{named}")
     check("</think>" in config.prompts.text("forcing_ending"), f"`prompts.forcing_ending` should contain </think>{named}")
+    found += problems_of_comparisons(config)
     for name in set(e.samples_by_set) - set(config.data.evaluation):
         found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     engine = config.engine
@@ -165,3 +166,30 @@ def is_address(url: str) -> bool:
         return False
     plain = parts.username is None and not parts.query and not parts.fragment and url.isprintable() and " " not in url
     return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain
+
+
+def problems_of_comparisons(config: Config) -> list[str]:
+    """What does not fit together in budget forcing's settings, controls and seeds."""
+    found: list[str] = []
+    budgets = config.forcing.budgets
+    if any(b <= 0 for b in budgets) or any(a >= b for a, b in zip(budgets, budgets[1:], strict=False)):
+        found.append(f"`forcing.budgets` is {list(budgets)}; should be token budgets above 0, each larger than the one before")
+    known = ["base", *(f"{s}/round{k}" for s, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1))]
+    for name in config.forcing.models:
+        if name not in known:
+            found.append(f"`forcing.models` names {name}; there are {', '.join(known)}")
+    if budgets and not config.forcing.models:
+        found.append("`forcing.models` is empty; name at least base, or leave `forcing.budgets` empty")
+    if config.forcing.samples is not None and config.forcing.samples < 1:
+        found.append(f"`forcing.samples` is {config.forcing.samples}; should be above 0")
+    room = config.arithmetic.max_length - 150  # the prompt and the ending
+    if config.model.source == "arithmetic" and budgets and max(budgets) + config.forcing.answer_tokens > room:
+        found.append(f"`forcing`: largest budget + answer_tokens exceed {room} tokens (what arithmetic.max_length leaves)")
+    for name, plan in config.schedules.items():
+        if plan.compare_with is not None and (plan.compare_with == name or plan.compare_with not in config.schedules):
+            found.append(f"`schedules.{name}.compare_with` is {plan.compare_with}; should be another schedule's name")
+    seeds = [config.seed, *config.seeds]
+    if len(set(seeds)) != len(seeds) or len(seeds) > 10 or not all(0 <= s < 2**31 for s in seeds):
+        found.append(f"`seeds` is {list(config.seeds)}; should be at most 9 whole numbers, each once, without `seed` "
+                     f"({config.seed}), which is the run {config.run} itself")
+    return found

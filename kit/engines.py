@@ -280,7 +280,7 @@ class ServerEngine:
         if len(ids) != count:
             raise ValueError(f"{len(ids)} tokens, counted as {count}")
         whole = as_response(ids, self.ends, self.tokenizer)
-        return Response(whole.text, whole.length, whole.finished or reason == "stop")
+        return Response(whole.text, whole.length, whole.finished or reason == "stop", whole.ids)
 
     def close(self) -> None:
         self.server.close()

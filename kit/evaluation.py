@@ -20,6 +20,7 @@ from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
 
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
+TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers in the training prompt (a control)
 
 
 # --- responses and grades ---------------------------------------------------------------------------------------------
@@ -59,15 +60,17 @@ def how(config: Config, model: str) -> str:
     return f"{e.samples} samples a problem{other}, {drawn}"
 
 
-def respond(config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None) -> list[Rollout]:
-    """Responses of the model at `source` to data set `name`, in the evaluation prompt; kept in `path`."""
+def respond(
+    config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None, ask=prompts.evaluation_messages
+) -> list[Rollout]:
+    """Responses of the model at `source` to data set `name`, in the evaluation prompt unless `ask` is another; kept in `path`."""
     if engine is None:
         with closing(engines.get_engine(source, config)) as engine:
-            return respond(config, source, name, how, path, title, engine)
+            return respond(config, source, name, how, path, title, engine, ask)
     seed = zlib.crc32(f"{config.seed} {name}".encode())
 
     def encode(problem: problems.Problem) -> list[int]:
-        return prompts.encode(engine.tokenizer, prompts.evaluation_messages(config.prompts, problem.question))
+        return prompts.encode(engine.tokenizer, ask(config.prompts, problem.question))
 
     return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
 
@@ -101,10 +104,30 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
                 answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
             graded[name] = grade(answers, "official")
             paths.write_csv(run.grades(model, name), graded[name])
+        if config.evaluation.training_prompt and not logged:
+            answer_training_prompt(config, model, engine)
     table = metrics(graded, config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
     paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
     return table
+
+
+def answer_training_prompt(config: Config, model: str, engine) -> None:
+    """A control: the same evaluation in the training prompt, with the limit that this model was trained under.
+
+    The base is told the lowest limit that any schedule states. Rollouts and grades go to <model>/training-prompt.
+    """
+    schedule, _, round = model.partition("/round")
+    if model == "base":
+        limit = min((plan.limits[-1] for plan in config.schedules.values() if plan.state_limit), default=None)
+    else:
+        plan = config.schedules[schedule]
+        limit = plan.limits[int(round) - 1] if plan.state_limit else None
+    told, run = f"{model}/{TRAINING_PROMPT}", paths.of(config)
+    for name in config.data.evaluation:
+        answers = respond(config, "", name, sampling(config, name), run.rollouts(told, name), f"{told}: {name}", engine,
+                          lambda words, question: prompts.training_messages(words, question, limit))
+        paths.write_csv(run.grades(told, name), grade(answers, "official"))
 
 
 def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
@@ -189,7 +212,7 @@ def summarize(config: Config) -> None:
     for table, model in zip(tables, names, strict=True):
         table["schedule"], table["round"], table["limit"] = facts[model]
     paths.write_csv(run.metrics / "main.csv", pd.concat(tables))
-    controls = [f"{s}/round{len(p.limits)}" for s, p in config.schedules.items() if not p.state_limit]
+    controls = [f"{s}/round{len(p.limits)}" for s, p in config.schedules.items() if not p.state_limit and p.compare_with is None]
     changes = []
     for model in names:
         for against in [n for n in ("base", *controls) if n != model and model != "base"]:

@@ -13,6 +13,7 @@
         rollouts/<model>/<set>.jsonl             a line per problem
         grades/<model>/<set>.csv                 a row per response
         traces/<model>/<set>.csv                 a row per response: what was counted in its text
+        forcing/<model>/<set>/                   thinking.jsonl; per budget: rollouts and grades
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
@@ -99,6 +100,9 @@ class RunPaths:
 
     def traces(self, model: str, name: str) -> Path:
         return self.root / "traces" / model / f"{name}.csv"
+
+    def forcing(self, model: str, name: str) -> Path:
+        return self.root / "forcing" / model / name
 
 
 def of(config: Config) -> RunPaths:

@@ -2,7 +2,8 @@
 
 A rollout file is JSON lines, a superset of the official log format (FACTS 2): the question's fields plus `answer`,
 `model_answer` (a list of responses) and `model_answer_length` (tokens, one per response); ours adds `id`, `core` and
-`finished` (false: the response ran into the token cap, i.e. it is truncated).
+`finished` (false: the response ran into the token cap, i.e. it is truncated). Where responses will be cut (budget forcing),
+`model_answer_ids` keeps their token ids: encoding a text again need not give the tokens that the model wrote.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ class Response:
     text: str
     length: int
     finished: bool
+    ids: list[int] = field(default_factory=list, compare=False, repr=False)  # the tokens themselves, end token included
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Rollout:
     model_answer: list[str]
     model_answer_length: list[int | None]
     finished: list[bool | None]
+    model_answer_ids: list[list[int]] | None = None
 
 
 class Engine(Protocol):
@@ -97,7 +100,7 @@ def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
     """Cut padding off after the first end token; length counts the end token."""
     stop = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids if stop is None else ids[: stop + 1]
-    return Response(tokenizer.decode(kept, skip_special_tokens=True), len(kept), stop is not None)
+    return Response(tokenizer.decode(kept, skip_special_tokens=True), len(kept), stop is not None, kept)
 
 
 def collect(
@@ -108,6 +111,7 @@ def collect(
     path: Path,
     seed: int,
     progress: str = "",
+    keep_ids: bool = False,
 ) -> list[Rollout]:
     """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
 
@@ -136,8 +140,9 @@ def collect(
                 for k, responses in answers:
                     if chunk[k].id in done:
                         continue
-                    done[chunk[k].id] = record(chunk[k], responses)
-                    file.write(json.dumps(asdict(done[chunk[k].id]), ensure_ascii=False) + "\n")
+                    done[chunk[k].id] = made = record(chunk[k], responses, keep_ids)
+                    line = {name: value for name, value in asdict(made).items() if name != "model_answer_ids" or keep_ids}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
                     file.flush()
                     tokens += sum(r.length for r in responses)
                     bar.update()
@@ -156,11 +161,12 @@ def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
     return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
 
 
-def record(problem: Problem, responses: Sequence[Response]) -> Rollout:
+def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
     """One line of a rollout file."""
     return Rollout(
         problem.id, problem.question, problem.answer, problem.core,
         [r.text for r in responses], [r.length for r in responses], [r.finished for r in responses],
+        [r.ids for r in responses] if keep_ids else None,
     )
 
 
@@ -172,7 +178,8 @@ def read(path: Path, torn_ok: bool = False) -> Iterator[Rollout]:
             continue
         try:
             fields = json.loads(line)
-            yield Rollout(**{name: fields[name] for name in Rollout.__dataclass_fields__})
+            names = [name for name in Rollout.__dataclass_fields__ if name in fields or name != "model_answer_ids"]
+            yield Rollout(**{name: fields[name] for name in names})
         except (ValueError, KeyError, TypeError):
             if torn_ok and number == len(lines):
                 return

@@ -207,6 +207,8 @@ class Schedule:
     checkpoint_every: int | None = None  # steps; null: training.checkpoint_every
     state_limit: bool = True  # False: the prompt does not name the limit (a control)
     select: Literal["rule", "last"] = "rule"
+    reading: Literal["official", "strict"] | None = None  # of the reward; null: training.reading
+    compare_with: str | None = None  # a control's counterpart: the schedule that differs from it in one thing
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,17 @@ class Evaluation:
     max_new_tokens: int = 32000
     batch_size: int = 64  # responses generated at once (transformers engine)
     resamples: int = 2000  # bootstrap
+    training_prompt: bool = False  # a control: every model also answers in the training prompt, its limit stated
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """Budget forcing, the paper's baseline (kit.forcing): thinking is stopped at each budget, then answered. Tokens."""
+
+    budgets: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)  # official (FACTS 1); an empty list leaves notebook 04 out
+    models: tuple[str, ...] = ("base",)  # whose thinking is stopped: base, <schedule>/round<k>
+    samples: int | None = None  # per problem; null: as in the evaluation
+    answer_tokens: int = 1024  # at most, after the ending; ours, the official cap is not known
 
 
 @dataclass(frozen=True)
@@ -306,9 +319,11 @@ class Config:
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
     behavior: Behavior = Behavior()
+    forcing: Forcing = Forcing()
     keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42
+    seeds: tuple[int, ...] = ()  # further seeds: each a run <run>-seed<k> of its own, combined in this one (kit.seeds)
     threads: int = 1
     parallel: int = 1  # schedules worked on at the same time
     hardware: Hardware = Hardware()

@@ -49,14 +49,17 @@ def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]
 @pytest.mark.slow
 def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
-    drawn = ("keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "perplexity_points", "length_curves")
+    drawn = ("keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "perplexity_points", "length_curves",
+             "relative_trade_off", "budget_forcing", "equal_spend", "efficiency", "problem_changes")
     for name in ("trade_off", "training_curves", "validation_points", *drawn):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
-    tables = ["main_table", "keyword_table", "published_paper", "published_autothink", "published_lapo", "published_decs"]
+    assert (folder / "report.html").stat().st_size > 100_000
+    tables = ["main_table", "keyword_table", "forcing_table", "gap_table", "one_shot_table", "controls_table", "spend_table",
+               "published_paper", "published_autothink", "published_lapo", "published_decs"]
     csvs = [folder / "figures" / f"{name}.csv" for name in tables]
     metrics = ("main", "changes", "training", "validation", "keywords", "phases", "attempts", "repetition", "perplexity",
-               "percentiles", "moves")
+               "percentiles", "moves", "forcing", "forcing_gaps", "spend", "caps", "per_problem")
     csvs += [folder / "metrics" / f"{name}.csv" for name in metrics]
     assert "<section>" in (folder / "figures" / "traces.html").read_text()
     for path in csvs:
@@ -122,13 +125,14 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
     everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
-        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "05_behavior", "06_figures"}
+        "02_prune_round-one-shot-1", "03_evaluate-one-shot", "04_budget_forcing", "05_behavior", "06_figures"}
     assert changed_by(evaluation=dataclasses.replace(smoke.evaluation, samples=9)) == {
-        name for name in everything if name[:2] in ("03", "05", "06")}
+        name for name in everything if name[:2] in ("03", "04", "05", "06")}
     faster = dataclasses.replace(smoke.training, learning_rate=1.0)
     assert changed_by(training=faster) == everything - {"01_base_model", "03_evaluate-base"}
     assert changed_by(keywords={"core": ("compute",)}) == {"05_behavior", "06_figures"}
     assert changed_by(behavior=dataclasses.replace(smoke.behavior, ngram=5)) == {"05_behavior", "06_figures"}
+    assert changed_by(forcing=dataclasses.replace(smoke.forcing, budgets=(5,))) == {"04_budget_forcing", "06_figures"}
     assert changed_by(seed=9) == everything
     assert changed_by(parallel=1, file="elsewhere.yaml") == set()
 

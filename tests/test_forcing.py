@@ -1,0 +1,242 @@
+"""Budget forcing: what is cut, what is left alone, and where a model lies against the curve, by hand and with a real model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_run import MIDDLE, Thinker
+
+from kit import arithmetic, config, dry_run, engines, evaluation, forcing, paths, problems, prompts, rollout, training
+from kit.config import ROOT, Config, KitError
+from kit.rollout import Response, Rollout, Sampling
+from kit.settings import Forcing
+
+LAPTOP = config.load("params/laptop.yaml")
+SHORT = Forcing(budgets=(5, 12, 20), models=("base",), samples=2, answer_tokens=4)
+
+
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Config:
+    """A run whose problems exist; `Thinker` stands for its model."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    smoke = config.load("params/smoke.yaml")
+    small = dataclasses.replace(smoke.arithmetic, train_problems=20, validation_problems=5, evaluation_problems=6)
+    made = dataclasses.replace(smoke, run="forced", arithmetic=small, **{"forcing": SHORT, **changes})
+    arithmetic.make_data(made)
+    return made
+
+
+def ids_of(folder: Path) -> dict[str, list[list[int]]]:
+    return {r.id: r.model_answer_ids for r in rollout.read(folder / "thinking.jsonl")}
+
+
+# --- where thinking ends ----------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_thinking_is_counted_in_tokens_of_the_model() -> None:
+    tok = arithmetic.make_tokenizer()
+    ids = tok("Compute first 2 + 3 = 5 . </think> \\boxed{ 5 }")["input_ids"]
+    assert forcing.thinking_end(ids, True, tok) == 9  # eight words, and the tag
+    assert forcing.thinking_end(ids[:8], False, tok) == math.inf  # still thinking
+    assert forcing.thinking_end(ids[:6], True, tok) == 6  # ended without the tag
+
+
+def test_the_tag_is_found_as_one_token_and_when_the_model_spells_it() -> None:
+    tok = dry_run.make_tokenizer("deepseek", ["some text to learn from"])
+    tag = tok.convert_tokens_to_ids("</think>")
+    letters = [tok.convert_tokens_to_ids(c) for c in "</think>"]
+    text = tok("2+3 is 5", add_special_tokens=False)["input_ids"]
+    assert forcing.thinking_end([*text, tag, *text], True, tok) == len(text) + 1
+    assert forcing.thinking_end([*text, *letters, *text], True, tok) == len(text) + len(letters)
+    assert forcing.thinking_end([*text, *letters[:-1]], False, tok) == math.inf
+
+
+# --- cutting ----------------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """An engine that gives prepared token ids: first the thinking, afterwards always the same answer. Keeps its prompts."""
+
+    batch_size = 2
+
+    def __init__(self, tokenizer: object, thinking: list[list[int]], answer: list[int]) -> None:
+        self.tokenizer, self.thinking, self.answer = tokenizer, thinking, answer
+        self.asked: list[list[list[int]]] = []
+
+    def generate(self, asked: Sequence[list[int]], how: Sampling, seeds: Sequence[int]) -> Iterator[tuple[int, list[Response]]]:
+        self.asked.append([list(p) for p in asked])
+        rows = self.thinking if how.samples > 1 else [self.answer]
+        for k in reversed(range(len(asked))):  # engines may answer in any order
+            yield k, [rollout.as_response(ids, {self.tokenizer.eos_token_id}, self.tokenizer) for ids in rows]
+
+
+def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model wrote `abc` letter by letter; encoding that text again gives another number of tokens."""
+    tok = dry_run.make_tokenizer("deepseek", ["abc abc abc", *(LAPTOP.prompts.text("forcing_user"),)])
+    made = world(tmp_path, monkeypatch)
+    letters = [tok.convert_tokens_to_ids(c) for c in "abcabcabc"]
+    assert len(tok("abcabcabc", add_special_tokens=False)["input_ids"]) < 9
+    done = [*letters[:3], tok.convert_tokens_to_ids("</think>"), letters[0], tok.eos_token_id]
+    engine = Script(tok, [letters, done], [letters[1], tok.eos_token_id])
+    one = dataclasses.replace(made, data=dataclasses.replace(made.data, evaluation=("two",)))
+    forcing.force(one, "base", engine)
+    ending = prompts.forcing_ending(tok, made.prompts)
+    question = forcing.prompt(made, problems.load("two", made)[0].question, tok)
+    assert engine.asked[0] == [question]
+    first_forced = engine.asked[6][0]  # six problems were asked to think; then budget 5
+    assert first_forced == question + letters[:5] + ending
+    r = next(rollout.read(paths.of(made).forcing("base", "two") / "budget5.jsonl"))
+    assert r.model_answer_length == [5 + len(ending) + 2, 6] and r.model_answer[1] == "abc</think>a"
+    assert r.model_answer[0] == "abcab" + tok.decode(ending) + "b" and r.finished == [True, True]
+
+
+def test_what_ended_within_the_budget_is_left_alone_and_the_rest_is_answered(tmp_path: Path,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world(tmp_path, monkeypatch, forcing=dataclasses.replace(SHORT, budgets=(10, 40, 100), answer_tokens=8))
+    engine = Thinker(made, MIDDLE)
+    table = forcing.force(made, "base", engine)
+    seen = {"left": 0, "forced": 0}
+    for name in made.data.evaluation:
+        folder = paths.of(made).forcing("base", name)
+        ids, thinking = ids_of(folder), {r.id: r for r in rollout.read(folder / "thinking.jsonl")}
+        for budget in made.forcing.budgets:
+            grades = pd.read_csv(folder / f"budget{budget}.csv").set_index(["id", "sample"])
+            for r in rollout.read(folder / f"budget{budget}.jsonl"):
+                for s, own in enumerate(ids[r.id]):
+                    end = forcing.thinking_end(own, thinking[r.id].finished[s], engine.tokenizer)
+                    assert grades.forced[r.id, s] == (end > budget)
+                    if end <= budget:
+                        assert r.model_answer[s] == thinking[r.id].model_answer[s] == engine.tokenizer.decode(own[:-1])
+                        assert r.model_answer_length[s] == len(own)
+                    else:
+                        words = engine.tokenizer.decode(own[:budget]) + " </think> The final answer is \\boxed{"
+                        assert r.model_answer[s].startswith(words)
+                        assert r.model_answer_length[s] == budget + 5 + 4  # the ending; box, number, brace, end
+                    seen["forced" if end > budget else "left"] += 1
+    assert min(seen.values()) > 3
+    at = table.set_index(["budget", "set"])
+    assert at.forced[10, "mean"] == 100 and at.length[10, "mean"] == 19 and at.forced[100, "mean"] < 100
+
+
+def test_thinking_is_generated_once_not_once_per_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world(tmp_path, monkeypatch)
+    engine = Thinker(made)
+    forcing.force(made, "base", engine)
+    long = [count for count, most in engine.calls if most == 24]  # the largest budget, 20, and 4 tokens for the answer
+    assert sum(long) == 12 and {most for _, most in engine.calls} == {24, 4}  # two sets of six problems, each asked once
+    calls = len(engine.calls)
+    again = forcing.force(made, "base", engine)
+    assert len(engine.calls) == calls and len(again) == 9  # all on file: nothing is made again
+
+
+def test_an_interrupted_forcing_ends_with_the_same_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world(tmp_path / "a", monkeypatch)
+    expected = forcing.force(whole, "base", Thinker(whole))
+    torn = world(tmp_path / "b", monkeypatch)
+
+    class Stops(Thinker):
+        def generate(self, *arguments: object) -> Iterator[tuple[int, list[Response]]]:
+            if len(self.calls) == 5:
+                raise KeyboardInterrupt
+            yield from super().generate(*arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        forcing.force(torn, "base", Stops(torn))
+    pd.testing.assert_frame_equal(forcing.force(torn, "base", Thinker(torn)), expected)
+
+
+def test_an_engine_that_keeps_no_token_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world(tmp_path, monkeypatch)
+
+    class Forgets(Thinker):
+        def generate(self, *arguments: object) -> Iterator[tuple[int, list[Response]]]:
+            for k, group in super().generate(*arguments):
+                yield k, [dataclasses.replace(r, ids=[]) for r in group]
+
+    with pytest.raises(KitError, match="thinking.jsonl: the token ids of two-0 are missing"):
+        forcing.force(made, "base", Forgets(made))
+
+
+def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config) -> None:
+    """Greedy: a forced response is what the model says to prompt + first tokens + ending, nothing else."""
+    run = paths.of(tiny_world)
+    how = dataclasses.replace(tiny_world.evaluation, temperature=0.0)
+    made = dataclasses.replace(tiny_world, evaluation=how, forcing=Forcing((3, 6), ("base",), 1, 5))
+    engine = engines.TransformersEngine(training.base_model(made), made)
+    forcing.force(made, "base", engine)
+    forced = 0
+    for p in problems.load("two", made):
+        thinking = next(r for r in rollout.read(run.forcing("base", "two") / "thinking.jsonl") if r.id == p.id)
+        r = next(r for r in rollout.read(run.forcing("base", "two") / "budget6.jsonl") if r.id == p.id)
+        ids, = thinking.model_answer_ids
+        if forcing.thinking_end(ids, thinking.finished[0], engine.tokenizer) <= 6:
+            assert r.model_answer == thinking.model_answer
+            continue
+        forced += 1
+        begin = [*ids[:6], *prompts.forcing_ending(engine.tokenizer, made.prompts)]
+        start = forcing.prompt(made, p.question, engine.tokenizer) + begin
+        (_, (answer,)), = engine.generate([start], Sampling(1, 0.0, 1.0, 5), [0])
+        assert r.model_answer == [engine.tokenizer.decode([*begin, *answer.ids], skip_special_tokens=True)]
+        assert r.model_answer_length == [len(begin) + answer.length]
+    assert forced
+    line = json.loads((run.forcing("base", "two") / "budget6.jsonl").read_text().splitlines()[0])
+    assert "model_answer_ids" not in line and set(line) == set(Rollout.__dataclass_fields__) - {"model_answer_ids"}
+
+
+# --- against the curve ------------------------------------------------------------------------------------------------
+
+
+def grades(accuracies: list[int], length: int) -> pd.DataFrame:
+    """Ten samples a problem, `accuracies` tenths of them right, all of one length."""
+    rows = [(f"p{i}", s, "correct" if s < a else "wrong", "", length, True, 5)
+            for i, a in enumerate(accuracies) for s in range(10)]
+    return pd.DataFrame(rows, columns=evaluation.GRADE_COLUMNS)
+
+
+def test_the_curve_is_read_off_at_the_models_own_length() -> None:
+    curve = [{"s": grades([1, 3], 10)}, {"s": grades([5, 7], 30)}]  # 20 % at 10 tokens, 60 % at 30
+    row = forcing.against_curve(curve, {"s": grades([6, 8], 20)}, 200, 0).iloc[0]
+    assert (row.length, row.accuracy, row.forced, row.gap) == pytest.approx((20, 70, 40, 30))
+    assert (row.gap_low, row.gap_high) == pytest.approx((30, 30))  # every problem gains as much: paired, no width
+    assert row.shared and (row.forced_low, row.forced_high) == pytest.approx((30, 50))
+    assert row.above  # 60 .. 80 against 30 .. 50
+
+
+def test_a_point_within_the_curves_interval_is_not_called_above() -> None:
+    curve = [{"s": grades([1, 9], 10)}, {"s": grades([1, 9], 30)}]
+    row = forcing.against_curve(curve, {"s": grades([3, 9], 20)}, 200, 0).iloc[0]
+    assert row.gap == pytest.approx(10) and not row.above
+
+
+def test_a_length_that_the_curve_does_not_reach_is_not_compared() -> None:
+    curve = [{"s": grades([1, 3], 10)}, {"s": grades([5, 7], 30)}]
+    row = forcing.against_curve(curve, {"s": grades([6, 8], 31)}, 50, 0).iloc[0]
+    assert not row.shared and not row.above and math.isnan(row.gap) and row.accuracy == pytest.approx(70)
+
+
+def test_the_mean_over_sets_is_compared_at_its_own_mean_length() -> None:
+    curve = [{"s": grades([2], 10), "t": grades([0], 20)}, {"s": grades([6], 30), "t": grades([4], 40)}]
+    point = {"s": grades([9], 20), "t": grades([3], 30)}  # mean length 25; the curve's means: 10 % at 15, 50 % at 35
+    row = forcing.against_curve(curve, point, 50, 0).set_index("set").loc["mean"]
+    assert (row.length, row.accuracy, row.forced) == pytest.approx((25, 60, 30))
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("forcing: {budgets: [20, 10]}", "`forcing.budgets` is [20, 10]; should be token budgets above 0, each larger than the one"),
+    ("forcing: {models: [iterative/round9]}", "`forcing.models` names iterative/round9; there are base, iterative/round1"),
+    ("forcing: {samples: 0}", "`forcing.samples` is 0; should be above 0"),
+    ("forcing: {budgets: [900]}", "`forcing`: largest budget + answer_tokens exceed 874 tokens"),
+    ("seeds: [1]", "`seeds` is [1]; should be at most 9 whole numbers, each once, without `seed` (1)"),
+    ("schedules: {a: {limits: [40], compare_with: b}}\nforcing: {models: [base]}", "`schedules.a.compare_with` is b; should be"),
+])
+def test_settings_that_do_not_fit_are_told(tmp_path: Path, line: str, told: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: {ROOT / 'params' / 'laptop.yaml'}\n{line}\n")
+    with pytest.raises(KitError) as caught:
+        config.load(file)
+    assert told in str(caught.value)

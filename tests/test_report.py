@@ -1,0 +1,152 @@
+"""Notebook 06 and the report on a finished run: in seconds, without torch, and safe whatever a model wrote."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_run
+import nbformat
+import papermill
+import pytest
+
+from kit import comparison_figures, comparison_tables, figures, forcing, paths, report, seeds
+from kit.config import ROOT, Config
+from kit.settings import Model
+
+HOSTILE = "<script>alert(1)</script>&\\\"'"
+FIGURES = ("trade_off", "relative_trade_off", "budget_forcing", "equal_spend", "efficiency", "problem_changes", "seeds")
+
+
+@pytest.fixture(scope="module")
+def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Three seeds of a run, the first with budget forcing; one label is an attack."""
+    folder = tmp_path_factory.mktemp("params")
+    first = fake_run.make(fake_run.settings(folder, "fake", (2, 3), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
+    real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forcing.models}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forcing, "force", lambda settings, model: real(settings, model, engines[model]))
+        forcing.summarize(first)
+    for other in seeds.write_params(first):
+        fake_run.make(other)
+        run_notebook("06_figures", other)
+    return first
+
+
+def run_notebook(name: str, settings: Config) -> nbformat.NotebookNode:
+    """Execute a notebook as the chain does, with a last cell that says what was imported and how long it took."""
+    source = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    code = "import sys, time, json; print(json.dumps([sorted({'torch', 'trl'} & set(sys.modules)), time.process_time()]))"
+    source.cells.append(nbformat.v4.new_code_cell(code))
+    copy = paths.of(settings).root / f"{name}.ipynb"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(source, copy)
+    return papermill.execute_notebook(str(copy), str(copy), {"params_file": settings.file}, cwd=str(ROOT / "notebooks"),
+                                      progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def drawn(finished: Config) -> nbformat.NotebookNode:
+    return run_notebook("06_figures", finished)
+
+
+def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn: nbformat.NotebookNode) -> None:
+    heavy, seconds = json.loads(drawn.cells[-1].outputs[0].text)
+    assert heavy == [] and seconds < 30
+
+
+def test_every_figure_is_there_as_png_and_svg(drawn: nbformat.NotebookNode, finished: Config) -> None:
+    for name in FIGURES:
+        file = paths.of(finished).figures / f"{name}.png"
+        assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 10_000
+        assert "run fake" in file.with_suffix(".svg").read_text()
+
+
+class Page(HTMLParser):
+    """What is on a page: open elements, addresses, texts of table cells; complains about what is not closed."""
+
+    EMPTY = ("meta", "img", "br", "link")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: dict[str, int] = {}
+        self.texts: list[str] = []
+        self.handlers: list[str] = []
+        self.outside_scroll = 0
+        self.scroll: list[bool] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action", "data", "srcset")]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+        self.outside_scroll += tag == "table" and not any(self.scroll)
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+            self.scroll.append(dict(attributes).get("class") == "scroll")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+        self.scroll.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(drawn: nbformat.NotebookNode, finished: Config) -> None:
+    text = (paths.of(finished).root / "report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and page.tags["img"] >= len(FIGURES) + 2 and page.tags["table"] >= 10
+    for address in page.addresses:
+        assert address.startswith(("#", "data:image/png;base64,")), address[:80]
+        if address.startswith("data:"):
+            assert base64.b64decode(address.split(",")[1]).startswith(b"\x89PNG")
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags) and page.handlers == []
+    assert 'name="viewport" content="width=device-width' in text and "default-src 'none'" in text
+    assert page.outside_scroll == 0 and "color-scheme: light dark" in text
+    assert str(Path.home()) not in text or str(Path.home()) == "/"
+    everything = "".join(page.texts)
+    for heading, sentences in report.conclusions(finished):
+        assert sentences and all(sentence in everything for sentence in sentences), heading
+    for words in ("One-shot against iterative", "Budget forcing", "max_grad_norm: 1.0", "math-verify", "3 seeds.", "<user>"):
+        assert words in everything
+
+
+def test_what_a_model_or_a_params_file_says_is_text_and_nothing_else(drawn: nbformat.NotebookNode, finished: Config) -> None:
+    text = (paths.of(finished).root / "report.html").read_text()
+    assert HOSTILE in comparison_tables.labels(finished).values()
+    assert "<script" not in text and HOSTILE in "".join(Page(text).texts)
+
+
+def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, finished: Config) -> None:
+    found = dict(report.conclusions(finished))
+    assert list(found) == ["Against the base model and the control", "Budget forcing", "One-shot against iterative", "Controls",
+                           "Equal spend", "Several seeds"]
+    assert found["Budget forcing"][0].startswith("Pruned models lie above the budget-forcing curve at every length they share")
+    table = comparison_tables.difference_table(finished, "controls")
+    assert set(table["what differs"]) == {"a limit, against the same RL without one", "limit not stated in the prompt",
+                                          "asked in the training prompt, its limit stated"}
+    assert comparison_tables.forcing_table(finished).index[0] == ("base", 10)
+    seen = comparison_tables.seed_table(finished)
+    assert ("iterative, 30 minus one-shot, 30", "accuracy change (points)") in seen.index
+    assert len(seen.loc["base", "seeds"].iloc[0].split(" · ")) == 3
+
+
+def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:
+    figure = figures.plt.figure()
+    axis = figure.add_subplot()
+    named = dataclasses.replace(finished, model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"))
+    comparison_figures._published(axis, named, "math500")
+    labels = {text.get_text() for text in axis.texts}
+    assert "DS-1.5B, paper (Q)" in labels and "DS-1.5B-iter2k, autothink (T)" in labels
+    assert not any("DeepScaleR" in label or "iter2k, paper" in label for label in labels)  # another model; no number there
+    assert all(len(c.get_facecolor()) == 0 for c in axis.collections)  # hollow
+    comparison_figures._published(axis, finished, "two")
+    assert len(axis.texts) == len(labels)
