@@ -1,5 +1,6 @@
 # make reproduce · make test: each makes .venv when it is missing and needs nothing else.
 PARAMS ?= params/laptop.yaml
+RUN ?= laptop
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,7 +10,7 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: reproduce data test test-vllm lab bench lint clean
+.PHONY: reproduce data test test-vllm lab verify bench lint clean
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
 	$(BIN)/python -m kit.chain $(PARAMS)
@@ -18,13 +19,16 @@ data: .venv/installed  ## the data sets of a params file, fetched into cache/ wh
 	$(BIN)/python -m kit.problems $(PARAMS)
 
 test: .venv/installed  ## all tests that a machine without a GPU can run
-	$(BIN)/python -m pytest -m "not gpu and not vllm" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not vllm and not long" $(ARGS)
 
 test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in an environment of its own (3.7 GB)
 	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
 
 lab: .venv/installed  ## open the notebooks (on this machine only)
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? make verify RUN=laptop
+	$(BIN)/python -m kit.verify $(RUN)
 
 bench: .venv/installed  ## grading speed, side by side with the official scheme and TRL's reward
 	$(BIN)/python tests/bench_grading.py

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit import evaluation, phases
+from kit import phases, uncertainty
 from kit.config import KitError
 
 SIX = ("initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking")
@@ -129,8 +129,8 @@ def compare(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
             prompt = np.unique(part.question, return_inverse=True)[1]
             counts = np.zeros((prompt.max() + 1, len(names), len(names)))
             np.add.at(counts, (prompt, part.theirs.map(names.index), part.ours.map(names.index)), 1)
-            drawn = np.tensordot(evaluation.bootstrap_weights(len(counts), resamples, seed), counts, 1)
-            low, high = evaluation.interval(kappa(drawn))
+            drawn = np.tensordot(uncertainty.bootstrap_weights(len(counts), resamples, seed), counts, 1)
+            low, high = uncertainty.interval(kappa(drawn))
             rows.append({
                 "half": half, "classes": classes, "kappa": float(kappa(counts.sum(0))), "kappa_low": low, "kappa_high": high,
                 "agreement": 100 * (part.theirs == part.ours).mean(), "steps": len(part), "prompts": len(counts)})

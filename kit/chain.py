@@ -1,8 +1,13 @@
 """The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
 
 A stage is one notebook with its parameters. `run_all` executes them with papermill, one kernel each (that frees the
-GPU's memory), and keeps the copies in results/<run>/notebooks. A stage is done when results/<run>/stages holds its key: a hash of
-the notebook, the settings, and the keys of the stages before it, so a changed parameter redoes what depends on it.
+GPU's memory), and keeps the copies in results/<run>/notebooks. results/<run>/stages says of each what it was made from
+(kit.fingerprint: settings, code, files of the stages before it), whether it is done, and which files it made:
+
+- done, and made from the same: skipped;
+- stopped in the middle, and made from the same settings and files: goes on, also when the code has changed since (a fix
+  should not cost days of training), which is said and recorded;
+- anything else: starts again, saying what changed. What it had made goes to replaced/: nothing is lost to a slip of the hand.
 
 `python -m kit.chain params/laptop.yaml` is what `make reproduce` calls: the runner notebook, errors in one line.
 """
@@ -12,14 +17,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import paths, seeds
+from kit import fingerprint, lock, paths, seeds, training
 from kit.config import ROOT, Config, KitError, load
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -53,24 +57,25 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     for schedule, plan in config.schedules.items():
         lane: list[Stage] = []
         for k in range(1, len(plan.limits) + 1):
-            needs = (lane[-1].name,) if lane else (base.name,)
+            needs = (base.name, *(stage.name for stage in lane))
             lane.append(Stage(f"02_prune_round-{schedule}-{k}", "02_prune_round", {"schedule": schedule, "round": k}, needs))
-        lane.append(Stage(f"03_evaluate-{schedule}", "03_evaluate", {"schedule": schedule}, (lane[-1].name,)))
+        lane.append(Stage(f"03_evaluate-{schedule}", "03_evaluate", {"schedule": schedule},
+                          (base.name, *(stage.name for stage in lane))))
         lanes.append(lane)
     lanes.append([Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}, (base.name,))])
     lanes += [lane for lane in logged if lane[0].name != "03_evaluate-base"]
-    evaluated = tuple(lane[-1].name for lane in lanes)
+    everything = (base.name, *(stage.name for lane in lanes for stage in lane))
     tokens = {name: sum(plan.limits) * (plan.steps or config.training.steps) for name, plan in config.schedules.items()}
     lanes.sort(key=lambda lane: -tokens.get(lane[0].parameters["schedule"], 0))  # the longest first, so that none is left over
-    return [[[base]], lanes, *_analyses(config, evaluated)]
+    return [[[base]], lanes, *_analyses(config, everything)]
 
 
-def _analyses(config: Config, evaluated: tuple[str, ...]) -> list[list[list[Stage]]]:
+def _analyses(config: Config, before: tuple[str, ...]) -> list[list[list[Stage]]]:
     """What is done when every model has been evaluated."""
-    found = [Stage("05_behavior", "05_behavior", {}, evaluated)]
+    found = [Stage("05_behavior", "05_behavior", {}, before)]
     if config.forcing.budgets and config.schedules:  # of a model known by its logs nothing new can be asked
-        found.insert(0, Stage("04_budget_forcing", "04_budget_forcing", {}, evaluated))
-    needs = (*evaluated, *(stage.name for stage in found))
+        found.insert(0, Stage("04_budget_forcing", "04_budget_forcing", {}, before))
+    needs = (*before, *(stage.name for stage in found))
     return [[[stage] for stage in found], [[Stage("06_figures", "06_figures", {}, needs)]]]
 
 
@@ -84,33 +89,38 @@ ENVIRONMENT = {
 QUIET = ["--IPKernelApp.log_level=50"]
 
 # Keys of the params file that do not change any result, and those of `training` that only say where it is worked out.
-WITHOUT_EFFECT = {"file", "run", "parallel", "hardware", "seeds"}
+WITHOUT_EFFECT = {"file", "run", "parallel", "hardware", "seeds", "watch"}
 PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
-          "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port"}
+          "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port", "keep_checkpoints"}
+DRAWN = ("06_figures",)  # notebooks that make tables and figures only
+ANALYSES = ("05_behavior", "06_figures")  # notebooks that look at all models, and at words
 
 
-def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
-    """What a stage depends on, as a hash: its notebook, parameters and settings, and the stages it needs."""
+def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
+    """The settings that matter to a stage."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in WITHOUT_EFFECT}
     settings["files"] = stamps(config, [str(path) for path in config.data.files.values()])
-    if stage.notebook not in ("05_behavior", "06_figures"):
-        own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
-        read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
-        settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
     if stage.notebook == "06_figures":
-        settings["seeds"] = [paths.read_json(marker) for other in seeds.others(config)
+        settings["seeds"] = [paths.read_json(marker).get("results") for other in seeds.others(config)
                              if (marker := paths.of(other).stages / "06_figures.json").is_file()]
-    if stage.notebook not in ("05_behavior", "06_figures"):  # words and the other schedules matter to tables and figures only
+    if stage.notebook not in ANALYSES:  # words and the other schedules matter to tables and figures only
+        own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
+        read = stamps(config, [str(Path(config.logs.folder) / path) for path in own.values()])
+        settings["logs"] = [own, read, config.logs.folder, config.logs.tokenizer] if own else None
         if stage.parameters.get("schedule") == "base" and config.evaluation.training_prompt:
             settings["told"] = sorted(n for plan in config.schedules.values() if plan.state_limit for n in plan.limits)
-        settings["schedules"] = dict(settings["schedules"].get(stage.parameters.get("schedule"), {}))
-        settings["schedules"].pop("label", None)
-        settings["schedules"].pop("compare_with", None)
+        own = stage.parameters.get("schedule")
+        settings["schedules"] = {own: dict(settings["schedules"][own])} if own in settings["schedules"] else {}
+        for plan in settings["schedules"].values():
+            del plan["label"], plan["compare_with"]
+            plan["limits"] = plan["limits"][: stage.parameters.get("round")]  # a round does not depend on those after it
         del settings["keywords"], settings["set_labels"], settings["behavior"]
     if stage.notebook not in ("04_budget_forcing", "06_figures"):
         del settings["forcing"]
+    if stage.notebook in ("02_prune_round", "03_evaluate", "04_budget_forcing"):  # they have its data sets and model as files
+        del settings["arithmetic"]
     if stage.notebook != "04_budget_forcing" and config.model.source != "arithmetic":  # the laptop's model learns the ending
         del settings["prompts"]["forcing_user"], settings["prompts"]["forcing_ending"]
     if stage.notebook in ("01_base_model", "02_prune_round"):  # they sample the validation set, not the evaluation sets
@@ -119,9 +129,16 @@ def key_of(config: Config, stage: Stage, keys: dict[str, str]) -> str:
     if stage.notebook != "02_prune_round":
         del settings["training"], settings["selection"]["tolerance"]
     del settings["model"]["shape"]  # for planning only
-    source = (NOTEBOOKS / f"{stage.notebook}.ipynb").read_bytes()
-    text = json.dumps([stage.parameters, settings, [keys[n] for n in stage.needs]], sort_keys=True, default=str)
-    return hashlib.sha256(source + text.encode()).hexdigest()
+    return settings
+
+
+def inputs_of(config: Config, stage: Stage, made: dict[str, dict[str, list]]) -> dict[str, Any]:
+    """What a stage depends on, by name (kit.fingerprint); `made` are the files of the stages before it."""
+    drawn = stage.notebook in DRAWN
+    table = fingerprint.flat(settings_of(config, stage)) | fingerprint.code(NOTEBOOKS / f"{stage.notebook}.ipynb", drawn)
+    for name in stage.needs:  # log.csv has the seconds of each step; only figures are drawn from it
+        table |= {f"file: {file}": facts[2] for file, facts in made[name].items() if drawn or not file.endswith("/log.csv")}
+    return json.loads(paths.scrubbed(json.dumps(table), config))
 
 
 def stamps(config: Config, given: list[str]) -> list[list[Any]]:
@@ -153,10 +170,38 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
     if stage.notebook == "05_behavior":
         return [run.root / "traces", run.root / "reference"]
     if stage.notebook == "03_evaluate":
-        return [folder / schedule for folder in (run.root / "rollouts", run.root / "grades")]
+        tables = [run.metrics / f"{schedule}.csv", *run.metrics.glob(f"{schedule}-round*.csv")]
+        return [*(folder / schedule for folder in (run.root / "rollouts", run.root / "grades")), *tables]
     if stage.notebook == "04_budget_forcing":
-        return [run.root / "forcing"]
+        return [run.root / "forcing", *(run.metrics / f"{name}.csv" for name in ("forcing", "forcing_gaps"))]
     return []
+
+
+def results_of(config: Config, stage: Stage) -> list[Path]:
+    """The files of a finished stage that later ones read: of a round its tables and the checkpoint it selected."""
+    found = [f for path in outputs_of(config, stage) for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()]
+    found = [f for f in found if not f.name.startswith(".")]
+    if stage.notebook != "02_prune_round":
+        return [f for f in found if f.parent.name != "validation"]
+    schedule, k = stage.parameters["schedule"], stage.parameters["round"]
+    chosen = Path(training.selected(config, schedule, k))
+    tables = paths.of(config).training(schedule, k)
+    found_tables = [f for f in found if f.parent == tables and f.suffix in (".csv", ".json")]
+    return [*found_tables, *(f for f in found if f.is_relative_to(chosen))]
+
+
+def set_aside(config: Config, stage: Stage) -> None:
+    """Move what a stage had made to replaced/<stage>, in place of what was there from before. Can be killed anywhere."""
+    run = paths.of(config)
+    kept, moving = run.replaced / stage.name, run.replaced / f".{stage.name}"
+    for path in outputs_of(config, stage):
+        if path.exists():
+            target = moving / path.relative_to(run.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    if moving.exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        moving.rename(kept)
 
 
 def execute(stage: Stage, config: Config, **options: Any) -> None:
@@ -164,6 +209,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
+    from traitlets.config import Config as Settings
 
     run = paths.of(config)
     copy = run.notebooks / f"{stage.name}.ipynb"
@@ -177,15 +223,23 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
             raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
+    connection.parent.mkdir(mode=0o700, exist_ok=True)
+    connection.unlink(missing_ok=True)
     try:
         papermill.execute_notebook(
-            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET, **options
+            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET,
+            config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
         )
     except PapermillExecutionError as error:
         told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
         raise KitError(f"{stage.name}: {' '.join(told.split())} {look}") from None
     except (PapermillException, CellTimeoutError, DeadKernelError) as error:
         raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
+    finally:
+        if copy.is_file():
+            with paths.atomic(copy) as file:
+                file.write(paths.scrubbed(copy.read_text(encoding="utf-8"), config))
 
 
 def progress(config: Config, name: str) -> str:
@@ -204,14 +258,15 @@ def progress(config: Config, name: str) -> str:
 def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
     """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
 
-    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand.
+    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand. Another
+    run in the same folder is refused.
     """
     run = paths.of(config)
     if not config.schedules:
         paths.write_manifest(config, {})  # else notebook 01 does, with the prompts
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
-    keys: dict[str, str] = {}
+    made: dict[str, dict[str, list]] = {}
     running: list[str] = []
     stop = threading.Event()
 
@@ -223,20 +278,20 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
         for stage in lane:
             if stop.is_set():
                 return
-            keys[stage.name] = key = key_of(config, stage, keys)
-            marker = run.stages / f"{stage.name}.json"
+            marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
             before = paths.read_json(marker) if marker.is_file() else {}
-            if before.get("key") == key and before["done"]:
-                say(f"{stage.name}: unchanged, skipped")
+            if results := unchanged(run.root, before, inputs):
+                made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
+                other = [name for name in results if made[stage.name][name][2] != results[name][2]]
+                say(f"{stage.name}: unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
                 rows.append({"stage": stage.name, "status": "skipped", "seconds": 0.0})
                 continue
-            if before.get("key") == key:
-                say(f"{stage.name}: continues where it stopped")
-            else:
-                say(f"{stage.name}: {'its inputs changed, starts again' if before else 'starts'}")
-                for output in outputs_of(config, stage):
-                    shutil.rmtree(output, ignore_errors=True)
-            paths.write_json(marker, {"key": key, "done": False})
+            goes_on, said, code = plan_of(before, inputs)
+            say(f"{stage.name}: {said}")
+            if before and not goes_on:
+                set_aside(config, stage)
+            record = {"inputs": inputs, "done": False, "other_code": code}
+            paths.write_json(marker, record)
             running.append(stage.name)
             started = time.monotonic()
             try:
@@ -248,23 +303,80 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
             finally:
                 running.remove(stage.name)
             seconds = round(time.monotonic() - started, 1)
-            paths.write_json(marker, {"key": key, "done": True, "seconds": seconds})
+            made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
+            paths.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
+                                               "commit": paths.commit(), "finished": paths.now()})
             rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
             say(f"{stage.name}: done in {seconds:.0f} s")
 
-    for other in seeds.write_params(config):
-        show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
-        rows += run_all(other, show, every).assign(stage=lambda t, run=other.run: f"{run}/" + t.stage).to_dict("records")
-    for phase in stages(config):
-        with ThreadPoolExecutor(max_workers=config.parallel) as pool:
-            waiting = {pool.submit(work, lane) for lane in phase}
-            while waiting:
-                done, waiting = wait(waiting, timeout=every)
-                for future in done:
-                    future.result()
-                if waiting and not done:
-                    say(" · ".join(progress(config, name) for name in running))
+    with lock.hold(run.root, run.shown):
+        paths.sweep(run.root)
+        for other in seeds.write_params(config):
+            show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+            table = run_all(other, show, every)
+            rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
+        for phase in stages(config):
+            with ThreadPoolExecutor(max_workers=config.parallel) as pool:
+                waiting = {pool.submit(work, lane) for lane in phase}
+                while waiting:
+                    done, waiting = wait(waiting, timeout=every)
+                    for future in done:
+                        future.result()
+                    if waiting and not done:
+                        say(" · ".join(progress(config, name) for name in running))
+        record_stages(config)
+        with contextlib.suppress(OSError):
+            run.kernels.rmdir()
     return pd.DataFrame(rows)
+
+
+def unchanged(root: Path, before: dict[str, Any], inputs: dict[str, Any]) -> dict[str, list] | None:
+    """The files of a stage that is done, made from the same, and still has them all; else None."""
+    if not before.get("done") or before.get("inputs") != inputs:
+        return None
+    return before["results"] if all((root / name).is_file() for name in before["results"]) else None
+
+
+def plan_of(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, str, list[str]]:
+    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
+    if not before:
+        return False, "starts", []
+    if "inputs" not in before:
+        return False, "an older version of the kit made it, starts again", []
+    changed = fingerprint.differing(before["inputs"], inputs)
+    code = [name for name in changed if name.startswith("code: ")]
+    why = fingerprint.told(changed, before["inputs"], inputs)
+    if not changed:
+        said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
+        return True, said, before["other_code"]
+    if code == changed and not before["done"]:
+        since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
+        return True, f"continues where it stopped, though {why} since", since
+    return False, f"{why}: starts again", []
+
+
+def record_stages(config: Config) -> None:
+    """Add to the manifest when, how long and from which commit each stage was made."""
+    run = paths.of(config)
+    if not run.manifest.is_file():
+        return
+    manifest = paths.read_json(run.manifest)
+    facts = {path.stem: paths.read_json(path) for path in sorted(run.stages.glob("*.json"))}
+    kept = ("finished", "seconds", "commit", "other_code")
+    manifest["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
+    paths.write_json(run.manifest, manifest)
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """The run's folder for this command and the kernels it starts, without what killed ones have left."""
+    run = paths.of(config)
+    with lock.hold(run.root, run.shown), lock.for_children(run.root):
+        shutil.rmtree(run.kernels, ignore_errors=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(run.kernels, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -275,7 +387,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load(chosen.params_file)
         print(f"{config.file} -> {paths.of(config).shown}", flush=True)
-        execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
+        with alone(config):
+            execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from kit.settings import Config
@@ -19,9 +20,9 @@ def problems_of(config: Config) -> list[str]:
     safe = all(c.isalnum() or c in "-_." for c in config.run) and config.run.strip(".")
     check(bool(safe), f"`run` is {config.run!r}; a folder name of letters, digits, - _ .")
     t, e = config.training, config.evaluation
-    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "retries"}
+    zero = {"clip_ratio", "kl_coefficient", "entropy_coefficient", "drill_direct", "tolerance", "retries", "patience"}
     numbers = {"threads": config.threads, "parallel": config.parallel}
-    for name in ("data", "training", "selection", "evaluation", "forcing", "engine", "arithmetic", "behavior"):
+    for name in ("data", "training", "watch", "selection", "evaluation", "forcing", "engine", "arithmetic", "behavior"):
         numbers |= {f"{name}.{k}": v for k, v in vars(getattr(config, name)).items() if type(v) in (int, float)}
     numbers |= {f"evaluation.samples_by_set.{k}": v for k, v in e.samples_by_set.items()}
     for key, value in numbers.items():
@@ -88,7 +89,21 @@ def problems_of(config: Config) -> list[str]:
     for key, value in (("drill_direct", a.drill_direct), *((f"habits.{k}", v) for k, v in vars(a.habits).items())):
         fine = value and all(0 <= v <= 1 for v in value) if isinstance(value, tuple) else 0 <= value <= 1
         check(bool(fine), f"`arithmetic.{key}` is {value}; should be between 0 and 1")
+    for key in ("truncated", "entropy", "repeated"):
+        value = getattr(config.watch, key)
+        check(value <= 1, f"`watch.{key}` is {value}; a share, above 0 and at most 1")
+    check(t.learning_rate <= 0.1, f"`training.learning_rate` is {t.learning_rate}; should be above 0 and at most 0.1")
+    for name, words in config.keywords.items():
+        check(bool(words) and all(map(str.strip, words)), f"`keywords.{name}` should list words or phrases, none of them empty")
+    source = Path(config.model.source).expanduser()
+    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.model.source)
+    check(bool(hub) or bool(config.model.source.strip()) and source.is_dir(),
+          f"`model.source` is {config.model.source!r}; there is no such folder, and a hub id is `owner/name`")
     if config.model.source == "arithmetic":
+        longest = max([e.max_new_tokens, *(n for plan in config.schedules.values() for n in plan.limits)])
+        check(longest + 64 <= a.max_length,
+              f"`arithmetic.max_length` is {a.max_length}; a prompt (64 tokens) and the longest response ({longest} tokens, by "
+              "`evaluation.max_new_tokens` or `schedules`) do not fit into it")
         check(9 <= a.largest <= 99, f"`arithmetic.largest` is {a.largest}; should be between 9 and 99")
         divides = a.heads > 0 and a.key_value_heads > 0 and a.hidden_size % (2 * a.heads) == 0
         check(divides and a.heads % a.key_value_heads == 0, "`arithmetic.hidden_size` should be a multiple of twice `heads`, "

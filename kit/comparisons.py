@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import evaluation, paths
+from kit import evaluation, paths, statistics, uncertainty
 from kit.config import Config, KitError
 
 Graded = dict[str, pd.DataFrame]  # data set -> grades
@@ -53,7 +53,7 @@ def paired_draws(tables: dict[str, Sequence[pd.DataFrame]], resamples: int, seed
         if any(not table.index.equals(first) for table in of_models):
             raise KitError(f"{name}: the models were not evaluated on the same problems")
         n = len(first)
-        weights = np.vstack([np.full((1, n), 1 / n), evaluation.bootstrap_weights(n, resamples, seed + k)])
+        weights = np.vstack([np.full((1, n), 1 / n), uncertainty.bootstrap_weights(n, resamples, seed + k)])
         drawn[name] = np.stack([(weights @ table.to_numpy(dtype=float)).T for table in of_models])
     if len(drawn) > 1:
         drawn["mean"] = np.mean(list(drawn.values()), axis=0)
@@ -63,7 +63,7 @@ def paired_draws(tables: dict[str, Sequence[pd.DataFrame]], resamples: int, seed
 def estimate(label: str, draws: np.ndarray) -> dict[str, float]:
     """`label`, `label_low` and `label_high` of one row of `paired_draws`; empty where a length is unknown, the interval also
     where a resample has no value (a base model that is never right in it has no relative change)."""
-    low, high = evaluation.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
+    low, high = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
     return {label: float(draws[0]) if np.isfinite(draws[0]) else np.nan, f"{label}_low": low, f"{label}_high": high}
 
 
@@ -91,9 +91,9 @@ def one_shot(config: Config, graded: dict[str, Graded]) -> pd.DataFrame:
 
 def difference(config: Config, a: Graded, b: Graded) -> pd.DataFrame:
     """b minus a as `evaluation.compare` has it, with both accuracies and lengths."""
-    table = evaluation.compare(a, b, config.evaluation.resamples, config.seed)
+    table = statistics.compare(a, b, config.evaluation.resamples, config.seed)
     for prefix, grades in (("", b), ("other_", a)):
-        means = evaluation.metrics(grades, 1, 0)
+        means = statistics.metrics(grades, 1, 0)
         table[f"{prefix}accuracy"], table[f"{prefix}length"] = means.accuracy, means.length
     return table
 
@@ -127,7 +127,7 @@ def problem_changes(graded: dict[str, Graded]) -> pd.DataFrame:
     rows = []
     for model, by_set in graded.items():
         for name, grades in by_set.items():
-            own, base = evaluation.per_problem(grades), evaluation.per_problem(graded["base"][name])
+            own, base = statistics.per_problem(grades), statistics.per_problem(graded["base"][name])
             table = pd.DataFrame({"model": model, "set": name, "base_accuracy": base.accuracy, "accuracy": own.accuracy,
                                   "base_length": base.length, "length": own.length})
             table["accuracy_change"] = own.accuracy - base.accuracy
@@ -161,7 +161,7 @@ def _spend_tables(graded: dict[str, Graded]) -> dict[str, list[pd.DataFrame]]:
     for by_set in graded.values():
         for name, grades in by_set.items():
             right = (grades.verdict == "correct").groupby(grades.id).agg(["size", "sum"])
-            table = {"length": evaluation.per_problem(grades).length}
+            table = {"length": statistics.per_problem(grades).length}
             table |= {k: pd.Series(100 * pass_at_k(right["size"], right["sum"], k), right.index) for k in range(1, most + 1)}
             tables.setdefault(name, []).append(pd.DataFrame(table))
     return tables
@@ -245,7 +245,7 @@ def efficiency(graded: dict[str, Graded], resamples: int, seed: int) -> pd.DataF
     tables: dict[str, list[pd.DataFrame]] = {}
     for by_set in graded.values():
         for name, grades in by_set.items():
-            tables.setdefault(name, []).append(evaluation.per_problem(grades)[["accuracy", "length"]])
+            tables.setdefault(name, []).append(statistics.per_problem(grades)[["accuracy", "length"]])
     rows = []
     for name, draws in paired_draws(tables, resamples, seed).items():
         base = draws[list(graded).index("base")]

@@ -32,15 +32,29 @@ ROOT = Path(__file__).resolve().parents[1]
 def load(params_file: str | Path) -> Config:
     """Read, merge and check a params file. Raises KitError with every problem that it has."""
     path = find(params_file)
-    table = _merged(path, ())
+    table = {**_merged(path, ()), "file": os.path.relpath(path, ROOT)}  # `find` finds it again from anywhere
+    return from_table(table, _shown(path))
+
+
+def from_table(table: Mapping[str, Any], shown: str) -> Config:
+    """Settings as a table, checked; KitError with every problem: of types and names, and of what the other keys say."""
     problems: list[str] = []
-    table = {**table, "file": os.path.relpath(path, ROOT)}  # `find` finds it again from anywhere, and it names no home
     config = _build(Config, table, "", problems)
-    if not problems:
-        problems = checks.problems_of(config)
+    broken = [match[1] for p in problems if (match := re.search(r"`([^`]+)`", p))]
+    if config is None:  # look at the keys that are fine as well
+        config = _build(Config, _without(table, broken), "", [])
+    if config is not None:
+        words = {key.split(".")[-1].split("[")[0] for key in broken}
+        problems += [p for p in checks.problems_of(config) if not words & set(re.findall(r"\w+", p))]
     if problems:
-        raise KitError("; ".join(f"{_shown(path)}: {p}" for p in problems))
+        raise KitError("; ".join(f"{shown}: {p}" for p in problems))
     return config
+
+
+def _without(table: Mapping[str, Any], keys: list[str], where: str = "") -> dict[str, Any]:
+    """A table without these dotted keys."""
+    kept = {k: v for k, v in table.items() if not any(key.split("[")[0] == f"{where}{k}" for key in keys)}
+    return {k: _without(v, keys, f"{where}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def find(params_file: str | Path) -> Path:

@@ -1,21 +1,36 @@
 """Rollouts and grades -> accuracy and length with uncertainty; comparisons between models on the same problems.
 
 Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens
-(FACTS 2). Every interval is a percentile bootstrap over problems: a problem is drawn with all its samples, because
-samples of one problem are not independent. Means over data sets weigh each set equally, and resample within each.
+(FACTS 2). Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data sets weigh each
+set equally.
 """
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kit import engines, grading, logs, paths, problems, prompts, rollout, training
+from kit import (
+    disk,
+    engines,
+    fingerprint,
+    grading,
+    lock,
+    logs,
+    paths,
+    problems,
+    prompts,
+    rollout,
+    statistics,
+    training,
+    watch,
+)
 from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
 
@@ -64,6 +79,9 @@ def respond(
     config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None, ask=prompts.evaluation_messages
 ) -> list[Rollout]:
     """Responses of the model at `source` to data set `name`, in the evaluation prompt unless `ask` is another; kept in `path`."""
+    kept = rollout.complete(path, problems.load(name, config), how)
+    if kept is not None:  # all there: no need to load the model, which may have been thinned away
+        return kept
     if engine is None:
         with closing(engines.get_engine(source, config)) as engine:
             return respond(config, source, name, how, path, title, engine, ask)
@@ -72,7 +90,19 @@ def respond(
     def encode(problem: problems.Problem) -> list[int]:
         return prompts.encode(engine.tokenizer, ask(config.prompts, problem.question))
 
-    return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
+    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20), answering(title), paths.telling(path):
+        return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
+
+
+@contextlib.contextmanager
+def answering(title: str) -> Iterator[None]:
+    """Tell in one line when the engine breaks off."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "try a smaller evaluation.batch_size and " if "out of memory" in reason else ""
+        raise KitError(f"{title}: the engine broke off ({reason}); what it had answered is kept, {hint}run this again") from error
 
 
 def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFrame:
@@ -92,23 +122,43 @@ def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFram
 def evaluate(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run = paths.of(config)
+    run = paths.of(config)
     logged = model in config.logs.models
-    source = "" if logged else model_source(config, model)
     graded = {}
-    with nullcontext() if logged else closing(engines.get_engine(source, config)) as engine:
+    with contextlib.ExitStack() as stack:
+        engine = None
         for name in config.data.evaluation:
-            path = run.rollouts(model, name)
+            path, how = run.rollouts(model, name), sampling(config, name)
             if logged:
                 answers = logs.responses(config, model, name)
             else:
-                answers = respond(config, source, name, sampling(config, name), path, f"{model}: {name}", engine)
-            graded[name] = grade(answers, "official")
-            paths.write_csv(run.grades(model, name), graded[name])
+                if engine is None and rollout.complete(path, problems.load(name, config), how) is None:
+                    engine = stack.enter_context(closing(engines.get_engine(model_source(config, model), config)))
+                answers = respond(config, model_source(config, model), name, how, path, f"{model}: {name}", engine)
+            graded[name] = regrade(config, model, name, answers)
         if config.evaluation.training_prompt and not logged:
             answer_training_prompt(config, model, engine)
-    table = metrics(graded, config.evaluation.resamples, config.seed)
+    return measure(config, model, graded)
+
+
+def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -> pd.DataFrame:
+    """The grades of a set: the stored ones if they are of these very responses by this very grader, else made and stored."""
+    path = paths.of(config).grades(model, name)
+    note = path.with_suffix(".json")
+    made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("grading")}
+    if path.is_file() and note.is_file() and paths.read_json(note) == made_from:
+        return read_grades(path)
+    graded = grade(answers, "official")
+    paths.write_csv(path, graded)
+    paths.write_json(note, made_from)
+    return graded
+
+
+def measure(config: Config, model: str, graded: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The metrics of a model; writes metrics/<model>.csv."""
+    table = statistics.metrics(graded, config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
-    paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
+    paths.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
     return table
 
 
@@ -125,9 +175,14 @@ def answer_training_prompt(config: Config, model: str, engine) -> None:
         limit = plan.limits[int(round) - 1] if plan.state_limit else None
     told, run = f"{model}/{TRAINING_PROMPT}", paths.of(config)
     for name in config.data.evaluation:
-        answers = respond(config, "", name, sampling(config, name), run.rollouts(told, name), f"{told}: {name}", engine,
-                          lambda words, question: prompts.training_messages(words, question, limit))
-        paths.write_csv(run.grades(told, name), grade(answers, "official"))
+        answers = respond(config, model_source(config, model), name, sampling(config, name), run.rollouts(told, name),
+                          f"{told}: {name}", engine, lambda words, question: prompts.training_messages(words, question, limit))
+        regrade(config, told, name, answers)
+
+
+def read_grades(path: Path) -> pd.DataFrame:
+    unknown = {column: [""] for column in ("length", "finished", "core")}
+    return pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
 
 
 def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
@@ -137,8 +192,7 @@ def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
         path = paths.of(config).grades(model, name)
         if not path.is_file():
             raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-        unknown = {column: [""] for column in ("length", "finished", "core")}
-        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
+        found[name] = read_grades(path)
     return found
 
 
@@ -153,8 +207,29 @@ def _validate(config: Config, schedule: str, round: int, step: int, source: str)
     e = config.evaluation
     how = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
     path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
-    graded = grade(respond(config, source, config.data.validation, how, path, title))
-    return {"step": step, **metrics({config.data.validation: graded}, e.resamples, config.seed).iloc[0]}
+    return validation_row(config, step, respond(config, source, config.data.validation, how, path, title))
+
+
+def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
+    """The metrics of one checkpoint on the validation set."""
+    table = statistics.metrics({config.data.validation: grade(answers)}, config.evaluation.resamples, config.seed)
+    return {"step": step, **table.iloc[0]}
+
+
+def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
+    """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
+    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
+    table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
+    return table.assign(schedule=schedule, round=round, limit=config.schedules[schedule].limits[round - 1])
+
+
+def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
+    """The step of the checkpoint to go on with, by the schedule's rule; 0, the round's start, when none qualifies."""
+    points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
+    if config.schedules[schedule].select == "last":
+        return points[-1].step
+    chosen = training.select(points, table.accuracy.iloc[0], config.selection.tolerance)
+    return chosen.step if chosen else 0
 
 
 def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
@@ -165,25 +240,27 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     run, plan, rule = paths.of(config), config.schedules[schedule], config.selection
     origin = ("base", 0) if round == 1 else (schedule, round - 1)
     before = pd.read_csv(run.training(*origin) / "validation.csv")
-    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
-    rows: list[dict[str, object]] = [{**start.to_dict(), "step": 0}]
+    rows = []
     for checkpoint in training.checkpoints(run.models(schedule, round)):
         step = training.step_of(checkpoint)
         rows.append(_validate(config, schedule, round, step, training.checkpoint_model(config, schedule, round, step)))
-    table = pd.DataFrame(rows).assign(schedule=schedule, round=round, limit=plan.limits[round - 1])
-    points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
-    if not points:
+    table = with_start(config, schedule, round, before, rows)
+    if not rows:
         raise KitError(f"{run.models(schedule, round)}: no checkpoint to choose from; train this round first")
-    chosen = points[-1] if plan.select == "last" else training.select(points, start.accuracy, rule.tolerance)
-    if chosen is None:
-        print(f"warning: no checkpoint keeps {1 - rule.tolerance:.0%} of the start's accuracy ({start.accuracy:.1f} %), so the "
-              "round's start is kept; try more steps, a smaller learning rate, or a higher limit")
-    step = chosen.step if chosen else 0
+    step = choose(config, schedule, table)
+    if step == 0:
+        print(f"warning: no checkpoint keeps {1 - rule.tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
+              "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
     table["selected"] = table.step == step
     paths.write_csv(run.training(schedule, round) / "validation.csv", table)
     began = training.start_name(config, training.start_of_round(config, schedule, round))
     paths.write_json(run.training(schedule, round) / "selected.json",
                      {"step": step, "rule": plan.select, "tolerance": rule.tolerance, "start": began})
+    log = pd.read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
+    for warning in watch.about_validation(log, table.to_dict("records"), rule.tolerance):
+        print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
+    disk.thin(training.checkpoints(run.models(schedule, round)), Path(training.selected(config, schedule, round)),
+              config.training.keep_checkpoints)
     return table
 
 
@@ -216,7 +293,7 @@ def summarize(config: Config) -> None:
     changes = []
     for model in names:
         for against in [n for n in ("base", *controls) if n != model and model != "base"]:
-            change = compare(graded[against], graded[model], e.resamples, config.seed)
+            change = statistics.compare(graded[against], graded[model], e.resamples, config.seed)
             changes.append(change.assign(model=model, against=against))
     nothing = pd.DataFrame(columns=["model", "against", "set"])
     paths.write_csv(run.metrics / "changes.csv", pd.concat(changes) if changes else nothing)
@@ -229,100 +306,3 @@ def summarize(config: Config) -> None:
                 parts.append(part.assign(schedule=schedule, round=k, total_step=part.step + before))
                 before += part.step.max()
         paths.write_csv(run.metrics / f"{file}.csv", pd.concat(parts))
-
-
-# --- statistics -------------------------------------------------------------------------------------------------------
-
-
-def per_problem(grades: pd.DataFrame) -> pd.DataFrame:
-    """A row per problem, in id order: accuracy (percent over its samples), mean length, truncated (percent), mean core.
-
-    What a log does not tell of every response (length, truncated) is NaN.
-    """
-    g = grades.assign(correct=100.0 * (grades.verdict == "correct"), truncated=100.0 * (1.0 - grades.finished.astype(float)))
-    columns = ["correct", "length", "truncated", "core"]
-    g[["length", "core"]] = g[["length", "core"]].apply(pd.to_numeric)
-    return g.groupby("id", sort=True)[columns].mean(skipna=False).rename(columns={"correct": "accuracy"})
-
-
-def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, n) weights of a bootstrap over n problems; each row sums to 1."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of bootstrap replicates; NaN when nothing is known."""
-    if np.isnan(values).all():
-        return np.nan, np.nan
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def metrics(graded: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.DataFrame:
-    """A row per data set, and `mean` over them when there are several.
-
-    Columns: accuracy (percent), length (tokens), multiple (length / shortest correct chain), each with `_low` and
-    `_high` (95 %); truncated (percent of responses); length of correct and of wrong responses; counts of verdicts. What is not
-    known of every response is NaN, in the mean over the sets too: a mean of some would look like one of all.
-    """
-    rows, replicates = [], []
-    for k, (name, grades) in enumerate(graded.items()):
-        table = per_problem(grades)
-        weights = bootstrap_weights(len(table), resamples, seed + k)
-        drawn = {c: weights @ table[c].to_numpy() for c in ("accuracy", "length", "core")}
-        replicates.append(drawn)
-        right, lengths = grades.verdict == "correct", pd.to_numeric(grades.length)
-        rows.append({
-            "set": name, "problems": len(table), "samples": len(grades) // len(table),
-            **_estimates(table.mean(skipna=False), drawn),
-            "truncated": table.truncated.mean(skipna=False),
-            "length_correct": lengths[right].mean(skipna=False), "length_wrong": lengths[~right].mean(skipna=False),
-            **{f"n_{v.replace(' ', '_')}": int((grades.verdict == v).sum()) for v in grading.VERDICTS},
-        })
-    if len(rows) > 1:
-        mean = pd.DataFrame(rows).mean(numeric_only=True)
-        for column in ("length", "truncated", "core"):
-            mean[column] = np.mean([row[column] for row in rows])
-        counts = {c: int(sum(r[c] for r in rows)) for c in rows[0] if c.startswith("n_") or c == "problems"}
-        drawn = {c: np.mean([d[c] for d in replicates], axis=0) for c in replicates[0]}
-        rows.append({**mean, **counts, **_estimates(mean, drawn), "set": "mean"})
-    return pd.DataFrame(rows)
-
-
-def _estimates(point: pd.Series, drawn: dict[str, np.ndarray]) -> dict[str, float]:
-    low_a, high_a = interval(drawn["accuracy"])
-    low_l, high_l = interval(drawn["length"])
-    found = {"accuracy": point["accuracy"], "accuracy_low": low_a, "accuracy_high": high_a,
-             "length": point["length"], "length_low": low_l, "length_high": high_l, "core": point["core"]}
-    if np.isnan(point["core"]):
-        return {**found, "multiple": np.nan, "multiple_low": np.nan, "multiple_high": np.nan}
-    low_m, high_m = interval(drawn["length"] / drawn["core"])
-    return {**found, "multiple": point["length"] / point["core"], "multiple_low": low_m, "multiple_high": high_m}
-
-
-def compare(a: dict[str, pd.DataFrame], b: dict[str, pd.DataFrame], resamples: int, seed: int) -> pd.DataFrame:
-    """b minus a, paired on problems: change of accuracy (points) and of length (percent), 95 % intervals, per set and mean.
-
-    `p_value` is two-sided, from the same bootstrap: twice the smaller share of replicates on one side of zero.
-    """
-    changes: list[tuple[str, np.ndarray, np.ndarray]] = []  # set; accuracy change and both lengths: point, replicates
-    for k, name in enumerate(a):
-        left, right = per_problem(a[name]), per_problem(b[name])
-        if not left.index.equals(right.index):
-            raise KitError(f"{name}: the two models were not evaluated on the same problems")
-        values = np.column_stack([right.accuracy - left.accuracy, left.length, right.length])
-        weights = bootstrap_weights(len(left), resamples, seed + k)
-        changes.append((name, values.mean(axis=0), weights @ values))
-    if len(changes) > 1:
-        changes.append(("mean", np.mean([p for _, p, _ in changes], axis=0), np.mean([d for *_, d in changes], axis=0)))
-    return pd.DataFrame([_change(*change) for change in changes])
-
-
-def _change(name: str, point: np.ndarray, drawn: np.ndarray) -> dict[str, float | str]:
-    low_a, high_a = interval(drawn[:, 0])
-    low_l, high_l = interval(100 * (drawn[:, 2] / drawn[:, 1] - 1))
-    tail = min((drawn[:, 0] <= 0).mean(), (drawn[:, 0] >= 0).mean())
-    return {"set": name, "accuracy_change": point[0], "accuracy_change_low": low_a, "accuracy_change_high": high_a,
-            "p_value": min(1.0, 2 * max(tail, 1 / (len(drawn) + 1))),
-            "length_change": 100 * (point[2] / point[1] - 1), "length_change_low": low_l, "length_change_high": high_l}

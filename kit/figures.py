@@ -48,14 +48,19 @@ def mean_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(figure: Figure, config: Config, name: str) -> Path:
-    """Write PNG and SVG with the run's name in the metadata; returns the PNG's path."""
-    folder = paths.of(config).figures
-    folder.mkdir(parents=True, exist_ok=True)
-    title = f"{name}, run {config.run}"
-    for suffix, metadata in (("svg", {"Title": title, "Date": None}), ("png", {"Title": title, "Software": None})):
+    """Write PNG and SVG, with run, commit and date in the metadata; returns the PNG's path."""
+    folder, facts = paths.of(config).figures, about(config, name)
+    svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"]}
+    png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Software": None}
+    for suffix, metadata in (("svg", svg), ("png", png)):
         with paths.atomic(folder / f"{name}.{suffix}", "wb") as file:
             figure.savefig(file, format=suffix, metadata=metadata)
     return folder / f"{name}.png"
+
+
+def about(config: Config, name: str) -> dict[str, str]:
+    """Where a table or figure is from: its title with the run's name, the commit that drew it, the date."""
+    return {"title": f"{name}, run {config.run}", "source": f"commit {paths.commit()}", "date": paths.now()}
 
 
 def look(config: Config, schedule: str) -> tuple[str, str, str]:
@@ -149,13 +154,20 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def save_table(table: pd.DataFrame, config: Config, name: str) -> Path:
-    """A table as CSV and as Markdown in the run's figures folder; returns the CSV's path."""
-    folder = paths.of(config).figures
+    """A table as CSV and as Markdown in the run's figures folder; returns the CSV's path.
+
+    Run, commit and date are the Markdown's last line, and for the CSV, which has no place for them, <name>.csv-metadata.json (the
+    W3C's "CSV on the web").
+    """
+    folder, facts = paths.of(config).figures, about(config, name)
     flat = table.reset_index()
     paths.write_csv(folder / f"{name}.csv", flat)
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
     with paths.atomic(folder / f"{name}.md") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write("\n".join([*lines, "", ", ".join(facts.values())]) + "\n")
+    facts = {f"dc:{key}": value for key, value in facts.items()}
+    beside = folder / f"{name}.csv-metadata.json"
+    paths.write_json(beside, {"@context": "http://www.w3.org/ns/csvw", "url": f"{name}.csv", **facts})
     return folder / f"{name}.csv"
 
 
@@ -296,9 +308,10 @@ def conclusions(config: Config) -> list[str]:
             f"length {c.length_change:+.0f} % [{c.length_change_low:+.0f}, {c.length_change_high:+.0f}]")
         sure = "no difference in accuracy could be shown" if c.accuracy_change_low <= 0 <= c.accuracy_change_high else (
             "accuracy is higher" if c.accuracy_change > 0 else "accuracy is lower")
+        p_value = "p < 0.001" if c.p_value < 0.001 else f"p = {c.p_value:.3f}"
         sentences.append(
             f"{name} against {other}: {shorter}, "
             f"accuracy {c.accuracy_change:+.1f} points [{c.accuracy_change_low:+.1f}, {c.accuracy_change_high:+.1f}] "
-            f"(p = {c.p_value:.3f}): {sure}."
+            f"({p_value}): {sure}. These {c.problems} problems show a change from {c.detectable:.1f} points on."
         )
     return sentences

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import comparisons, engines, evaluation, paths, problems, prompts, rollout
+from kit import comparisons, engines, evaluation, paths, problems, prompts, rollout, statistics
 from kit.config import Config, KitError
 from kit.rollout import Response, Rollout, Sampling
 
@@ -136,7 +136,7 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
             paths.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
     tables = []
     for budget, by_set in graded.items():
-        table = evaluation.metrics(by_set, e.resamples, config.seed)
+        table = statistics.metrics(by_set, e.resamples, config.seed)
         shares = [100 * grades.forced.mean() for grades in by_set.values()]
         table["forced"] = [*shares, np.mean(shares)][: len(table)]
         tables.append(table.assign(model=model, budget=budget))
@@ -194,7 +194,7 @@ def against_curve(
     lies above the curve's, without touching it.
     """
     columns = ["accuracy", "length"]
-    tables = {name: [evaluation.per_problem(grades[name])[columns] for grades in (*curve, point)] for name in point}
+    tables = {name: [statistics.per_problem(grades[name])[columns] for grades in (*curve, point)] for name in point}
     drawn = comparisons.paired_draws(tables, resamples, seed)
     return pd.DataFrame([{"set": name, **_gap(values)} for name, values in drawn.items()])
 

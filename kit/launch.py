@@ -27,8 +27,9 @@ import threading
 import time
 from pathlib import Path
 
-from kit import paths, training
+from kit import paths, training, watch
 from kit.config import ROOT, Config, KitError, load, read_yaml
+from kit.settings import Watch
 
 MODULE = "kit.launch"  # what the processes run
 
@@ -69,7 +70,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        follow(process, table, f"{schedule} round {round}", begin, steps)
+        follow(process, table, f"{schedule} round {round}", begin, steps, config.watch)
     finally:
         stop(process)
     if process.returncode:
@@ -131,7 +132,7 @@ def keep_rows(table: Path, step: int) -> None:
         table.parent.mkdir(parents=True, exist_ok=True)
 
 
-def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps: int) -> None:
+def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps: int, limits: Watch) -> None:
     """Draw the bar from the growing log.csv, with its warnings, until the process ends."""
     import pandas as pd
     from tqdm.auto import tqdm
@@ -143,9 +144,10 @@ def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps
                 process.wait(timeout=0.5)
             running = process.poll() is None
             with contextlib.suppress(FileNotFoundError):
-                for row in pd.read_csv(table).to_dict("records"):
+                rows = pd.read_csv(table).to_dict("records")
+                for k, row in enumerate(rows, 1):
                     if row["step"] > bar.n:
-                        training.show(bar, row, title)
+                        training.show(bar, row, watch.warnings_about(rows[:k], limits), title)
 
 
 def stop(process: subprocess.Popen) -> None:

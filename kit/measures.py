@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from kit import attempts, evaluation, phases
+from kit import attempts, phases, uncertainty
 from kit.config import Config, KitError
 from kit.rollout import Rollout
 
@@ -100,7 +100,7 @@ def read_traces(config: Config, rollouts: Sequence[Rollout], unit: str) -> pd.Da
 
 @lru_cache
 def _weights(problems: int, resamples: int, seed: int) -> np.ndarray:
-    return evaluation.bootstrap_weights(problems, resamples, seed)
+    return uncertainty.bootstrap_weights(problems, resamples, seed)
 
 
 def estimate(sums: dict[str, tuple[np.ndarray, np.ndarray]], name: str, config: Config) -> pd.DataFrame:
@@ -200,7 +200,7 @@ def changes(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], con
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    return evaluation.interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    return uncertainty.interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (np.nan, np.nan)
 
 
 def percentiles(graded: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
@@ -221,7 +221,7 @@ def percentiles(graded: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame
             drawn = weighted_percentiles(values, weights[:, owners], PERCENTILES)
             points = weighted_percentiles(values, np.ones((1, len(values))), PERCENTILES)[0]
             for j, q in enumerate(PERCENTILES):
-                low, high = evaluation.interval(drawn[:, j]) if len(values) else (np.nan, np.nan)
+                low, high = uncertainty.interval(drawn[:, j]) if len(values) else (np.nan, np.nan)
                 rows.append({"set": name, "verdict": verdict, "percentile": q, "length": points[j], "length_low": low,
                              "length_high": high, "responses": int(kept.sum())})
     return pd.DataFrame(rows).set_index("set")

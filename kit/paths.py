@@ -17,6 +17,7 @@
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
+    replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
 
 A model is named `base` or `<schedule>/round<k>`. Outside the runs, in the project: cache/ (sets fetched from the hub, or under
 $KIT_CACHE) and data/ (sets and logs that the user put there; `data.folder` in params).
@@ -26,11 +27,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
+import re
+import socket
 import subprocess
-import tempfile
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +43,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from kit.config import ROOT, Config
+from kit.config import ROOT, Config, KitError
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,43 @@ class RunPaths:
     def stages(self) -> Path:
         return self.root / "stages"
 
+    @property
+    def kernels(self) -> Path:
+        return self.root / ".kernels"  # how running notebooks are reached; gone when the run is done
+
+    @property
+    def replaced(self) -> Path:
+        return self.root / "replaced"
+
     def data(self, name: str) -> Path:
-        return self.root / "data" / f"{name}.jsonl"
+        return self._inside("data", f"{name}.jsonl")
 
     @property
     def contamination(self) -> Path:
         return self.root / "data" / "contamination.csv"
 
     def models(self, schedule: str, round: int) -> Path:
-        return self.root / "models" / schedule / f"round{round}"
+        return self._inside("models", schedule, f"round{round}")
 
     def training(self, schedule: str, round: int) -> Path:
-        return self.root / "training" / schedule / f"round{round}"
+        return self._inside("training", schedule, f"round{round}")
 
     def validation(self, schedule: str, round: int, step: int) -> Path:
         return self.training(schedule, round) / "validation" / f"step{step}.jsonl"
 
     def rollouts(self, model: str, name: str) -> Path:
-        return self.root / "rollouts" / model / f"{name}.jsonl"
+        return self._inside("rollouts", model, f"{name}.jsonl")
 
     def grades(self, model: str, name: str) -> Path:
-        return self.root / "grades" / model / f"{name}.csv"
+        return self._inside("grades", model, f"{name}.csv")
+
+    def _inside(self, folder: str, *parts: str) -> Path:
+        """A path below this folder of the run, whatever names a params file or a data set has."""
+        top = os.path.join(self.root, folder)
+        path = Path(os.path.normpath(os.path.join(top, *parts)))
+        if "\0" in str(path) or not path.is_relative_to(top) or len(path.relative_to(top).parts) < len(parts):
+            raise KitError(f"{'/'.join(parts)}: not a name for a file of this run; it leads out of its folder")
+        return path
 
     def traces(self, model: str, name: str) -> Path:
         return self.root / "traces" / model / f"{name}.csv"
@@ -122,21 +143,66 @@ def given(config: Config, path: str) -> Path:
     return beside if beside.exists() else ROOT / Path(path).expanduser()
 
 
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run this again",
+    errno.EDQUOT: "your quota on this disk is used up; free some space and run this again",
+    errno.EROFS: "the file system is read-only; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EACCES: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EPERM: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Say in one line when the disk is full, read-only or broken. What was finished before stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise KitError(f"{error.filename or path}: {REASONS[error.errno]}; what was finished is kept") from None
+
+
 @contextlib.contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    neighbour = path.with_name(f".{path.name}.{_process()}.tmp")
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(neighbour, path)
+        except BaseException:
+            neighbour.unlink(missing_ok=True)
+            raise
+
+
+def _process() -> str:
+    """This process's name in the names of its unfinished files: host, process, thread."""
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes that were killed on this machine."""
+    for path in folder.rglob(".*.tmp"):
+        owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
+        if owner and not alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is still there."""
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -147,7 +213,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """KitError when a file that should be the kit's own is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise KitError(f"{path}: cannot be read as JSON; it is left as it is, move it away and run this again") from None
 
 
 def write_csv(path: Path, frame: Any) -> None:
@@ -180,13 +250,29 @@ def commit() -> str:
         return "unknown"
 
 
+def scrubbed(text: str, config: Config) -> str:
+    """Text without paths of this machine: a run's files can be passed on without telling where, and by whom, they were made."""
+    file = Path(config.file)
+    named = {str(of(config).root): of(config).shown, str(ROOT): ".", str(Path(sys.prefix)): "ENVIRONMENT",
+             str(Path.home()): "~", config.file if ".." in file.parts else "": file.name}
+    for path in sorted(filter(lambda p: len(p) > 1, named), key=len, reverse=True):
+        text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, new=named[path]: new, text)
+    return text
+
+
 def write_manifest(config: Config, rendered_prompts: dict[str, str], data: dict[str, Any] | None = None) -> None:
     """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage, facts on its data sets."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    write_json(of(config).manifest, {
+    manifest = {
         "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
         "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts, "data": data or {},
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    })
+        "written": now(),
+    }
+    write_json(of(config).manifest, json.loads(scrubbed(json.dumps(manifest), config)))
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kit import watch
 from kit.grading import grade_many
 
 
@@ -36,9 +37,14 @@ class TokenLimitReward:
         self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends
         self.__name__ = f"token_limit_{limit}"
 
-    def __call__(self, completion_ids: Sequence[list[int]], answer: Sequence[str], **_: Any) -> list[float]:
+    def __call__(
+        self, completion_ids: Sequence[list[int]], answer: Sequence[str],
+        log_metric: Callable[[str, float], None] | None = None, **_: Any,
+    ) -> list[float]:
         kept = [ids[: self.limit] for ids in completion_ids]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
         finished = [bool(ids) and ids[-1] in self.ends for ids in kept]
         grades = grade_many(texts, list(answer), reading=self.reading, finished=finished)
+        if log_metric and kept:
+            log_metric("repeated", sum(map(watch.repeats, kept)) / len(kept))
         return [float(grade.correct) for grade in grades]

@@ -120,13 +120,13 @@ def collect(
     """
     from tqdm.auto import tqdm
 
-    done = {r.id: r for r in read(path, torn_ok=True)} if path.exists() else {}
+    _drop_torn_line(path)
+    done = {r.id: r for r in read(path)} if path.exists() else {}
     known = {p.id: p for p in problems}
     for r in done.values():
         if r.id not in known or r.question != known[r.id].question or len(r.model_answer) != sampling.samples:
             raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_torn_line(path)
     alone = engine.batch_size is None
     size = max(1, len(problems) if alone else engine.batch_size // sampling.samples)
     asked = [p for p in problems if p.id not in done] if alone else problems
@@ -161,6 +161,24 @@ def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
     return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
 
 
+def complete(path: Path, problems: Sequence[Problem], sampling: Sampling) -> list[Rollout] | None:
+    """The rollouts of `path` if it holds all that are asked for, in the order of the problems; else None."""
+    if not path.is_file() or not path.read_bytes().endswith(b"\n"):
+        return None
+    done = {r.id: r for r in read(path)}
+    if set(done) != {p.id for p in problems} or any(len(r.model_answer) != sampling.samples for r in done.values()):
+        return None
+    return [done[p.id] for p in problems] if all(done[p.id].question == p.question for p in problems) else None
+
+
+def digest(rollouts: Iterable[Rollout]) -> str:
+    """A hash of all that is graded and counted in these rollouts."""
+    found = hashlib.sha256()
+    for r in rollouts:
+        found.update(json.dumps(asdict(r), sort_keys=True).encode())
+    return found.hexdigest()[:16]
+
+
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
     """One line of a rollout file."""
     return Rollout(
@@ -170,8 +188,8 @@ def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = Fal
     )
 
 
-def read(path: Path, torn_ok: bool = False) -> Iterator[Rollout]:
-    """The rollouts of a file. A torn last line is passed over if `torn_ok`; any other bad line is a KitError."""
+def read(path: Path) -> Iterator[Rollout]:
+    """The rollouts of a file. A bad line is a KitError, and the file is left as it is."""
     lines = path.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -181,8 +199,6 @@ def read(path: Path, torn_ok: bool = False) -> Iterator[Rollout]:
             names = [name for name in Rollout.__dataclass_fields__ if name in fields or name != "model_answer_ids"]
             yield Rollout(**{name: fields[name] for name in names})
         except (ValueError, KeyError, TypeError):
-            if torn_ok and number == len(lines):
-                return
             raise KitError(f"{path} line {number}: not a rollout record") from None
 
 

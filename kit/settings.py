@@ -13,7 +13,8 @@ class KitError(Exception):
     """A user's mistake or a broken input, told in one line; notebooks and commands print only that line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())  # one line, and nothing in it that a terminal obeys: it can quote a model or a data set
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
 
     def _render_traceback_(self) -> list[str]:  # what Jupyter shows in place of a traceback
         return [f"KitError: {self}"]
@@ -159,6 +160,7 @@ class Training:
     steps: int = 190
     checkpoint_every: int = 20
     reading: Literal["official", "strict"] = "official"
+    keep_checkpoints: Literal["all", "selected"] = "all"  # whose weights stay when the round has made its choice
     gradient_checkpointing: bool | None = None  # null: with bfloat16
     lora_rank: int | None = None  # null: all weights are trained
     lora_alpha: int = 32  # the adapter is scaled by alpha / rank
@@ -195,6 +197,17 @@ class Training:
     def passes(self) -> int:
         """Forward/backward passes of a process per optimizer step (gradient accumulation)."""
         return self.responses_per_process // self.responses_per_pass
+
+
+@dataclass(frozen=True)
+class Watch:
+    """When a training round is warned about, and when it is stopped (kit.watch)."""
+
+    truncated: float = 0.95  # share of responses cut at the limit
+    entropy: float = 0.1  # share of the entropy that the round began with
+    kl: float = 1.0  # nats per token from the round's start; ten times that is a blow-up that can stop the round
+    repeated: float = 0.3  # share of responses that end in a loop
+    patience: int = 20  # steps in a row without any reward, or that far off, after which a round is stopped; 0: never
 
 
 @dataclass(frozen=True)
@@ -315,6 +328,7 @@ class Config:
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
     training: Training = Training()
+    watch: Watch = Watch()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()

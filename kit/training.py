@@ -18,12 +18,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import contamination, models, paths, prompts
+from kit import contamination, disk, lock, models, paths, prompts, watch
 from kit.config import ROOT, Config, KitError
 from kit.rewards import get_token_limit_reward
 
@@ -34,6 +34,7 @@ LOGGED = {  # column of log.csv: key in TRL's log
     "no_variance": "frac_reward_zero_std",
     "entropy": "entropy",
     "kl": "kl",
+    "repeated": "repeated",
     "grad_norm": "grad_norm",
     "loss": "loss",
     "seconds": "step_time",
@@ -192,8 +193,8 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     start, tokenizer, rows = prepare(config, schedule, round)
     run = paths.of(config)
     folder, steps = run.models(schedule, round), steps_of(config, schedule)
-    done = checkpoints(folder)
-    if done and step_of(done[-1]) >= steps:
+    whole = [c for c in checkpoints(folder) if disk.spoilt(c) is None]
+    if whole and step_of(whole[-1]) >= steps:
         return folder
     seed = config.seed * 1000 + round
     args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every)
@@ -203,18 +204,22 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
                        f"{'GPUs' if args.n_gpu > 1 else 'processes'}; set processes: {there}, or make one GPU visible "
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.launch")
     set_seed(seed)
+    title = f"{schedule} round {round}"
     trainer = GRPOTrainer(
         model=str(start),
         args=args,
         reward_funcs=get_token_limit_reward(limit, tokenizer, plan.reading or config.training.reading),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[round_log(run.training(schedule, round) / "log.csv", limit, f"{schedule} round {round}", bar)],
+        callbacks=[round_log(config, run.training(schedule, round) / "log.csv", limit, title, bar), disk.room_check(folder)],
         peft_config=lora_settings(config),
     )
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
-    trainer.train(resume_from_checkpoint=str(done[-1]) if done else None)
+    done = disk.resumable(checkpoints(folder))
+    alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
+    with alone if args.process_index == 0 else contextlib.nullcontext(), failing(title, trainer):
+        trainer.train(resume_from_checkpoint=str(done) if done else None)
     if config.training.processes == 1:
         merge_adapters(config, schedule, round)
     return folder
@@ -228,6 +233,24 @@ def lora_settings(config: Config) -> Any:
 
     return LoraConfig(r=config.training.lora_rank, lora_alpha=config.training.lora_alpha, lora_dropout=0.0, bias="none",
                       target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+@contextlib.contextmanager
+def failing(title: str, trainer: Any) -> Iterator[None]:
+    """Tell in one line what broke off a training, where, and that it goes on from its last checkpoint."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = ""
+        if "probability tensor" in reason:
+            hint = "; its weights are spoilt: try a smaller training.learning_rate"
+        elif "out of memory" in reason:
+            hint = "; try a smaller training.micro_batch"
+        step = trainer.state.global_step + 1
+        raise KitError(f"{title}, step {step}: {reason}{hint}; run this again to go on from the last checkpoint") from error
 
 
 def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None) -> Any:
@@ -245,7 +268,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
         num_generations=t.responses_per_prompt, per_device_train_batch_size=t.responses_per_pass,
         gradient_accumulation_steps=t.passes, steps_per_generation=t.passes, num_iterations=1,
         max_completion_length=limit, temperature=t.temperature, top_p=t.top_p, top_k=0,
-        loss_type="dapo", scale_rewards="group", mask_truncated_completions=False,
+        loss_type="dapo", logging_nan_inf_filter=False, scale_rewards="group", mask_truncated_completions=False,
         epsilon=t.clip_ratio, beta=t.kl_coefficient, entropy_coef=t.entropy_coefficient, use_bias_correction_kl=False,
         bf16=half, gradient_checkpointing=half if t.gradient_checkpointing is None else t.gradient_checkpointing,
         use_cpu=not cuda, dataloader_pin_memory=cuda,
@@ -273,8 +296,11 @@ def vllm_settings(config: Config, limit: int) -> dict[str, Any]:
     }
 
 
-def round_log(path: Path, limit: int, title: str, bar: bool = True) -> Any:
-    """A trainer callback of the first process: a row of log.csv a step, and with `bar` a progress bar and warnings in words."""
+def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = True) -> Any:
+    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `bar` shows both.
+
+    KitError, before the step's checkpoint is written, when going on is pointless (kit.watch).
+    """
     import pandas as pd
     from tqdm.auto import tqdm
     from transformers import TrainerCallback
@@ -282,6 +308,7 @@ def round_log(path: Path, limit: int, title: str, bar: bool = True) -> Any:
     class RoundLog(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
+            self.warnings = rows_until(path.with_name("warnings.csv"), state.global_step)
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title, disable=not bar)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -289,8 +316,15 @@ def round_log(path: Path, limit: int, title: str, bar: bool = True) -> Any:
                 return
             self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
             paths.write_csv(path, pd.DataFrame(self.rows))
+            found = watch.warnings_about(self.rows, config.watch)
+            self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
+            if found:
+                paths.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
             if bar:
-                show(self.bar, self.rows[-1], title)
+                show(self.bar, self.rows[-1], found, title)
+            for warning in found:
+                if warning.stop:
+                    raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()
@@ -299,37 +333,21 @@ def round_log(path: Path, limit: int, title: str, bar: bool = True) -> Any:
 
 
 def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """The rows of a log.csv up to a step."""
+    """The rows of a log up to a step; what is not there is None."""
     import pandas as pd
 
     if not step or not path.is_file():
         return []
     before = pd.read_csv(path)
-    return before[before["step"] <= step].to_dict("records")
+    return before[before["step"] <= step].astype(object).where(before.notna(), None).to_dict("records")
 
 
-def show(bar: Any, row: dict[str, Any], title: str) -> None:
+def show(bar: Any, row: dict[str, Any], warnings: Sequence[watch.Warning], title: str) -> None:
     """Move the bar to this step's row, with its figures; say what is wrong with it."""
     bar.update(row["step"] - bar.n)
     bar.set_postfix_str(f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}")
-    for warning in warnings_about(row, row["limit"]):
+    for warning in warnings:
         bar.write(f"warning, {title} step {row['step']}: {warning}")
-
-
-def warnings_about(row: dict[str, Any], limit: int) -> list[str]:
-    """What is wrong with a step's figures, in words, and what to try."""
-    found = []
-    if row["truncated"] > 0.95:
-        found.append(
-            f"{row['truncated']:.0%} of the responses were cut at {limit} tokens, so nearly every reward is 0 and there is "
-            "little to learn from; start with a higher limit"
-        )
-    if row["no_variance"] >= 1.0:
-        found.append(
-            "no group has any variance in reward, so every advantage is 0 and nothing is learned; "
-            "change the limit, the difficulty of the problems, or the number of responses per prompt"
-        )
-    return found
 
 
 # --- selection --------------------------------------------------------------------------------------------------------

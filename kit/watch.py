@@ -1,0 +1,135 @@
+"""What goes wrong in a training round, told by name and step with what to try; and when going on is pointless.
+
+A row is a step of log.csv (kit.training.LOGGED): shares between 0 and 1, `entropy` and `kl` in nats per token. Thresholds are
+`settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding.
+
+| name                 | holds when                                                     | stops the round                     |
+| -------------------- | -------------------------------------------------------------- | ----------------------------------- |
+| non-finite           | loss, gradient, KL, entropy or reward is not a number          | at once: the weights are spoilt     |
+| truncated            | nearly every response is cut at the limit                      | with `no reward`                    |
+| no reward            | every reward of the step is 0                                  | after `patience` steps in a row     |
+| no variance          | rewards agree within every group, so every advantage is 0      | no: it may come back                |
+| entropy collapse     | entropy is a small share of what the round began with          | no                                  |
+| KL blow-up           | the policy is far from the round's start                       | ten times over, for `patience` steps|
+| repetition           | many responses end in a loop                                   | no                                  |
+| reward, not accuracy | reward rose, validation accuracy fell beyond the tolerance     | no: the choice of checkpoints heeds it |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kit.settings import Watch
+
+Row = Mapping[str, Any]
+AGAIN = 10  # steps after which a warning that keeps holding is told again
+
+
+@dataclass(frozen=True)
+class Warning:
+    """`text` says what is wrong and what to try; `stop`: going on is pointless."""
+
+    step: int
+    name: str
+    text: str
+    stop: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+def warnings_about(rows: Sequence[Row], watch: Watch) -> list[Warning]:
+    """What is to be said about the last of these rows, which are those of a round from its first step on."""
+    found = []
+    for name, text in _holds(rows, len(rows) - 1, watch).items():
+        streak = 1
+        while streak < len(rows) and name in _holds(rows, len(rows) - 1 - streak, watch):
+            streak += 1
+        patient = watch.patience and streak >= watch.patience
+        far = name == "KL blow-up" and all(_number(r, "kl") > 10 * watch.kl for r in rows[-streak:][-watch.patience :])
+        stop = name == "non-finite" or bool(patient and (name == "no reward" or far))
+        if stop or streak % AGAIN == 1:
+            found.append(Warning(int(rows[-1]["step"]), name, text + (f" ({streak} steps in a row)" if streak > 1 else ""), stop))
+    return found
+
+
+def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
+    """The warnings that hold at row k, by name."""
+    row, found = rows[k], {}
+    figures = ("loss", "grad_norm", "kl", "entropy", "reward")
+    broken = [c for c in figures if row.get(c) is not None and not math.isfinite(row[c])]
+    if broken:
+        found["non-finite"] = (
+            f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it spoils "
+            "every weight; try a smaller training.learning_rate or training.max_grad_norm"
+        )
+        return found
+    if _number(row, "truncated") > watch.truncated:
+        found["truncated"] = (
+            f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and "
+            "there is little to learn from; start with a higher limit"
+        )
+    if _number(row, "no_variance") >= 1 and row["reward"] <= 0:
+        found["no reward"] = (
+            "every reward is 0, so every advantage is 0 and nothing is learned; try a higher limit, easier problems, or more "
+            "responses per prompt"
+        )
+    elif _number(row, "no_variance") >= 1:
+        found["no variance"] = (
+            "no group has any variance in reward, so every advantage is 0 and nothing is learned; change the limit, the "
+            "difficulty of the problems, or the number of responses per prompt"
+        )
+    first = [_number(r, "entropy") for r in rows[:3]]
+    began = sum(first) / len(first)
+    if k >= 3 and _number(row, "entropy") < watch.entropy * began:
+        found["entropy collapse"] = (
+            f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began "
+            "with: responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller "
+            "training.learning_rate"
+        )
+    if _number(row, "kl") > watch.kl:
+        found["KL blow-up"] = (
+            f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
+            "training.learning_rate or a larger training.kl_coefficient"
+        )
+    if _number(row, "repeated") > watch.repeated:
+        found["repetition"] = (
+            f"{row['repeated']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
+            "start: its own responses may loop"
+        )
+    return found
+
+
+def _number(row: Row, column: str) -> float:
+    """A figure of a row; NaN, which no threshold is above or below, when it is not there."""
+    value = row.get(column)
+    return math.nan if value is None else float(value)
+
+
+def repeats(ids: Sequence[int]) -> bool:
+    """Whether a response ends in a loop: its second half (24 to 200 tokens of it) is one run of tokens four times or more."""
+    end = list(ids[-min(200, max(24, len(ids) // 2)) :])
+    return len(end) >= 24 and any(end[p:] == end[:-p] for p in range(1, len(end) // 4 + 1))
+
+
+def about_validation(log: Sequence[Row], points: Sequence[Row], tolerance: float) -> list[Warning]:
+    """Checkpoints with more reward than the round began with and less accuracy on the validation set than the tolerance allows.
+
+    `log` are a round's rows; `points` have `step`, `accuracy` (percent) and begin with the round's start, step 0.
+    """
+    found, start = [], points[0]["accuracy"]
+    began = [r["reward"] for r in log[:5]]
+    for point in points[1:]:
+        lately = [r["reward"] for r in log if point["step"] - 5 < r["step"] <= point["step"]]
+        if not lately or point["accuracy"] >= (1 - tolerance) * start:
+            continue
+        before, after = sum(began) / len(began), sum(lately) / len(lately)
+        if after > before:
+            text = (f"the training reward rose from {before:.2f} to {after:.2f} while accuracy on the validation set fell from "
+                    f"{start:.1f} to {point['accuracy']:.1f} %: it learns to fit the limit, not to solve; try a higher limit, a "
+                    "smaller training.learning_rate, or fewer steps")
+            found.append(Warning(int(point["step"]), "reward, not accuracy", text))
+    return found

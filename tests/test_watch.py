@@ -1,0 +1,96 @@
+"""Curves made by hand, each with one thing wrong: told by its name, at its step, and only then."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kit import watch
+from kit.settings import Watch
+
+HEALTHY = {"limit": 100, "reward": 0.6, "length": 70.0, "truncated": 0.2, "no_variance": 0.2, "entropy": 0.07, "kl": 0.01,
+           "grad_norm": 0.1, "loss": 0.001, "repeated": 0.0}
+
+
+def curve(*changes: dict, healthy: int = 3) -> list[dict]:
+    """A round of `healthy` good steps, then one step for each of `changes`."""
+    return [{**HEALTHY, **change, "step": step} for step, change in enumerate([*[{}] * healthy, *changes], 1)]
+
+
+def told(rows: list[dict], **thresholds: float) -> list[tuple[int, str, bool]]:
+    """(step, name, stop) of every warning of a whole round."""
+    settings = Watch(**thresholds)
+    return [(w.step, w.name, w.stop) for k in range(1, len(rows) + 1) for w in watch.warnings_about(rows[:k], settings)]
+
+
+def test_a_healthy_round_is_not_warned_about() -> None:
+    """Figures of real rounds: entropy 0.05 to 0.13, KL up to 0.3, most responses cut at first, half of the groups alike."""
+    rows = [{"reward": 0.125, "truncated": 0.875, "no_variance": 0.625, "entropy": 0.047}, {"kl": 0.28, "entropy": 0.13},
+            {"reward": 0.9, "truncated": 0.0, "no_variance": 0.5, "entropy": 0.049}, {"kl": None}]
+    assert told(curve(*rows, healthy=0)) == []
+
+
+@pytest.mark.parametrize(("change", "name"), [
+    ({"truncated": 0.96}, "truncated"),
+    ({"no_variance": 1.0, "reward": 1.0}, "no variance"),
+    ({"no_variance": 1.0, "reward": 0.0}, "no reward"),
+    ({"entropy": 0.0069}, "entropy collapse"),
+    ({"kl": 1.01}, "KL blow-up"),
+    ({"repeated": 0.31}, "repetition"),
+])
+def test_each_warning_has_its_name_and_step_and_goes_when_it_is_over(change: dict, name: str) -> None:
+    assert told(curve(change, {}, change)) == [(4, name, False), (6, name, False)]
+
+
+@pytest.mark.parametrize("column", ["loss", "grad_norm", "kl", "entropy", "reward"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_no_number_stops_at_once(column: str, value: float) -> None:
+    rows = curve({column: value})
+    assert told(rows) == [(4, "non-finite", True)]
+    assert f"{column} is not a number" in str(watch.warnings_about(rows, Watch())[0])
+
+
+def test_every_warning_says_what_to_try() -> None:
+    wrong = {"truncated": 1.0, "no_variance": 1.0, "reward": 0.0, "entropy": 0.0001, "kl": 5.0, "repeated": 0.9}
+    found = watch.warnings_about(curve(wrong), Watch())
+    assert len(found) == 5
+    assert all(any(word in w.text for word in ("try", "start with", "change")) for w in found)
+
+
+def test_a_warning_that_lasts_is_told_again_every_tenth_step_only() -> None:
+    assert told(curve(*[{"truncated": 1.0}] * 21)) == [(step, "truncated", False) for step in (4, 14, 24)]
+
+
+def test_no_reward_stops_after_patience_and_never_with_none() -> None:
+    nothing = {"reward": 0.0, "no_variance": 1.0}
+    assert told(curve(*[nothing] * 5), patience=5)[-1] == (8, "no reward", True)
+    assert not any(stop for *_, stop in told(curve(*[nothing] * 4), patience=5))
+    assert not any(stop for *_, stop in told(curve(*[nothing] * 30), patience=0))
+    solved = {"reward": 1.0, "no_variance": 1.0}  # nothing to learn, but nothing wrong either
+    assert not any(stop for *_, stop in told(curve(*[solved] * 30), patience=5))
+
+
+def test_kl_stops_when_it_stays_ten_times_over() -> None:
+    assert told(curve(*[{"kl": 11.0}] * 5), patience=5)[-1] == (8, "KL blow-up", True)
+    assert not any(stop for *_, stop in told(curve(*[{"kl": 9.0}] * 9), patience=5))
+
+
+def test_more_reward_with_less_accuracy_is_told_for_the_checkpoints_where_it_is_so() -> None:
+    log = [{"step": s, "reward": 0.3 + 0.02 * s} for s in range(1, 21)]
+    points = [{"step": 0, "accuracy": 84.0}, {"step": 10, "accuracy": 76.0}, {"step": 20, "accuracy": 70.0}]
+    found = watch.about_validation(log, points, tolerance=0.10)  # 75.6 % is still fine
+    assert [(w.step, w.name) for w in found] == [(20, "reward, not accuracy")]
+    assert "rose from 0.36 to 0.66" in found[0].text and "fell from 84.0 to 70.0 %" in found[0].text
+    falling = [{"step": s, "reward": 0.9 - 0.02 * s} for s in range(1, 21)]
+    assert watch.about_validation(falling, points, tolerance=0.10) == []
+
+
+def test_a_loop_is_one_however_long_and_reasoning_is_not() -> None:
+    assert watch.repeats([1, 2, 3] * 30)
+    assert watch.repeats([9, 8, 7, 6, 5] * 4 + [7] * 24)
+    assert watch.repeats(list(range(500)) + [4, 5, 6, 7, 8, 9, 10] * 80)
+    assert not watch.repeats(list(range(500)))
+    assert not watch.repeats([1, 2, 3] * 7)  # too short to tell
+    steps = [token for k in range(20) for token in (1, k, 2, k + 1, 3, 2 * k + 1, 4)]  # "Compute k + k+1 = 2k+1 ."
+    assert not watch.repeats(steps)
