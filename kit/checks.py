@@ -31,6 +31,9 @@ def problems_of(config: Config) -> list[str]:
         else:
             check(value > 0, f"`{key}` is {value}; should be above 0")
         check(value <= 1 or not key.endswith("top_p"), f"`{key}` is {value}; should be above 0 and at most 1")
+    for key, value in vars(config.model.shape).items() if config.model.shape else ():
+        if type(value) in (int, float):
+            check(value > 0, f"`model.shape.{key}` is {value}; should be above 0")
     for key, value in vars(config.hardware).items():
         for name, number in (value if isinstance(value, dict) else {"": value}).items():
             if type(number) in (int, float) and key != "reserve_gib":
@@ -190,7 +193,7 @@ def problems_of_comparisons(config: Config) -> list[str]:
     if any(b <= 0 for b in budgets) or any(a >= b for a, b in zip(budgets, budgets[1:], strict=False)):
         found.append(f"`forcing.budgets` is {list(budgets)}; should be token budgets above 0, each larger than the one before")
     known = ["base", *(f"{s}/round{k}" for s, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1))]
-    for name in config.forcing.models:
+    for name in config.forced_models:
         if name not in known:
             found.append(f"`forcing.models` names {name}; there are {', '.join(known)}")
     if budgets and not config.forcing.models:

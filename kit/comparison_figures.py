@@ -74,7 +74,7 @@ def budget_forcing(config: Config) -> Figure:
         places = [grid[:, :2], *(grid[i // 2, 2 + i % 2] for i in range(len(names) - 1))]
         for place, name in zip(places, names, strict=True):
             axis, large = figure.add_subplot(place), name == names[0]
-            for model in config.forcing.models:
+            for model in config.forced_models:
                 own = forcing[(forcing.model == model) & (forcing.set == name)]
                 _curve(axis, config, own, f"{called[model]}: budget forcing", large and model == "base")
             for point in main[main.set == name].itertuples():

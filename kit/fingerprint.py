@@ -19,9 +19,11 @@ from typing import Any
 
 KIT = Path(__file__).parent
 
-# Settings get into the table by value. The others say where files lie, watch, draw, or start stages.
-WITHOUT_EFFECT = {"settings", "checks", "config", "paths", "lock", "disk", "watch", "fingerprint", "chain", "verify"}
-DRAWING = {"figures"}  # matters only to the notebooks whose results are figures
+# Settings get into the table by value. The others say where files lie, watch, plan, or start stages; DRAWING matters only where
+# figures are the result.
+WITHOUT_EFFECT = {"settings", "checks", "config", "paths", "lock", "disk", "watch", "fingerprint", "stages", "chain", "verify",
+                  "seeds", "background", "plan", "memory", "dry_run"}
+DRAWING = {"figures", "behavior_figures", "comparison_figures", "comparison_tables", "report", "sidebyside"}
 
 
 def flat(table: Any, key: str = "") -> dict[str, Any]:

@@ -160,12 +160,12 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
 
 def summarize(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
-    table = pd.concat([force(config, model) for model in config.forcing.models], ignore_index=True)
+    table = pd.concat([force(config, model) for model in config.forced_models], ignore_index=True)
     first = ["model", "budget", "set"]
     table = table[[*first, *(c for c in table if c not in first)]]
     paths.write_csv(paths.of(config).metrics / "forcing.csv", table)
     gaps = []
-    if "base" in config.forcing.models:
+    if "base" in config.forced_models:
         curve = [load_grades(config, "base", budget) for budget in config.forcing.budgets]
         for model in (m for m in evaluation.model_names(config) if m != "base"):
             point = evaluation.load_grades(config, model)

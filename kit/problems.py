@@ -126,7 +126,7 @@ def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, r
     for number, row in rows:
         try:
             if not isinstance(row, dict):
-                raise ValueError("not a JSON object")
+                raise ValueError("not a JSON object; should be one with `question` and `answer`")
             if not sources.wanted(row, source):
                 continue
             problem = as_problem(row, name, source)

@@ -251,7 +251,8 @@ class Forcing:
     """Budget forcing, the paper's baseline (kit.forcing): thinking is stopped at each budget, then answered. Tokens."""
 
     budgets: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)  # official (FACTS 1); an empty list leaves notebook 04 out
-    models: tuple[str, ...] = ("base",)  # whose thinking is stopped: base, <schedule>/round<k>
+    # Whose thinking is stopped: base, <schedule>/round<k>, or `pruned`: the last round of the first schedule.
+    models: tuple[str, ...] = ("base", "pruned")
     samples: int | None = None  # per problem; null: as in the evaluation
     answer_tokens: int = 1024  # at most, after the ending; ours, the official cap is not known
 
@@ -342,3 +343,9 @@ class Config:
     parallel: int = 1  # schedules worked on at the same time
     hardware: Hardware = Hardware()
     file: str = ""
+
+    @property
+    def forced_models(self) -> list[str]:
+        """The models of `forcing.models`, by their names."""
+        pruned = [f"{name}/round{len(plan.limits)}" for name, plan in self.schedules.items()][:1]
+        return list(dict.fromkeys(m for name in self.forcing.models for m in (pruned if name == "pruned" else [name])))

@@ -128,7 +128,8 @@ def _jsonl(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:
                 try:
                     yield number, json.loads(line)
                 except (ValueError, RecursionError):
-                    raise KitError(f"{path.name} row {number}: not JSON") from None
+                    told = "not JSON; should be an object with `question` and `answer`"
+                    raise KitError(f"{path.name} row {number}: {told}") from None
 
 
 def _json(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:

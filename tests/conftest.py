@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from kit import config as configuration
 from kit.config import ROOT, Config
 from kit.settings import Schedule
+from kit.stages import Stage, inputs_of
 
 DATA = Path(os.environ.get("KIT_DATA", ROOT.parent / "shared" / "data"))
 
@@ -69,6 +72,17 @@ def tiny_world(results: Path) -> Config:
     arithmetic.train_base(config)
     evaluation.validate_base(config)
     return config
+
+
+def stage_keys(config: Config, found: Iterable[Stage]) -> dict[str, str]:
+    """For each stage a hash of its inputs, as if a stage with other inputs made other files."""
+    made: dict[str, dict[str, list]] = {}
+    keys: dict[str, str] = {}
+    for stage in found:
+        inputs = inputs_of(config, stage, made)
+        keys[stage.name] = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        made[stage.name] = {f"{stage.name}.csv": [0, 0, keys[stage.name]]}
+    return keys
 
 
 # --- the whole chain, very small --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import arithmetic, config, evaluation, paths, problems, prompts, rollout, statistics, thinking
+from kit import arithmetic, behavior, config, evaluation, paths, problems, prompts, rollout, statistics, thinking
 from kit.config import Config
 from kit.rollout import Response, Sampling
 from kit.settings import Habits
@@ -34,7 +34,7 @@ seed: 1
 seeds: {seeds}
 arithmetic: {{train_problems: 40, validation_problems: 10, evaluation_problems: 20}}
 evaluation: {{samples: 4, max_new_tokens: 400, resamples: 300, training_prompt: true}}
-forcing: {{budgets: [10, 30, 60], models: [base, iterative/round2], samples: 2, answer_tokens: 8}}
+forcing: {{budgets: [10, 30, 60], samples: 2, answer_tokens: 8}}
 schedules:
   iterative: {{label: iterative, limits: [60, 30]}}
   one-shot: {{label: one-shot, limits: [30]}}
@@ -119,4 +119,5 @@ def make(settings: Config) -> Config:
     rendered = prompts.render(arithmetic.make_tokenizer(), prompts.evaluation_messages(settings.prompts, question))
     paths.write_json(run.manifest, {"settings": dataclasses.asdict(settings), "versions": paths.versions(), "commit": "0000000",
                                     "device": "CPU", "written": "2026-01-01T00:00:00+00:00", "prompts": {"evaluation": rendered}})
+    behavior.summarize(settings)
     return settings

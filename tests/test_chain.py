@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import stage_keys
 
 from kit import chain, config, paths
 from kit.chain import Stage
@@ -109,15 +110,11 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
 
 
 def changed_by(**settings: object) -> set[str]:
-    """Names of the stages whose key changes when these settings of the smoke run do."""
+    """Names of the stages that are redone when these settings of the smoke run do."""
     before = config.load("params/smoke.yaml")
-    keys: list[dict[str, str]] = []
-    for c in (before, dataclasses.replace(before, **settings)):
-        own: dict[str, str] = {}
-        for stage in [stage for phase in chain.stages(before) for lane in phase for stage in lane]:
-            own[stage.name] = chain.key_of(c, stage, own)
-        keys.append(own)
-    return {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    found = [stage for phase in chain.stages(before) for lane in phase for stage in lane]
+    one, two = (stage_keys(c, found) for c in (before, dataclasses.replace(before, **settings)))
+    return {name for name in one if one[name] != two[name]}
 
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def test_accuracy_length_truncation_and_multiple_are_what_one_works_out_by_hand(
     assert row.truncated == pytest.approx(25.0)
     assert row.length_correct == pytest.approx(20.0) and row.length_wrong == pytest.approx(60.0)
     assert (row.n_correct, row.n_wrong, row.n_timeout) == (3, 1, 0)
-    assert (row.accuracy_low, row.accuracy_high) == (50.0, 100.0)  # two problems: all a, all b, or both
+    # Wilson's interval; with half a problem's worth of failures a problem counts as one observation, so n = 2.
+    middle, reach, below = 0.75 + 1.96**2 / 4, 1.96 * math.sqrt(0.75 * 0.25 / 2 + 1.96**2 / 16), 1 + 1.96**2 / 2
+    expected = (100 * (middle - reach) / below, 100 * (middle + reach) / below)
+    assert (row.accuracy_low, row.accuracy_high) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_mean_over_sets_weighs_each_set_equally() -> None:

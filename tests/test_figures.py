@@ -30,7 +30,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     ]
     changes = [
         {"model": m, "against": against, "set": "mean", "accuracy_change": d, "accuracy_change_low": d - 2,
-         "accuracy_change_high": d + 0.5, "p_value": 0.3,
+         "accuracy_change_high": d + 0.5, "p_value": 0.3, "problems": 96, "detectable": 3.0,
          "length_change": -50.0, "length_change_low": -52.0, "length_change_high": -48.0}
         for m, against, d in (("iterative/round1", "base", 1.0), ("iterative/round1", "no-limit/round1", -1.0),
                               ("no-limit/round1", "base", 2.0))

@@ -17,6 +17,10 @@ from kit.config import ROOT, Config, KitError
 from kit.rollout import Response, Rollout, Sampling
 from kit.settings import Forcing
 
+# How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
+WIDE = math.sqrt(2) * 12.7062 / 1.959964
+
+
 LAPTOP = config.load("params/laptop.yaml")
 SHORT = Forcing(budgets=(5, 12, 20), models=("base",), samples=2, answer_tokens=4)
 
@@ -203,8 +207,11 @@ def test_the_curve_is_read_off_at_the_models_own_length() -> None:
     row = forcing.against_curve(curve, {"s": grades([6, 8], 20)}, 200, 0).iloc[0]
     assert (row.length, row.accuracy, row.forced, row.gap) == pytest.approx((20, 70, 40, 30))
     assert (row.gap_low, row.gap_high) == pytest.approx((30, 30))  # every problem gains as much: paired, no width
-    assert row.shared and (row.forced_low, row.forced_high) == pytest.approx((30, 50))
-    assert row.above  # 60 .. 80 against 30 .. 50
+    assert row.shared and (row.forced_low, row.forced_high) == pytest.approx((40 - 10 * WIDE, 40 + 10 * WIDE), rel=1e-4)
+    assert not row.above  # two problems are no evidence
+    models = [g["s"] for g in (*curve, {"s": grades([6, 8], 20)})]
+    many = [{"s": pd.concat([g.assign(id=g.id + str(k)) for k in range(50)])} for g in models]
+    assert forcing.against_curve(many[:2], many[2], 200, 0).iloc[0].above  # 70 ± 2 against 40 ± 2
 
 
 def test_a_point_within_the_curves_interval_is_not_called_above() -> None:

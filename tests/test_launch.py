@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import seeded_rollouts
+from conftest import stage_keys
 
 from kit import launch, paths, training
-from kit.chain import Stage, key_of
 from kit.config import ROOT, Config, KitError, read_yaml
 from kit.settings import Schedule, Training
+from kit.stages import Stage
 
 # --- the split --------------------------------------------------------------------------------------------------------
 
@@ -49,10 +50,10 @@ def test_trl_gets_that_split(tiny_world: Config, tmp_path: Path) -> None:
 def test_a_round_that_is_worked_out_elsewhere_is_the_same_stage(tiny_world: Config) -> None:
     """A run that was begun on one device goes on where it stopped on eight, and is not begun again."""
     stage = Stage("02_prune_round-iterative-1", "02_prune_round", {"schedule": "iterative", "round": 1})
-    here = key_of(tiny_world, stage, {})
-    assert key_of(with_training(tiny_world, processes=8, micro_batch=2, vllm_memory_share=0.5), stage, {}) == here
-    assert key_of(with_training(tiny_world, learning_rate=1e-6), stage, {}) != here
-    assert key_of(with_training(tiny_world, lora_rank=8), stage, {}) != here
+    here = stage_keys(tiny_world, [stage])
+    assert stage_keys(with_training(tiny_world, processes=8, micro_batch=2, vllm_memory_share=0.5), [stage]) == here
+    assert stage_keys(with_training(tiny_world, learning_rate=1e-6), [stage]) != here
+    assert stage_keys(with_training(tiny_world, lora_rank=8), [stage]) != here
 
 
 # --- accelerate's files -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import real
+from conftest import real, stage_keys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -203,18 +203,11 @@ def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(t
     (tmp_path / "mine.yaml").write_text("\n  ".join(lines[2:]).join(["\n".join(lines[:2]) + "\n", "\n"]))
     settings = config.load(tmp_path / "mine.yaml")
     stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
-    assert [s.name for s in stages] == ["03_evaluate-base", "03_evaluate-other", "06_figures"]
-
-    def keys() -> dict[str, str]:
-        found: dict[str, str] = {}
-        for stage in stages:
-            found[stage.name] = chain.key_of(settings, stage, found)
-        return found
-
-    before = keys()
+    assert [s.name for s in stages] == ["03_evaluate-base", "03_evaluate-other", "05_behavior", "06_figures"]
+    before = stage_keys(settings, stages)
     official(tmp_path / "other" / "two", [row(1), row(2)])
-    after = keys()
-    assert {name for name in before if before[name] != after[name]} == {"03_evaluate-other", "06_figures"}
+    after = stage_keys(settings, stages)
+    assert {name for name in before if before[name] != after[name]} == {"03_evaluate-other", "05_behavior", "06_figures"}
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -21,7 +21,7 @@ ORDER = re.findall(r"\w+", """
 settings checks config watch uncertainty fingerprint paths lock disk models sources problems contamination prompts values answers
 equality symbolic extraction grading_workers grading rollout background server engines logs rewards thinking arithmetic training
 launch statistics evaluation comparisons forcing phases attempts measures agreement judge perplexity behavior sidebyside figures
-behavior_figures comparison_tables comparison_figures report seeds memory plan dry_run verify chain
+behavior_figures comparison_tables comparison_figures report seeds stages memory plan dry_run verify chain
 """)
 
 

@@ -26,7 +26,7 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Three seeds of a run, the first with budget forcing; one label is an attack."""
     folder = tmp_path_factory.mktemp("params")
     first = fake_run.make(fake_run.settings(folder, "fake", (2, 3), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
-    real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forcing.models}
+    real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forced_models}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forcing, "force", lambda settings, model: real(settings, model, engines[model]))
         forcing.summarize(first)

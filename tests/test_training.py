@@ -184,18 +184,6 @@ def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
     assert all((one[k] == two[k]).all() for k in one)
 
 
-@pytest.mark.parametrize(("truncated", "no_variance", "said"), [
-    (0.99, 0.5, "99% of the responses were cut at 100 tokens"), (0.2, 1.0, "no group has any variance in reward"),
-])
-def test_a_step_that_teaches_nothing_is_told_in_words(truncated: float, no_variance: float, said: str) -> None:
-    warnings = training.warnings_about({"truncated": truncated, "no_variance": no_variance}, 100)
-    assert len(warnings) == 1 and said in warnings[0]
-
-
-def test_an_ordinary_step_is_not_warned_about() -> None:
-    assert training.warnings_about({"truncated": 0.9, "no_variance": 0.9}, 100) == []
-
-
 def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = prompts.load_tokenizer(training.base_model(tiny_world), tiny_world)
     lengths = [len(prompts.encode(tokenizer, r["prompt"])) for r in training.training_rows(tiny_world, tokenizer, 24)]
