@@ -178,8 +178,9 @@ def difference_table(config: Config, name: str) -> pd.DataFrame:
                      "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",
                      "the other's": f"{r.other_accuracy:.1f} / {r.other_length:.0f}",
                      "accuracy difference (points)": cell(r, "accuracy_change"),
-                     "length difference": cell(r, "length_change", "+.0f", " %"), "p": f"{r.p_value:.3f}"})
-    return pd.DataFrame(rows)
+                     "length difference": cell(r, "length_change", "+.0f", " %"),
+                     "p": "< 0.001" if r.p_value < 0.001 else f"{r.p_value:.3f}"})
+    return pd.DataFrame(rows).set_index("what differs") if rows else pd.DataFrame()
 
 
 def what_differs(config: Config, model: str) -> str:
@@ -196,7 +197,7 @@ def difference_conclusions(config: Config, name: str) -> list[str]:
     """Which of the two is better, by how much, with the interval; and where no difference could be shown, that."""
     source, sentences = read(config, name), []
     own = source[source.set == overall(source)] if len(source) else source
-    for shown, r in zip(difference_table(config, name).to_dict("records"), own.itertuples(), strict=True):
+    for shown, r in zip(difference_table(config, name).reset_index().to_dict("records"), own.itertuples(), strict=True):
         model, against = shown["model"], shown["against"]
         better = verdict(r.accuracy_change_low, r.accuracy_change_high, f"{model} is more accurate",
                          f"{against} is more accurate", "no difference in accuracy could be shown")

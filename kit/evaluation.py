@@ -124,6 +124,7 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
     run = paths.of(config)
     run = paths.of(config)
     logged = model in config.logs.models
+    source = "" if logged else model_source(config, model)
     graded = {}
     with contextlib.ExitStack() as stack:
         engine = None
@@ -133,8 +134,8 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
                 answers = logs.responses(config, model, name)
             else:
                 if engine is None and rollout.complete(path, problems.load(name, config), how) is None:
-                    engine = stack.enter_context(closing(engines.get_engine(model_source(config, model), config)))
-                answers = respond(config, model_source(config, model), name, how, path, f"{model}: {name}", engine)
+                    engine = stack.enter_context(closing(engines.get_engine(source, config)))
+                answers = respond(config, source, name, how, path, f"{model}: {name}", engine)
             graded[name] = regrade(config, model, name, answers)
         if config.evaluation.training_prompt and not logged:
             answer_training_prompt(config, model, engine)

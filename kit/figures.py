@@ -52,6 +52,8 @@ def save(figure: Figure, config: Config, name: str) -> Path:
     folder, facts = paths.of(config).figures, about(config, name)
     svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"]}
     png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Software": None}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is worked out once, not at each of the draws that saving takes
     for suffix, metadata in (("svg", svg), ("png", png)):
         with paths.atomic(folder / f"{name}.{suffix}", "wb") as file:
             figure.savefig(file, format=suffix, metadata=metadata)

@@ -13,11 +13,13 @@ import ast
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 KIT = Path(__file__).parent
+_PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
 
 # Settings get into the table by value. The others say where files lie, watch, plan, or start stages; DRAWING matters only where
 # figures are the result.
@@ -38,16 +40,22 @@ def code(notebook: Path, draws: bool = False) -> dict[str, str]:
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     source = "\n".join("".join(c["source"]) for c in cells)
     without = WITHOUT_EFFECT if draws else WITHOUT_EFFECT | DRAWING
-    tree = ast.parse(source)
-    found = modules(*_imported(tree))
-    return {f"code: {notebook.name}": _short(ast.unparse(tree).encode()),
+    with _PARSING:
+        tree = ast.parse(source)
+        found = _modules(_imported(tree))
+        digest = _short(ast.unparse(tree).encode())
+    return {f"code: {notebook.name}": digest,
             **{f"code: kit/{name}.py": value for name, value in found.items() if name not in without}}
 
 
 def modules(*names: str) -> dict[str, str]:
     """Hashes of these modules of the kit and of all that they import from it, by name."""
+    with _PARSING:
+        return _modules(set(names))
+
+
+def _modules(waiting: set[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    waiting = set(names)
     while waiting:
         name = waiting.pop()
         if name not in found and (KIT / f"{name}.py").is_file():

@@ -67,7 +67,7 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
     main = pd.read_csv(folder / "metrics" / "main.csv")
-    assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "iterative/round3", "one-shot/round1",
+    assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "one-shot/round1",
                                          "no-limit/round1"]
     assert list(main.set.unique()) == ["two", "three", "mean"]
     assert not list(folder.rglob("*.tmp")) and not [p for p in folder.rglob(".*") if p.is_file()]  # nothing half-written
@@ -77,8 +77,8 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
 def test_pruning_makes_responses_visibly_shorter(smoke: tuple[Path, str]) -> None:
     main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
     mean = main[main.set == "mean"].set_index("model")
-    assert mean.length["iterative/round3"] < 0.7 * mean.length["base"]
-    assert mean.length_high["iterative/round3"] < mean.length_low["base"]
+    assert mean.length["iterative/round2"] < 0.7 * mean.length["base"]
+    assert mean.length_high["iterative/round2"] < mean.length_low["base"]
     assert mean.accuracy["base"] > 50
 
 
@@ -87,7 +87,7 @@ def test_without_a_limit_the_same_training_shortens_less(smoke: tuple[Path, str]
     """So small a model learns too little to hold the control to the laptop run's bound (-8 %); the direction it shows."""
     main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
     mean = main[main.set == "mean"].set_index("model")
-    assert mean.length["no-limit/round1"] > 1.2 * mean.length["iterative/round3"]
+    assert mean.length["no-limit/round1"] > 1.2 * mean.length["iterative/round2"]
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: P
 
 def test_a_round_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
     done = papermill("02_prune_round", "params_file=params/smoke.yaml", "round=4", results=tmp_path)
-    assert "KitError: params/smoke.yaml: schedules.iterative has 3 round(s), there is no round 4" in done.stderr
+    assert "KitError: params/smoke.yaml: schedules.iterative has 2 round(s), there is no round 4" in done.stderr
 
 
 def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

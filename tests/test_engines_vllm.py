@@ -25,7 +25,8 @@ from kit.settings import Model
 
 pytestmark = pytest.mark.vllm
 os.environ |= {
-    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+    "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
 }
 PROMPTS = [[5, 6, 7], [30, 40, 50, 60, 70], [20], [9, 9, 9, 9, 9, 9, 9, 9], [100, 101]]  # of different lengths
 GREEDY, SAMPLED = Sampling(1, 0.0, 1.0, 24), Sampling(4, 1.0, 0.95, 24)

@@ -74,8 +74,9 @@ def test_keywords_are_compared_with_the_base(made_up: Config) -> None:
 def test_a_conclusion_is_computed_and_says_when_nothing_could_be_shown(made_up: Config) -> None:
     sentences = figures.conclusions(made_up)
     assert sentences[0].startswith("iterative, 70 against base: length -50 % [-52, -48], accuracy +1.0 points [-1.0, +1.5]")
-    assert sentences[0].endswith("no difference in accuracy could be shown.")
-    assert sentences[1].startswith("iterative, 70 against no limit:") and sentences[1].endswith("accuracy is lower.")
+    shown = "These 96 problems show a change from 3.0 points on."
+    assert sentences[0].endswith(f"no difference in accuracy could be shown. {shown}")
+    assert sentences[1].startswith("iterative, 70 against no limit:") and sentences[1].endswith(f"accuracy is lower. {shown}")
 
 
 @pytest.mark.parametrize("name", ["trade_off", "training_curves", "validation_points"])

@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from kit import comparison_figures, comparison_tables, figures, forcing, paths, report, seeds
+from kit import comparison_figures, comparison_tables, comparisons, evaluation, figures, forcing, paths, report, seeds
 from kit.config import ROOT, Config
 from kit.settings import Model
 
@@ -23,16 +23,17 @@ FIGURES = ("trade_off", "relative_trade_off", "budget_forcing", "equal_spend", "
 
 @pytest.fixture(scope="module")
 def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Three seeds of a run, the first with budget forcing; one label is an attack."""
+    """Two seeds of a run, the first with budget forcing; one label is an attack."""
     folder = tmp_path_factory.mktemp("params")
-    first = fake_run.make(fake_run.settings(folder, "fake", (2, 3), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
+    first = fake_run.make(fake_run.settings(folder, "fake", (2,), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
     real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forced_models}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forcing, "force", lambda settings, model: real(settings, model, engines[model]))
         forcing.summarize(first)
     for other in seeds.write_params(first):
         fake_run.make(other)
-        run_notebook("06_figures", other)
+        evaluation.summarize(other)
+        comparisons.summarize(other)
     return first
 
 
@@ -131,12 +132,12 @@ def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, fin
                            "Equal spend", "Several seeds"]
     assert found["Budget forcing"][0].startswith("Pruned models lie above the budget-forcing curve at every length they share")
     table = comparison_tables.difference_table(finished, "controls")
-    assert set(table["what differs"]) == {"a limit, against the same RL without one", "limit not stated in the prompt",
+    assert set(table.index) == {"a limit, against the same RL without one", "limit not stated in the prompt",
                                           "asked in the training prompt, its limit stated"}
     assert comparison_tables.forcing_table(finished).index[0] == ("base", 10)
     seen = comparison_tables.seed_table(finished)
     assert ("iterative, 30 minus one-shot, 30", "accuracy change (points)") in seen.index
-    assert len(seen.loc["base", "seeds"].iloc[0].split(" · ")) == 3
+    assert len(seen.loc["base", "seeds"].iloc[0].split(" · ")) == 2
 
 
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:
