@@ -53,10 +53,11 @@ def save(figure: Figure, config: Config, name: str) -> Path:
     svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"]}
     png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Software": None}
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is worked out once, not at each of the draws that saving takes
+    figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
+    edges = figure.get_tightbbox().padded(0.1)
     for suffix, metadata in (("svg", svg), ("png", png)):
         with paths.atomic(folder / f"{name}.{suffix}", "wb") as file:
-            figure.savefig(file, format=suffix, metadata=metadata)
+            figure.savefig(file, format=suffix, metadata=metadata, bbox_inches=edges)
     return folder / f"{name}.png"
 
 

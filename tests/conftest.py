@@ -114,14 +114,17 @@ class Chain:
     def folder(self) -> Path:
         return self.results / "small"
 
-    def start(self, **environment: str) -> None:
+    def start(self, *, runner: bool = True, **environment: str) -> None:
+        """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
+        stages_only = ["-c", "import sys; from kit import chain, config; chain.run_all(config.load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kit.chain", str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            [sys.executable, *(["-m", "kit.chain"] if runner else stages_only), str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), **environment},
+            env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1",
+                 **environment},
         )
 
         def read(pipe: Iterable[str]) -> None:

@@ -30,7 +30,7 @@ def moments(chain: Chain, count: int, rng: random.Random) -> list[tuple[str, flo
 
 def kill_at(chain: Chain, stage: str, offset: float) -> bool:
     """Start the chain and kill its process group `offset` seconds after it is at `stage` (again), or past it. False: it ended."""
-    chain.start()
+    chain.start(runner=False)
     due = time.monotonic() + offset if not stage else None
     while chain.process.poll() is None and (due is None or time.monotonic() < due):
         said = chain.printed
