@@ -120,8 +120,9 @@ class Chain:
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()
+        command = ["-m", "kit.chain"] if runner else stages_only
         self.process = subprocess.Popen(
-            [sys.executable, *(["-m", "kit.chain"] if runner else stages_only), str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            [sys.executable, *command, str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1",
                  **environment},

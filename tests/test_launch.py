@@ -202,7 +202,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     assert list(after.step) == [1, 2, 3]
     pd.testing.assert_frame_equal(after.head(2), two, check_dtype=False)
     written = {p.name for p in paths.of(pair).training("together", 1).iterdir()}
-    assert written == {"log.csv", "settings.json", "processes.log"}
+    assert written == {"log.csv", "warnings.csv", "settings.json", "processes.log"}
     assert launch.train_round(pair, "together", 1) == folder  # finished: nothing is started
 
 
