@@ -2,9 +2,10 @@
 
 `seeds: [2, 3]` in a params file asks for two further runs, `<run>-seed2` and `<run>-seed3`, with a params file each that extends
 the first and differs in the seed alone. Within a seed, models are compared on the same problems (bootstrap over problems);
-over seeds, a comparison is the mean of its values and a t-interval of them, which holds the luck of training as well as that of
-drawing problems. With three seeds it is wide, and honestly so. Beside the spread between seeds stands the spread that
-drawing problems would cause alone (from the bootstrap intervals): what is above it is the seeds' own.
+over seeds, a comparison is the mean of its values with an interval that holds the luck of training as well as that of drawing
+problems. With three seeds it is wide, and honestly so. Beside the spread between seeds stands the spread that
+drawing problems would cause alone (from the seeds' own intervals): on the laptop, where each seed has problems of its own, what
+is above it is the seeds'; benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import pandas as pd
 from kit import comparison_tables, paths
 from kit.config import ROOT, Config
 from kit.figures import read
+from kit.uncertainty import Z, t_quantile
 
-# Student's t, the 97.5 % quantile for 1 to 9 degrees of freedom: 2 to 10 seeds.
-T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%"}
 
 
@@ -49,11 +49,12 @@ def summarize(config: Config) -> None:
     rows = [row for c in (config, *others(config)) for row in values_of(c)]
     each = pd.DataFrame(rows)
     paths.write_csv(paths.of(config).metrics / "seeds.csv", each)
+    same = config.model.source != "arithmetic"
     combined = []
     for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
         by_seed = " · ".join(f"{v:+.1f}" if "change" in quantity else f"{v:.1f}" for v in own.value)
         combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,
-                         **combine(own.value.to_numpy(), own.low.to_numpy(), own.high.to_numpy())})
+                         **combine(own.value.to_numpy(), own.low.to_numpy(), own.high.to_numpy(), same)})
     paths.write_csv(paths.of(config).metrics / "seeds_combined.csv", pd.DataFrame(combined))
 
 
@@ -76,14 +77,19 @@ def _value(config: Config, comparison: str, quantity: str, row: object, column: 
             "value": getattr(row, column), "low": getattr(row, f"{column}_low"), "high": getattr(row, f"{column}_high")}
 
 
-def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, float]:
-    """Mean over at least two seeds, and its 95 % interval: mean ± max(t * sd, 1.96 * sd_problems) / sqrt(seeds).
+def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems: bool = False) -> dict[str, float]:
+    """Mean over n >= 2 seeds and its 95 % interval, for other seeds and other problems: mean ± half.
 
-    `sd` is the standard deviation between the seeds' values, t Student's quantile. `low` and `high` are each seed's own 95 %
-    interval over problems; `sd_problems` is the root mean square of the standard errors they stand for. Few seeds can agree
-    by luck, so the interval is never narrower than the problems alone would make it.
+        each seed has problems of its own:  half = max(t * sd, z * sd_problems) / sqrt(n)
+        all seeds have the same problems:   half = sqrt((t * sd)^2 / n + (z * sd_problems)^2)
+
+    `sd` is the standard deviation between the seeds' values, t Student's quantile (n - 1 degrees of freedom), z the normal one.
+    `low` and `high` are each seed's own 95 % interval over problems; `sd_problems` is the root mean square of the standard errors
+    they stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it; and more
+    seeds do not make up for few problems.
     """
     n, sd, mean = len(values), float(np.std(values, ddof=1)), float(np.mean(values))
-    problems = float(np.sqrt(np.mean(((high - low) / (2 * 1.96)) ** 2)))
-    half = max(T975[n - 2] * sd, 1.96 * problems) / math.sqrt(n)
+    problems = float(np.sqrt(np.mean(((high - low) / (2 * Z)) ** 2)))
+    seeds = t_quantile(n - 1) * sd
+    half = math.hypot(seeds / math.sqrt(n), Z * problems) if same_problems else max(seeds, Z * problems) / math.sqrt(n)
     return {"seeds": n, "value": mean, "low": mean - half, "high": mean + half, "sd": sd, "sd_problems": problems}

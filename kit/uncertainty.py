@@ -1,4 +1,4 @@
-"""How sure a number is: intervals, paired tests, several seeds, and the smallest difference that a set can show.
+"""How sure a number is: intervals, paired tests, and the smallest difference that a set can show.
 
 Everywhere problems are what is drawn at random, and a problem comes with all its samples: the samples of one problem are
 alike, so 16 samples of 30 problems are 30 observations, not 480. Means over data sets weigh each set equally. What is
@@ -13,7 +13,7 @@ used, and why:
 
 tests/test_uncertainty.py simulates evaluations of 30 to 500 problems and counts how often the truth is inside, and how often a
 difference is found where there is none. Formulas: Wilson 1927; Dean and Pagano 2015 (effective sample size); Efron and Tibshirani
-1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom); Chen et al. 2021 (pass@k).
+1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom). Several seeds: kit.seeds; pass@k: kit.comparisons.
 """
 
 from __future__ import annotations
@@ -179,53 +179,3 @@ def smallest_difference(spread: float, problems: int) -> float:
     """
     df = problems - 1
     return (t_quantile(df) + t_quantile(df, 2 * POWER - 1)) * spread / math.sqrt(problems)
-
-
-# --- several seeds ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """A mean over seeds, with an interval for other seeds and problems; `seed_sd` is the standard deviation of the seeds' own
-    means. With one seed the interval is over problems only, and `seed_sd` is NaN: how much a seed matters is not known."""
-
-    change: Change
-    seeds: int
-    seed_sd: float
-
-
-def combine_seeds(values: Arrays) -> Seeds:
-    """Several seeds on the same problems; for each set an array (seeds, problems), of a model or of paired differences.
-
-    Seeds and problems are crossed: variance of the mean = variance by seeds + by problems - by both (which either contains), each
-    from its own mean square, with Satterthwaite's degrees of freedom. Few seeds make wide intervals: that is the truth.
-    """
-    parts = [np.asarray(v, dtype=float) for v in values]
-    seeds, sets = parts[0].shape[0], len(parts)
-    if seeds == 1:
-        return Seeds(paired_change([v[0] for v in parts]), 1, math.nan)
-    by_seed = np.mean([v.mean(axis=1) for v in parts], axis=0)
-    variances, own = [by_seed.var(ddof=1) / seeds], [float(seeds - 1)]
-    both = 0.0
-    for v in parts:
-        n = v.shape[1]
-        residual = v - v.mean(axis=0) - v.mean(axis=1, keepdims=True) + v.mean()
-        variances.append(v.mean(axis=0).var(ddof=1) / n / sets**2)
-        own.append(n - 1)
-        both += (residual**2).sum() / ((seeds - 1) * (n - 1)) / (seeds * n) / sets**2
-    df = _degrees(variances, own)
-    variance = max(sum(variances) - both, sum(variances[1:]), variances[0])
-    return Seeds(_change(float(by_seed.mean()), math.sqrt(variance), df), seeds, float(by_seed.std(ddof=1)))
-
-
-# --- pass@k -----------------------------------------------------------------------------------------------------------
-
-
-def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
-    """For each problem the probability that k of its samples hold a correct one: 1 - C(n - c, k) / C(n, k), unbiased.
-
-    `correct` counts the correct ones among n = `samples`. ValueError when there are fewer than k samples.
-    """
-    if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} of {samples} samples; k should be between 1 and {samples}")
-    return np.array([1 - math.comb(samples - int(c), k) / math.comb(samples, k) for c in correct])
