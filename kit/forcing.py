@@ -120,7 +120,7 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
     if engine is None:
         with closing(engines.get_engine(evaluation.model_source(config, model), config)) as engine:
             return force(config, model, engine)
-    f, e = config.forcing, config.evaluation
+    f = config.forcing
     graded: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in f.budgets}
     for name in config.data.evaluation:
         thoughts = think(config, model, name, engine)
@@ -134,7 +134,12 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
                                       _seed(config, name, budget), f"{model}: {name}, budget {budget}")
             graded[budget][name] = evaluation.grade(answers).assign(forced=forced.cut.ravel())
             paths.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
-    tables = []
+    return measure(config, model, graded)
+
+
+def measure(config: Config, model: str, graded: dict[int, dict[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The metrics of a forced model from its grades (budget -> data set -> grades, with a column `forced`)."""
+    e, tables = config.evaluation, []
     for budget, by_set in graded.items():
         table = statistics.metrics(by_set, e.resamples, config.seed)
         shares = [100 * grades.forced.mean() for grades in by_set.values()]
@@ -160,7 +165,12 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
 
 def summarize(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
-    table = pd.concat([force(config, model) for model in config.forced_models], ignore_index=True)
+    return write(config, [force(config, model) for model in config.forced_models])
+
+
+def write(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """metrics/forcing.csv from the forced models' metrics, and metrics/forcing_gaps.csv from the stored grades."""
+    table = pd.concat(tables, ignore_index=True)
     first = ["model", "budget", "set"]
     table = table[[*first, *(c for c in table if c not in first)]]
     paths.write_csv(paths.of(config).metrics / "forcing.csv", table)

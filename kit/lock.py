@@ -33,7 +33,10 @@ def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
         yield
         return
     with paths.telling(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError):
+            raise KitError(f"{folder}: no folder can be made here; KIT_RESULTS=FOLDER puts results elsewhere") from None
         file = _taken(folder / NAME, shown, patience)
     try:
         yield
@@ -56,7 +59,7 @@ def _taken(path: Path, shown: str, patience: float) -> int:
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
-            raise KitError(f"{shown}: {holder} is at work in this folder; wait until it has ended, or end it, and run this "
+            raise KitError(f"{shown}: {holder} is at work here; wait until it has ended, or end it, and run this "
                            "again") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):

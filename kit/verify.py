@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import behavior, config, evaluation, paths, rollout
+from kit import behavior, comparisons, config, evaluation, forcing, paths, rollout
 from kit.config import ROOT, Config, KitError
 
 CLOSE = 2e-5  # relative; six digits are written
@@ -41,12 +41,20 @@ def verify(folder: Path) -> tuple[list[str], int]:
                 graded[name] = evaluation.grade(stored(run.rollouts(model, name)))
                 paths.write_csv(again.grades(model, name), graded[name])
             evaluation.measure(settings, model, graded)
-        validate(settings, run, again)
+            if settings.evaluation.training_prompt and model not in settings.logs.models:
+                told = f"{model}/{evaluation.TRAINING_PROMPT}"
+                for name in settings.data.evaluation:
+                    paths.write_csv(again.grades(told, name), evaluation.grade(stored(run.rollouts(told, name))))
+        if settings.schedules:
+            validate(settings, run, again)
         evaluation.summarize(settings)
+        comparisons.summarize(settings)
         behavior.summarize(settings)
+        if settings.schedules and settings.forcing.budgets:
+            force(settings, run, again)
         differences, cells = [], 0
-        for path in sorted([*again.root.glob("grades/**/*.csv"), *again.root.glob("metrics/*.csv"),
-                            *again.root.glob("training/**/validation.csv")]):
+        made = ("grades/**/*.csv", "forcing/**/*.csv", "metrics/*.csv", "training/**/validation.csv")
+        for path in sorted(path for pattern in made for path in again.root.glob(pattern)):
             name = path.relative_to(again.root)
             found, compared = different(run.root / name, path, str(name))
             differences, cells = differences + found, cells + compared
@@ -65,6 +73,20 @@ def validate(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> No
             table = evaluation.with_start(settings, schedule, k, before, rows)
             table["selected"] = table.step == evaluation.choose(settings, schedule, table)
         paths.write_csv(again.training(schedule, k) / "validation.csv", table)
+
+
+def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
+    """Budget forcing's tables, from its stored rollouts; which thinking was cut is taken from the run."""
+    tables = []
+    for model in settings.forced_models:
+        graded: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in settings.forcing.budgets}
+        for budget, name in [(b, n) for b in graded for n in settings.data.evaluation]:
+            file = run.forcing(model, name) / f"budget{budget}.jsonl"
+            cut = pd.read_csv(file.with_suffix(".csv")).forced
+            graded[budget][name] = evaluation.grade(stored(file)).assign(forced=cut)
+            paths.write_csv(again.forcing(model, name) / f"budget{budget}.csv", graded[budget][name])
+        tables.append(forcing.measure(settings, model, graded))
+    forcing.write(settings, tables)
 
 
 def stored(path: Path) -> list[rollout.Rollout]:

@@ -6,10 +6,12 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import Chain, small_chain
 
@@ -80,6 +82,25 @@ def killed_often(undisturbed: Chain, folder: Path, times: int, seed: int) -> Non
     assert left_over(chain) == []
     left = files_of(chain.results / "tmp") - files_of(undisturbed.results / "tmp")
     assert left == set(), "something is left in the system's temporary folder"
+
+
+@pytest.mark.slow
+def test_a_number_that_does_not_follow_from_the_rollouts_is_named(undisturbed: Chain, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(undisturbed.folder, tmp_path / "small"))
+    file = folder / "metrics" / "main.csv"
+    table = pd.read_csv(file, dtype=str)
+    before, table.loc[0, "length"] = table.loc[0, "length"], "1"
+    table.to_csv(file, index=False)
+    differences, _ = verify.verify(folder)
+    assert differences == [f"metrics/main.csv line 2, length: 1; from the rollouts {before}"]
+
+
+@pytest.mark.slow
+def test_neither_a_token_nor_the_home_is_in_what_a_run_leaves(undisturbed: Chain) -> None:
+    home = str(Path.home())
+    for path in [p for p in undisturbed.folder.rglob("*") if p.suffix in (".json", ".ipynb", ".html", ".csv", ".md", ".jsonl", ".svg")]:
+        text = path.read_text(encoding="utf-8")
+        assert "hf_aSecret" not in text and (len(home) < 2 or f"{home}/" not in text), path.name
 
 
 @pytest.mark.slow

@@ -1,0 +1,213 @@
+"""What goes wrong around a run: a cut-off checkpoint, a full or forbidden disk, an engine that breaks off, a second run.
+
+Each is told in one line, nothing that was finished is lost, and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import disk, evaluation, fingerprint, lock, paths, rollout, training
+from kit.config import ROOT, Config, KitError
+from kit.rollout import Response, Sampling
+from kit.settings import Schedule
+
+Usage = namedtuple("Usage", ["total", "used", "free"])
+
+
+def weights(checkpoint: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(checkpoint / "model.safetensors")
+
+
+def scheduled(config: Config, name: str, steps: int = 2) -> Config:
+    return dataclasses.replace(config, schedules={name: Schedule(limits=(24,), steps=steps)})
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_world: Config) -> tuple[Config, Path]:
+    """A round of two steps with a checkpoint after each."""
+    config = scheduled(tiny_world, "whole")
+    return config, training.train_round(config, "whole", 1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.json", "trainer_state.json"])
+def test_a_checkpoint_that_is_cut_off_is_passed_over_by_name(trained: tuple[Config, Path], tmp_path: Path, name: str) -> None:
+    for step in (1, 2):
+        shutil.copytree(trained[1] / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    whole = sorted(tmp_path.glob("checkpoint-*"))
+    assert [disk.spoilt(c) for c in whole] == [None, None]
+    file, said = whole[1] / name, []
+    os.truncate(file, file.stat().st_size // 2)
+    assert disk.resumable(whole, said.append) == whole[0]
+    assert len(said) == 1 and said[0].startswith("checkpoint-2: ") and name in said[0]
+
+
+def test_a_round_goes_on_from_the_checkpoint_before_the_spoilt_one_to_the_same_weights(trained: tuple[Config, Path]) -> None:
+    config, whole = trained
+    again = scheduled(config, "spoilt")
+    folder = training.train_round(again, "spoilt", 1)
+    os.truncate(folder / "checkpoint-2" / "model.safetensors", 1000)
+    assert training.train_round(again, "spoilt", 1) == folder
+    one, two = weights(whole / "checkpoint-2"), weights(folder / "checkpoint-2")
+    assert all((one[key] == two[key]).all() for key in one)
+
+
+def test_no_checkpoint_is_begun_that_the_disk_has_no_room_for(
+    trained: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, whole = trained
+    cramped = scheduled(config, "cramped")
+    folder = paths.of(cramped).models("cramped", 1)
+    free = shutil.disk_usage
+
+    def nearly_full(path: Any) -> Usage:
+        return Usage(1 << 40, 1 << 40, disk.RESERVE) if (folder / "checkpoint-1").is_dir() else Usage(*free(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", nearly_full)
+        with pytest.raises(KitError, match="checkpoint-2 needs .* free on this disk; make room and run this again"):
+            training.train_round(cramped, "cramped", 1)
+    assert [c.name for c in training.checkpoints(folder)] == ["checkpoint-1"] and not (folder / "checkpoint-2").exists()
+    training.train_round(cramped, "cramped", 1)
+    one, two = weights(whole / "checkpoint-2"), weights(folder / "checkpoint-2")
+    assert all((one[key] == two[key]).all() for key in one)
+
+
+def test_old_checkpoints_are_thinned_but_never_the_selected_one(trained: tuple[Config, Path], tmp_path: Path) -> None:
+    found = [Path(shutil.copytree(trained[1] / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")) for step in (1, 2)]
+    disk.thin(found, found[0], "selected")
+    assert [(c / "model.safetensors").exists() for c in found] == [True, False]
+    assert not [*tmp_path.rglob("*.pt"), *tmp_path.rglob("*.pth")]
+    assert all((c / "trainer_state.json").exists() for c in found)  # what was validated can still be seen
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "said"), [
+    (errno.ENOSPC, "the disk is full"), (errno.EROFS, "the file system is read-only"), (errno.EACCES, "no permission to write"),
+])
+def test_a_table_appears_whole_or_not_at_all_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    paths.write_json(tmp_path / "facts.json", {"before": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(KitError, match=said):
+            paths.write_json(tmp_path / "facts.json", {"after": 2})
+    assert paths.read_json(tmp_path / "facts.json") == {"before": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def command(folder: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kit.chain", "params/smoke.yaml"], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "KIT_RESULTS": folder}, check=False)
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/sys/nowhere", "a file"])
+def test_results_where_nothing_can_be_written_are_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").write_text("")
+    done = command(str(tmp_path / place))  # an absolute place stays as it is
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith(f"error: {tmp_path / place}")
+
+
+# --- an engine that breaks off ----------------------------------------------------------------------------------------
+
+
+class Breaks:
+    """An engine of one problem at a time that ends in an error at its third."""
+
+    batch_size, breaks = 2, True
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.asked = tokenizer, 0
+
+    def generate(self, prompts: Sequence[list[int]], how: Sampling, seeds: Sequence[int]) -> Iterator[tuple[int, list[Response]]]:
+        for k in range(len(prompts)):
+            self.asked += 1
+            if self.breaks and self.asked == 3:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered\nand a page of advice")
+            yield k, [Response(f"{seeds[k]}", 3, True)] * how.samples
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_engine_that_breaks_off_is_one_line_and_what_it_had_answered_is_kept(tiny_world: Config, tmp_path: Path) -> None:
+    from kit import prompts
+
+    engine = Breaks(prompts.load_tokenizer(training.base_model(tiny_world), tiny_world))
+    arguments = (tiny_world, "", "two", Sampling(2, 1.0, 1.0, 8), tmp_path / "two.jsonl", "base: two", engine)
+    with pytest.raises(KitError, match="base: two: the engine broke off .CUDA error: .* kept, run this again") as caught:
+        evaluation.respond(*arguments)
+    assert "advice" not in str(caught.value) and len(list(rollout.read(tmp_path / "two.jsonl"))) == 2
+    engine.breaks = False
+    assert len(evaluation.respond(*arguments)) == 8 and engine.asked == 3 + 6  # the two answered ones are not asked again
+
+
+# --- two runs in one folder -------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_the_folder_is_refused_with_the_firsts_process_and_machine(tmp_path: Path) -> None:
+    with lock.hold(tmp_path / "smoke", "smoke"):
+        done = command(str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr and "is at work here" in done.stderr
+    assert list((tmp_path / "smoke").iterdir()) == []
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    code = ("import sys, time; from pathlib import Path; from kit import lock\n"
+            "with lock.hold(Path(sys.argv[1]), 'run'): print('held', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(KitError, match=f"process {holder.pid} on .* is at work here"), lock.hold(tmp_path, "run"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with lock.hold(tmp_path, "run"):
+        assert f"process {os.getpid()} " in (tmp_path / lock.NAME).read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what a stage was made from ---------------------------------------------------------------------------------------
+
+
+def test_comments_and_layout_are_no_change_of_code_and_a_number_is(tmp_path: Path) -> None:
+    def digest(source: str) -> str:
+        path = tmp_path / f"m{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(source)
+        return fingerprint._module(path)[0]
+
+    one = digest('"""What it is."""\nfrom kit import paths\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
+    assert digest('"""New."""\nfrom kit import paths\ndef f(x):\n    """Two times."""\n    return (2 * x)  # so\n') == one
+    assert digest('"""What it is."""\nfrom kit import paths\n\n\ndef f(x):\n    """Twice."""\n    return 3 * x\n') != one
+
+
+def test_what_changed_is_told_by_name() -> None:
+    before = {"training.learning_rate": 1e-4, "code: kit/rewards.py": "a", "file: data/two.jsonl": "x"}
+    now = {"training.learning_rate": 2e-4, "code: kit/rewards.py": "b", "file: data/two.jsonl": "x", "seed": 1}
+    names = fingerprint.differing(before, now)
+    assert names == ["code: kit/rewards.py", "seed", "training.learning_rate"]
+    assert fingerprint.told(names, before, now) == (
+        "kit/rewards.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")
