@@ -98,7 +98,8 @@ def test_a_number_that_does_not_follow_from_the_rollouts_is_named(undisturbed: C
 @pytest.mark.slow
 def test_neither_a_token_nor_the_home_is_in_what_a_run_leaves(undisturbed: Chain) -> None:
     home = str(Path.home())
-    for path in [p for p in undisturbed.folder.rglob("*") if p.suffix in (".json", ".ipynb", ".html", ".csv", ".md", ".jsonl", ".svg")]:
+    texts = {".json", ".ipynb", ".html", ".csv", ".md", ".jsonl", ".svg"}
+    for path in [p for p in undisturbed.folder.rglob("*") if p.suffix in texts]:
         text = path.read_text(encoding="utf-8")
         assert "hf_aSecret" not in text and (len(home) < 2 or f"{home}/" not in text), path.name
 
