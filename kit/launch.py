@@ -161,15 +161,16 @@ def stop(process: subprocess.Popen) -> None:
 
 def reason(said: str, code: int) -> str:
     """Why the processes ended, in a line, from all that they said. torch's own report comes after it and is left out."""
-    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
-    if told:
-        return told[1]
     ends = [(rank, int(end)) for rank, end in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", said)]
+    # First, because the processes that are left tell only that a connection was closed.
     killed = [pair for pair in ends if pair[1] < 0 and -pair[1] != signal.SIGTERM]  # which torch sends to all when one has failed
     if killed:
         rank, name = killed[0][0], signal.Signals(-killed[0][1]).name
         why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
         return f"process {rank} was ended by {name}{why}; run this again to go on from the last checkpoint"
+    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
+    if told:
+        return told[1]
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
     return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"

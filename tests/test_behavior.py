@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import behavior, behavior_figures, config, evaluation, figures, paths, phases, sidebyside
+from kit import behavior, behavior_figures, config, evaluation, figures, paths, phases, rollout, sidebyside
 from kit.config import ROOT, Config, KitError
 from kit.rollout import Rollout
 from kit.settings import Schedule
@@ -132,14 +132,16 @@ def test_the_labelling_models_phases_stand_beside_the_rules(real: Config, monkey
     assert behavior_figures.judge_donuts(settings).axes
 
 
-def test_perplexity_of_a_runs_traces_has_a_row_per_set(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perplexity_of_a_runs_traces_has_a_row_per_set(
+    tiny_world: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kit.problems import load
 
     settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
     monkeypatch.setattr(evaluation, "model_names", lambda _: ["base"])
+    monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(rollout.read(tmp_path / f"{name}.jsonl")))
     for name in settings.data.evaluation:
-        path = paths.of(settings).rollouts("base", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = tmp_path / f"{name}.jsonl"  # not where other tests keep this run's own responses
         made = [Rollout(p.id, p.question, p.answer, p.core, [f"Compute first 1 + 1 = {k} ."], [8], [True])
                 for k, p in enumerate(load(name, settings))]
         path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
