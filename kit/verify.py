@@ -38,13 +38,14 @@ def verify(folder: Path) -> tuple[list[str], int]:
         for model in evaluation.model_names(settings):
             graded = {}
             for name in settings.data.evaluation:
-                graded[name] = evaluation.grade(stored(run.rollouts(model, name)))
+                graded[name] = evaluation.grade(stored(run.rollouts(model, name), run.grades(model, name)))
                 paths.write_csv(again.grades(model, name), graded[name])
             evaluation.measure(settings, model, graded)
             if settings.evaluation.training_prompt and model not in settings.logs.models:
                 told = f"{model}/{evaluation.TRAINING_PROMPT}"
                 for name in settings.data.evaluation:
-                    paths.write_csv(again.grades(told, name), evaluation.grade(stored(run.rollouts(told, name))))
+                    answers = stored(run.rollouts(told, name), run.grades(told, name))
+                    paths.write_csv(again.grades(told, name), evaluation.grade(answers))
         if settings.schedules:
             validate(settings, run, again)
         evaluation.summarize(settings)
@@ -83,16 +84,22 @@ def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
         for budget, name in [(b, n) for b in graded for n in settings.data.evaluation]:
             file = run.forcing(model, name) / f"budget{budget}.jsonl"
             cut = pd.read_csv(file.with_suffix(".csv")).forced
-            graded[budget][name] = evaluation.grade(stored(file)).assign(forced=cut)
+            graded[budget][name] = evaluation.grade(stored(file, file.with_suffix(".csv"))).assign(forced=cut)
             paths.write_csv(again.forcing(model, name) / f"budget{budget}.csv", graded[budget][name])
         tables.append(forcing.measure(settings, model, graded))
     forcing.write(settings, tables)
 
 
-def stored(path: Path) -> list[rollout.Rollout]:
-    if not path.is_file():
-        raise KitError(f"{path}: not there, so nothing can be computed from it; run the chain to its end first")
-    return list(rollout.read(path))
+def stored(path: Path, grades: Path | None = None) -> list[rollout.Rollout]:
+    """Rollouts, in the order of the problems in `grades`: a file has them in the order in which they were done."""
+    for needed in filter(None, (path, grades)):
+        if not needed.is_file():
+            raise KitError(f"{needed}: not there, so nothing can be computed from it; run the chain to its end first")
+    found = list(rollout.read(path))
+    if grades is None:
+        return found
+    place = {key: k for k, key in enumerate(pd.read_csv(grades, dtype=str, usecols=["id"]).id)}
+    return sorted(found, key=lambda r: place.get(r.id, len(place)))
 
 
 def different(ours: Path, again: Path, name: str) -> tuple[list[str], int]:
