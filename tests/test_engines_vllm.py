@@ -225,7 +225,7 @@ def test_a_round_is_trained_with_vllm_inside_trl_that_has_the_newest_weights(
     logs = [log for log in paths.read_json(folder / "checkpoint-2" / "trainer_state.json")["log_history"] if "reward" in log]
     assert [log["grad_norm"] > 0 for log in logs] == [True, True]
     gaps = [log["sampling/sampling_logp_difference/mean"] for log in logs]
-    assert max(gaps) < 1e-3  # at the second step too, after the weights changed
+    assert max(gaps) < 1e-2  # at the second step too, after a step of 1e-2 has changed every weight
 
 
 def every_other(completions: list, **_: Any) -> list[float]:
