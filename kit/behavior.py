@@ -34,10 +34,8 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
 
 def facts(config: Config) -> dict[str, dict[str, object]]:
     """Model -> its columns in every table: model, schedule, round, limit (tokens; NaN for the base)."""
-    known: dict[str, tuple[str, int, float]] = {"base": ("base", 0, np.nan)}
-    for schedule, plan in config.schedules.items():
-        known |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
-    return {model: dict(zip(("model", "schedule", "round", "limit"), (model, *known.get(model, (model, 0, np.nan))), strict=True))
+    known = evaluation.facts(config)
+    return {model: dict(zip(("model", "schedule", "round", "limit"), (model, *known[model]), strict=True))
             for model in evaluation.model_names(config)}
 
 

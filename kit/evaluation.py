@@ -274,6 +274,14 @@ def models_of(config: Config, schedule: str) -> list[str]:
     return found
 
 
+def facts(config: Config) -> dict[str, tuple[str, int, float]]:
+    """Model -> its schedule, round and limit (tokens; NaN for the base and for models known by their logs)."""
+    found: dict[str, tuple[str, int, float]] = {name: (name, 0, np.nan) for name in ("base", *config.logs.models)}
+    for schedule, plan in config.schedules.items():
+        found |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
+    return found
+
+
 def summarize(config: Config) -> None:
     """Gather what the stages wrote into the files that figures are drawn from, and compare the models.
 
@@ -282,13 +290,11 @@ def summarize(config: Config) -> None:
     """
     run, e = paths.of(config), config.evaluation
     names = model_names(config)
-    facts = {name: (name, 0, np.nan) for name in ("base", *config.logs.models)}
-    for schedule, plan in config.schedules.items():
-        facts |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
+    found = facts(config)
     graded = {model: load_grades(config, model) for model in names}
     tables = [pd.read_csv(run.metrics / f"{m.replace('/', '-')}.csv") for m in names]
     for table, model in zip(tables, names, strict=True):
-        table["schedule"], table["round"], table["limit"] = facts[model]
+        table["schedule"], table["round"], table["limit"] = found[model]
     paths.write_csv(run.metrics / "main.csv", pd.concat(tables))
     controls = [f"{s}/round{len(p.limits)}" for s, p in config.schedules.items() if not p.state_limit and p.compare_with is None]
     changes = []

@@ -170,12 +170,3 @@ def _degrees(variances: Sequence[float], own: Sequence[float]) -> float:
     """Satterthwaite's degrees of freedom of a sum of variances that have `own` degrees each."""
     below = sum(v * v / f for v, f in zip(variances, own, strict=True))
     return sum(variances) ** 2 / below if below > 0 else float(min(own))
-
-
-def smallest_difference(spread: float, problems: int) -> float:
-    """The smallest true mean difference that `problems` problems would show (p < 0.05) four times out of five.
-
-    `spread` is the standard deviation over problems of the difference (paired) in the same unit.
-    """
-    df = problems - 1
-    return (t_quantile(df) + t_quantile(df, 2 * POWER - 1)) * spread / math.sqrt(problems)
