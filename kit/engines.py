@@ -21,6 +21,7 @@ from kit.background import Background
 from kit.config import Config, KitError
 from kit.prompts import load_tokenizer
 from kit.rollout import Engine, Response, Sampling, as_response, load_model
+from kit.sampling import sample
 from kit.server import Refused, Server
 
 
@@ -61,7 +62,7 @@ class TransformersEngine:
             pad_token_id=tok.pad_token_id, eos_token_id=sorted(self.ends), **choice,
         )
         with torch.inference_mode():
-            output = self.model.generate(**batch, generation_config=settings)
+            output = self.model.generate(**batch, generation_config=settings, custom_generate=sample)
         rows = [as_response(ids, self.ends, tok) for ids in output[:, batch["input_ids"].shape[1]:].tolist()]
         yield from enumerate(rows[i : i + n] for i in range(0, len(rows), n))
 

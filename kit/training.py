@@ -16,6 +16,7 @@ Where this departs from TRL's defaults, because the official settings do (FACTS 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import contamination, disk, lock, models, paths, prompts, watch
+from kit import contamination, disk, lock, models, paths, prompts, sampling, watch
 from kit.config import ROOT, Config, KitError
 from kit.rewards import get_token_limit_reward
 
@@ -216,6 +217,8 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     )
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
+        trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
     done = disk.resumable(checkpoints(folder))
     alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
     with alone if args.process_index == 0 else contextlib.nullcontext(), failing(title, trainer):

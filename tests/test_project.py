@@ -18,10 +18,11 @@ from kit.config import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The house's order: a module imports only from those above it.
 ORDER = re.findall(r"\w+", """
-settings checks config watch uncertainty fingerprint paths lock disk models sources problems contamination prompts values answers
-equality symbolic extraction grading_workers grading rollout background server engines logs rewards thinking arithmetic training
-launch statistics evaluation comparisons forcing phases attempts measures agreement judge perplexity behavior sidebyside figures
-behavior_figures comparison_tables comparison_figures report seeds stages memory plan dry_run verify chain
+settings checks config watch uncertainty fingerprint paths lock disk models sources problems contamination prompts values
+answers equality symbolic extraction grading_workers grading sampling rollout background server engines logs rewards thinking
+arithmetic training launch statistics evaluation comparisons forcing phases attempts measures agreement judge perplexity
+behavior sidebyside figures behavior_figures comparison_tables comparison_figures report seeds stages memory plan dry_run verify
+chain
 """)
 
 
