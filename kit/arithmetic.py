@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kit import paths, problems, prompts
@@ -206,11 +206,34 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[tuple[list[int]
             yield batch
 
 
+def orthogonalize(matrices: Sequence[Any], momenta: Sequence[Any], momentum: float = 0.95) -> None:
+    """Put Muon's update in place of the gradients of `matrices`, for SGD to apply; `momenta` go on with them.
+
+    As torch.optim.Muon (Jordan et al., 2024): Nesterov momentum, its singular values brought near 1 by five Newton-Schulz steps,
+    times sqrt(rows / columns) where that is above 1. torch does it in bfloat16 and matrix by matrix, which takes a fifth of the
+    training on CPUs that compute in float32; here all matrices of a shape are done together.
+    """
+    import torch
+
+    shapes: dict[tuple[int, int], list[Any]] = {}
+    for p, m in zip(matrices, momenta, strict=True):
+        m.lerp_(p.grad, 1 - momentum)
+        shapes.setdefault(tuple(p.shape), []).append((p, p.grad.lerp(m, momentum)))
+    for (rows, columns), pairs in shapes.items():
+        x = torch.stack([update.T if rows > columns else update for _, update in pairs])
+        x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+        for _ in range(5):
+            gram = x @ x.mT
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        for (p, _), update in zip(pairs, x, strict=True):
+            p.grad = max(1, rows / columns) ** 0.5 * (update.T if rows > columns else update)
+
+
 def train_base(config: Config) -> Any:
     """Teach the small model to think at length; saves it to results/<run>/models/base. Returns a row of losses a step.
 
-    `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn, on a cosine schedule; Muon for the hidden matrices
-    and AdamW for the rest (about three times fewer steps than AdamW alone).
+    `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn, on a cosine schedule; Muon (`orthogonalize`) for the
+    hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
     """
     import pandas as pd
     import torch
@@ -223,8 +246,9 @@ def train_base(config: Config) -> Any:
     model = make_model(a, tokenizer, config.seed).train()
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in hidden}
+    momenta = [torch.zeros_like(p) for p in hidden]
     optimizers = [
-        torch.optim.Muon(hidden, lr=a.sft_muon_learning_rate, weight_decay=0.01),
+        torch.optim.SGD(hidden, lr=a.sft_muon_learning_rate, weight_decay=0.01),
         torch.optim.AdamW([p for p in model.parameters() if id(p) not in chosen], lr=a.sft_learning_rate,
                           betas=(0.9, 0.98), weight_decay=0.01),
     ]
@@ -242,6 +266,7 @@ def train_base(config: Config) -> Any:
             loss = model(input_ids=ids, labels=labels).loss
             loss.backward()
             clip_grad_norm_(model.parameters(), 1.0)
+            orthogonalize(hidden, momenta)
             for o, s in zip(optimizers, shape, strict=True):
                 o.step()
                 o.zero_grad()

@@ -122,7 +122,6 @@ def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFram
 def evaluate(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run = paths.of(config)
-    run = paths.of(config)
     logged = model in config.logs.models
     source = "" if logged else model_source(config, model)
     graded = {}

@@ -48,7 +48,7 @@ def mean_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(figure: Figure, config: Config, name: str) -> Path:
-    """Write PNG and SVG, with run, commit and date in the metadata; returns the PNG's path."""
+    """Write PNG and SVG, with run, commit and date in the metadata, and close the figure; returns the PNG's path."""
     folder, facts = paths.of(config).figures, about(config, name)
     svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"]}
     png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Software": None}
@@ -58,6 +58,7 @@ def save(figure: Figure, config: Config, name: str) -> Path:
     for suffix, metadata in (("svg", svg), ("png", png)):
         with paths.atomic(folder / f"{name}.{suffix}", "wb") as file:
             figure.savefig(file, format=suffix, metadata=metadata, bbox_inches=edges)
+    plt.close(figure)  # else a notebook shows it as well
     return folder / f"{name}.png"
 
 

@@ -208,3 +208,23 @@ def test_the_base_model_is_the_same_for_the_same_seed(tiny_world: Config) -> Non
     arithmetic.train_base(other)
     one, two = (load_file(paths.of(c).base_model / "model.safetensors") for c in (tiny_world, other))
     assert all((one[k] == two[k]).all() for k in one)
+
+
+def test_orthogonalized_gradients_are_muons_steps() -> None:
+    """Three steps beside torch's Muon (which computes in bfloat16) on matrices of three shapes, weight decay included."""
+    import torch
+
+    torch.manual_seed(0)
+    shapes = [(12, 12), (6, 12), (24, 12), (6, 12)]
+    ours, theirs = ([torch.nn.Parameter(p.clone()) for p in start] for start in [[torch.randn(s) for s in shapes]] * 2)
+    momenta = [torch.zeros_like(p) for p in ours]
+    sgd, muon = torch.optim.SGD(ours, lr=0.1, weight_decay=0.01), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        arithmetic.orthogonalize(ours, momenta)
+        sgd.step()
+        muon.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.allclose(p, q, atol=0.005), (p - q).abs().max()
