@@ -2,7 +2,7 @@
 figures out.
 
 Published values are drawn in where they are known: for these analyses the paper's text gives the direction (hesitation goes,
-core stays, perplexity "nearly unchanged") and no number that could be sourced, so none is drawn (FACTS 1).
+core stays, perplexity "nearly unchanged") and no number that could be sourced, so none is drawn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rollouts and grades -> accuracy and length with uncertainty; comparisons between models on the same problems.
 
-Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens
-(FACTS 2). Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data sets weigh each
-set equally.
+Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens: both as
+in the official evaluation. Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data
+sets weigh each set equally.
 """
 
 from __future__ import annotations

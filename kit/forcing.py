@@ -1,4 +1,4 @@
-"""Budget forcing, the baseline that pruning has to beat (the paper's; from s1, arXiv 2501.19393; FACTS 1).
+"""Budget forcing, the baseline that pruning has to beat (the paper's; from s1, arXiv 2501.19393).
 
 A model's thinking is stopped at a budget B, an ending is put behind it, and the model answers at once:
 

@@ -1,4 +1,4 @@
-"""Generation logs in the official format (FACTS 2), read as if the kit had made them, and the kit's rollouts written in it.
+"""Generation logs in the official format, read as if the kit had made them, and the kit's rollouts written in it.
 
 A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (any number of them, a problem in one of
 them). A line has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and

@@ -18,7 +18,7 @@ from kit import attempts, phases, uncertainty
 from kit.config import Config, KitError
 from kit.rollout import Rollout
 
-PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # FACTS 2
+PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code
 LOOP_ROUNDS, LOOP_WORDS, LOOP_SEEN = 3, 24, 2000
 UNLABELLED = "unlabelled"
 MEAN = "mean"

@@ -1,6 +1,6 @@
 """How likely a fixed reference model finds the traces: does pruned thinking still read like mathematics?
 
-The paper uses Qwen2.5-Math-7B on MATH-500 and finds perplexity nearly unchanged (FACTS 1, Q; no number is known). The
+The paper uses Qwen2.5-Math-7B on MATH-500 and finds perplexity nearly unchanged (as others quote it; no number is known). The
 reference must not be one of the compared models. On the laptop there is no other model of its small language, so a second one
 is trained: same kind of traces, other seed, fewer steps (`behavior.reference: trained`).
 

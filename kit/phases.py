@@ -38,7 +38,8 @@ CHECK_LOCAL = "Reassess and Verify Local Steps"
 CHECK_WHOLE = "Reassess the Whole Solution"
 EXPLORE = "Exploring Alternative Approaches"
 ANSWER = "Finalize and Present the Answer"
-PHASES = (UNDERSTAND, REFORMULATE, KNOWN, BREAK_DOWN, COMPUTE, SUBSTITUTE, CHECK_LOCAL, CHECK_WHOLE, EXPLORE, ANSWER)  # FACTS 1
+# The paper's ten.
+PHASES = (UNDERSTAND, REFORMULATE, KNOWN, BREAK_DOWN, COMPUTE, SUBSTITUTE, CHECK_LOCAL, CHECK_WHOLE, EXPLORE, ANSWER)
 
 # What the phases come to, for colours and for the sentence "checking goes, core steps stay".
 KINDS = {

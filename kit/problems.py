@@ -164,7 +164,7 @@ def as_problem(row: Row, name: str, source: Source | None = None) -> Problem:
     )
 
 
-# What the training set's questions end in; the training prompt says it in its own words (FACTS 3).
+# What the training set's questions end in; the training prompt says it in its own words.
 INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
 
 
@@ -235,7 +235,7 @@ def names(config: Config) -> list[str]:
 def facts(config: Config) -> dict[str, dict[str, Any]]:
     """What the manifest says of each data set of the run; loading them all shows early what is missing.
 
-    `expected` is how many rows the set of that name is known to have (FACTS 3): fewer or more, and it is another one.
+    `expected` is how many rows the set of that name is known to have: fewer or more, and it is another one.
     """
     found = {}
     for name in names(config):

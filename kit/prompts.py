@@ -1,7 +1,7 @@
 """The messages of each stage, and their rendering with the model's own chat template.
 
 The training prompt has a system message that ends in the token limit; the evaluation prompt has neither, and its wording is
-another one; budget forcing has a wording of its own (FACTS 1). The wordings are values of the params file, not of this module.
+another one; budget forcing has a wording of its own. The wordings are values of the params file, not of this module.
 
 Ways for a prompt to go wrong in silence, and what is done about each:
 

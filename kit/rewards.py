@@ -1,4 +1,4 @@
-"""The reward of ThinkPrune, as a TRL reward function (paper, section 3; FACTS 1).
+"""The reward of ThinkPrune, as a TRL reward function (paper, section 3).
 
     r(y) = 1 if the answer found in the first L tokens of the response y is correct, else 0
 
@@ -24,7 +24,7 @@ def get_token_limit_reward(
         limit: L, in tokens; longer responses are cut there before grading.
         tokenizer: decodes the token ids that TRL passes as `completion_ids`.
         reading: "official" grades the last box anywhere in those tokens, also in unfinished thinking; "strict" only
-            what follows `</think>` (FACTS 1).
+            what follows `</think>`.
         ends: token ids that end a response; the tokenizer's EOS if not given.
     """
     return TokenLimitReward(limit, tokenizer, reading, ends or {tokenizer.eos_token_id})

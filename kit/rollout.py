@@ -1,6 +1,6 @@
 """`Rollout` records and how they are collected; one line per problem, written as they come, resumed where torn.
 
-A rollout file is JSON lines, a superset of the official log format (FACTS 2): the question's fields plus `answer`,
+A rollout file is JSON lines, a superset of the official log format (kit.logs): the question's fields plus `answer`,
 `model_answer` (a list of responses) and `model_answer_length` (tokens, one per response); ours adds `id`, `core` and
 `finished` (false: the response ran into the token cap, i.e. it is truncated). Where responses will be cut (budget forcing),
 `model_answer_ids` keeps their token ids: encoding a text again need not give the tokens that the model wrote.

@@ -1,6 +1,6 @@
 """Every setting a params file can have: its name, type, default and unit. `kit.config` reads the files, `kit.checks` judges.
 
-Defaults are the official ones of the paper's code where there are any (FACTS 2).
+Defaults are the official ones of the paper's code where there are any (github.com/UCSB-NLP-Chang/ThinkPrune).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Data:
     evaluation: tuple[str, ...]
     train: str = ""
     validation: str = ""
-    prompt_cap: int = 768  # tokens; longer training prompts are dropped (FACTS 2; QwQ 1024)
+    prompt_cap: int = 768  # tokens; longer training prompts are dropped (official; QwQ 1024)
     files: dict[str, str] = field(default_factory=dict)  # set -> local file or folder
     folder: str = "data"  # where files of sets are looked for before the hub is asked
     revisions: dict[str, str] = field(default_factory=dict)  # set -> commit or tag of its hub repository
@@ -123,7 +123,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Wordings of the published method, as values (FACTS 1). `{question}` and `{limit}` are filled in.
+    """Wordings of the published method, as values. `{question}` and `{limit}` are filled in.
 
     `train_user` to `forcing_ending` are each a text or the name of one of `wordings`.
     """
@@ -145,7 +145,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Training:
-    """GRPO settings of one pruning round; the defaults are the official ones (FACTS 2)."""
+    """GRPO settings of one pruning round; the defaults are the official ones."""
 
     prompts_per_step: int = 128
     responses_per_prompt: int = 16
@@ -234,7 +234,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sampling of an evaluation (FACTS 2) and its bootstrap."""
+    """Sampling of an evaluation, by default the official one, and its bootstrap."""
 
     samples: int = 16
     samples_by_set: dict[str, int] = field(default_factory=dict)
@@ -250,7 +250,7 @@ class Evaluation:
 class Forcing:
     """Budget forcing, the paper's baseline (kit.forcing): thinking is stopped at each budget, then answered. Tokens."""
 
-    budgets: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)  # official (FACTS 1); an empty list leaves notebook 04 out
+    budgets: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)  # official; an empty list leaves notebook 04 out
     # Whose thinking is stopped: base, <schedule>/round<k>, or `pruned`: the last round of the first schedule.
     models: tuple[str, ...] = ("base", "pruned")
     samples: int | None = None  # per problem; null: as in the evaluation

@@ -1,7 +1,8 @@
 r"""Where the rows of the paper's data sets come from: the hub, a copy of a hub repository, or a file of the user's.
 
-`SOURCES` is the table of FACTS 3. No revision is pinned in it, because none could be looked up where this was written: params
-may pin one (`data.revisions`), and without that the hub's newest is taken once, kept in the cache, and its commit recorded.
+`SOURCES` are the data sets of the paper and its code. No revision is pinned in it, because none could be looked up where this
+was written: params may pin one (`data.revisions`), and without that the hub's newest is taken once, kept in the cache, and its
+commit recorded.
 Rows come as plain dictionaries with the columns they have at home; `kit.problems` makes problems of them.
 """
 
@@ -23,7 +24,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of the hub. `rows` is how many it is known to have (FACTS 3)."""
+    """One data set of the hub. `rows` is how many it is known to have."""
 
     hub: str
     split: str

@@ -1,7 +1,8 @@
 """Grades -> accuracy, length and their changes between models, each with its 95 % interval (kit.uncertainty).
 
-Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens
-(FACTS 2). Problems are what is drawn at random, each with all its samples; means over data sets weigh each set equally.
+Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens: both as
+in the official evaluation. Problems are what is drawn at random, each with all its samples; means over data sets weigh each set
+equally.
 """
 
 from __future__ import annotations

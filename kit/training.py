@@ -1,6 +1,6 @@
 """One pruning round on TRL's GRPOTrainer, and the paper's choice among its checkpoints.
 
-Where this departs from TRL's defaults, because the official settings do (FACTS 2):
+Where this departs from TRL's defaults, because the official settings do:
 
 - `loss_type="dapo"`: the mean over all response tokens of a step, not of per-response means. (`bnpo` takes that mean per
   forward pass, so it hangs on how a step is split over passes and devices; TRL's entropy bonus still does, a little.)
@@ -366,7 +366,7 @@ class Point:
 
 
 def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.10) -> Point | None:
-    """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy` (the paper's rule, FACTS 1).
+    """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy` (the paper's rule).
 
     `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies.
     """

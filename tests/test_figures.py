@@ -92,7 +92,7 @@ def test_a_missing_results_file_is_one_line(made_up: Config) -> None:
 
 
 def test_published_numbers_are_those_of_their_sources() -> None:
-    """Read off FACTS, once more and by hand: a slip in the YAML would be a false quotation."""
+    """Read off the sources, once more and by hand: a slip in the YAML would be a false quotation."""
     published = read_yaml(ROOT / "params" / "published.yaml")
     rows = {r["model"]: r["cells"] for r in published["tables"]["autothink"]["rows"]}
     assert rows["DS-1.5B"] == {"math500": [83.1, 5622], "aime24": [27.5, 17322], "amc23": [62.5, 10981],

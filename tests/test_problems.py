@@ -109,7 +109,7 @@ def test_ids_do_not_depend_on_the_order_of_the_rows(world: Config, tmp_path: Pat
 
 
 def eurus(number: int, source: str = "numina_amc_aime") -> dict[str, Any]:
-    """A row with the columns of the training set (FACTS 3)."""
+    """A row with the columns of the training set."""
     turns = [{"role": "system", "content": "[ASSESS] [ADVANCE]"},
              {"role": "user", "content": f"What is {number} + 1?\n\nPresent the answer in LaTex format: \\boxed{{Your answer}}"}]
     return {"data_source": source, "prompt": turns, "ability": "math", "extra_info": {"index": 0, "split": "dummy"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def drawn(finished: Config) -> nbformat.NotebookNode:
 
 def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn: nbformat.NotebookNode) -> None:
     heavy, seconds = json.loads(drawn.cells[-1].outputs[0].text)
-    assert heavy == [] and seconds < 30
+    assert heavy == [] and seconds < (60 if "PYTEST_XDIST_WORKER" in os.environ else 30)  # processors share their speed with others
 
 
 def test_every_figure_is_there_as_png_and_svg(drawn: nbformat.NotebookNode, finished: Config) -> None:
