@@ -57,7 +57,8 @@ def drawn(finished: Config) -> nbformat.NotebookNode:
 
 def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn: nbformat.NotebookNode) -> None:
     heavy, seconds = json.loads(drawn.cells[-1].outputs[0].text)
-    assert heavy == [] and seconds < (60 if "PYTEST_XDIST_WORKER" in os.environ else 30)  # processors share their speed with others
+    longest = 60 if "PYTEST_XDIST_WORKER" in os.environ else 30  # beside other tests a processor is slower
+    assert heavy == [] and seconds < longest
 
 
 def test_every_figure_is_there_as_png_and_svg(drawn: nbformat.NotebookNode, finished: Config) -> None:
