@@ -49,6 +49,7 @@ def seeded(generate: Callable[..., Any]) -> Callable[..., Any]:
             seen[prompt] += 1
         greedy = copy.deepcopy(generation_config)
         greedy.do_sample = False
+        rest.pop("custom_generate", None)  # rows must keep their places
         processor = LogitsProcessorList([Gumbel(keys, input_ids.shape[1])])
         return generate(self, input_ids=input_ids, attention_mask=attention_mask, generation_config=greedy,
                         logits_processor=processor, **rest)

@@ -53,7 +53,7 @@ def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path
     file = write(tmp_path, {"training": {"learning_rate": 1e-5}, "schedules": {"only": {"limits": [50]}}})
     loaded = config.load(file)
     assert loaded.training.learning_rate == 1e-5
-    assert loaded.training.prompts_per_step == 16  # from laptop.yaml; the default is 128
+    assert loaded.training.prompts_per_step == 12  # from laptop.yaml; the default is 128
     assert list(loaded.schedules) == ["only"]
 
 
@@ -80,8 +80,8 @@ REFUSED = [
     ({"training": {"steps": True}}, "`training.steps` is True; should be a whole number"),
     ({"training": {"responses_per_prompt": 1, "micro_batch": 1}}, "a group needs at least 2 responses"),
     ({"training": {"micro_batch": 0}}, "`training.micro_batch` is 0; should be above 0"),
-    ({"training": {"processes": 6}},
-     "`training.processes` is 6; 16 prompts x 8 responses = 128 do not split into 6 equal shares, but into 2, 4, 8"),
+    ({"training": {"processes": 5}},
+     "`training.processes` is 5; 12 prompts x 8 responses = 96 do not split into 5 equal shares, but into 3, 4, 6"),
     ({"training": {"processes": 4, "machines": 3}}, "`training.machines` is 3; should divide processes = 4"),
     ({"training": {"processes": 4, "vllm": "colocate", "vllm_tensor_parallel": 8}},
      "`training.vllm_tensor_parallel` is 8; should divide processes = 4"),

@@ -1,6 +1,7 @@
 """The grader among hostile answers, threads, forks, kills and Ctrl-C: it never hangs, and never says "correct"."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -247,8 +248,11 @@ STUCK = """
 def test_ctrl_c_stops_a_stuck_evaluation_and_its_workers(tmp_path):
     script = run_script(tmp_path, STUCK, start_new_session=True)
     _, *workers = map(int, script.stdout.readline().split())
-    os.killpg(script.pid, signal.SIGINT)  # as a terminal does
     start = time.monotonic()
+    for _ in range(3):  # Python drops a Ctrl-C that meets a finalizer; people press it again
+        os.killpg(script.pid, signal.SIGINT)  # as a terminal does
+        if select.select([script.stdout], [], [], LONGEST / 4)[0]:
+            break
     assert script.stdout.readline().split() == ["interrupted"]
     assert script.wait(timeout=10) == 0 and time.monotonic() - start < LONGEST
     assert workers and all_gone(workers, seconds=2)
