@@ -214,8 +214,9 @@ def _trade_off_panel(axis: Axes, config: Config, metrics: pd.DataFrame, large: b
             yerr=[own.accuracy - own.accuracy_low, own.accuracy_high - own.accuracy],
         )
         if large and plan is not None and plan.state_limit:
+            place = (5, -11) if list(config.schedules).index(str(schedule)) % 2 == 0 else (-14, 9)  # schedules may meet
             for point in own.itertuples():
-                axis.annotate(f"{point.limit:.0f}", (point.length, point.accuracy), xytext=(5, -11), fontsize=8,
+                axis.annotate(f"{point.limit:.0f}", (point.length, point.accuracy), xytext=place, fontsize=8,
                               textcoords="offset points", color=colour)
     if metrics.length.isna().all():
         axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color="#555555")
