@@ -146,10 +146,10 @@ class Chain:
         return "\n".join(line for _, line in self.lines)
 
 
-def small_chain(folder: Path) -> Chain:
-    """A small chain that has not been started, with a params file and a results folder of its own."""
+def small_chain(folder: Path, settings: str = SMALL) -> Chain:
+    """A chain that has not been started, with a params file (smoke.yaml and `settings`) and a results folder of its own."""
     params = folder / "small.yaml"
-    params.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}{SMALL}")
+    params.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}{settings}")
     return Chain(params, folder / "results")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Chain, small_chain
+from conftest import SMALL, Chain, small_chain
 
 from kit import verify
 
@@ -61,8 +61,8 @@ def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-def killed_often(undisturbed: Chain, folder: Path, times: int, seed: int) -> None:
-    chain = small_chain(folder)
+def killed_often(undisturbed: Chain, folder: Path, times: int, seed: int, settings: str = SMALL) -> None:
+    chain = small_chain(folder, settings)
     for stage, offset in moments(undisturbed, times, random.Random(seed)):
         assert kill_at(chain, stage, offset) or stage == "06_figures", chain.printed[-2000:]
     until = time.monotonic() + 20  # kernels look for their parent once a second
@@ -112,3 +112,13 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_numbers(undisturbed:
 @pytest.mark.long
 def test_killed_at_fifty_random_moments_it_ends_with_the_same_numbers(undisturbed: Chain, tmp_path: Path) -> None:
     killed_often(undisturbed, tmp_path, times=50, seed=2)
+
+
+@pytest.mark.long
+def test_the_whole_smoke_chain_killed_at_ten_random_moments_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    whole = "\nrun: small\n"
+    (tmp_path / "once").mkdir()
+    chain = small_chain(tmp_path / "once", whole)
+    chain.start()
+    assert chain.end() == 0, chain.printed[-3000:]
+    killed_often(chain, tmp_path, times=10, seed=3, settings=whole)
