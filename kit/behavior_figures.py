@@ -113,10 +113,12 @@ def perplexity_points(config: Config) -> Figure:
             around = [own.perplexity - own.perplexity_low, own.perplexity_high - own.perplexity]
             axis.errorbar(places, own.perplexity, yerr=around, color=colour, marker=marker, linestyle="none", capsize=2,
                           elinewidth=0.9, label=names[str(model)], alpha=0.5 + 0.5 * (k + 1) / len(names))
-        axis.set_xticks(range(len(sets)), ["mean of the sets" if s == "mean" else config.set_labels.get(s, s) for s in sets])
+        axis.set_xticks(range(len(sets)), [
+            "mean of the sets" if s == "mean" else config.set_labels.get(s, s).replace(" (", "\n(") for s in sets])
         axis.set_ylim(bottom=1)
         axis.set_ylabel("perplexity (1: no surprise)")
-        axis.set_title(f"Reference model: {table.reference.iloc[0]}")
+        source = table.reference.iloc[0]
+        axis.set_title(f"Reference model: {'a second small one, trained with another seed' if source == 'trained' else source}")
         figure.legend(loc="outside lower center", ncol=min(len(names), 4))
         return figure
 

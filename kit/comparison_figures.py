@@ -5,12 +5,15 @@ As kit.figures: nothing is read but CSVs of a run and params/published.yaml; pub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from kit import figures
 from kit.comparison_tables import has, labels, last_rounds, overall, published_changes, title_of
@@ -110,12 +113,25 @@ def relative_trade_off(config: Config) -> Figure:
         for source, own in published.groupby("source", sort=False):
             axis.scatter(own.length, own.accuracy_change, marker=PUBLISHED_LOOKS[source], facecolors="none", edgecolors=GREY,
                          label=f"published: {source} ({own.label.iloc[0]})")
-        for i, p in enumerate(published.sort_values("length").itertuples()):  # neighbours above and below
-            axis.annotate(p.model, (p.length, p.accuracy_change), fontsize=7, color=GREY, xytext=(4, -10 if i % 2 else 4),
-                          textcoords="offset points")
         axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)", xlim=(0, 110))
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncol=3, fontsize=8)
+        _name_points(axis, [(p.length, p.accuracy_change, p.model) for p in published.itertuples()])
         return figure
+
+
+def _name_points(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write a name beside each point (x, y, name), at the corner where it covers fewest of the points and the other names."""
+    axis.figure.canvas.draw()  # only now is it known where the points lie on the page
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([point[:2] for point in points])]
+    for x, y, name in points:
+        texts = [axis.annotate(name, (x, y), (right, up), textcoords="offset points", fontsize=7, color=GREY,
+                               ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
+                 for right in (4, -4) for up in (3, -3)]
+        best = min(texts, key=lambda text: text.get_window_extent().count_overlaps(taken))
+        taken.append(best.get_window_extent())
+        for text in texts:
+            if text is not best:
+                text.remove()
 
 
 def efficiency(config: Config) -> Figure:

@@ -201,7 +201,7 @@ def _trade_off_panel(axis: Axes, config: Config, metrics: pd.DataFrame, large: b
     if not pd.isna(core):
         axis.axvline(core, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
         if large:
-            axis.annotate("shortest correct chain", (core, 0.02), xycoords=("data", "axes fraction"), rotation=90,
+            axis.annotate("shortest correct chain", (core, 0.3), xycoords=("data", "axes fraction"), rotation=90,
                           fontsize=8, color="#555555", xytext=(3, 0), textcoords="offset points")
     for schedule, own in metrics.groupby("schedule", sort=False):
         colour, marker, line = look(config, str(schedule))

@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import comparison_tables, comparisons, config, evaluation, seeds
+from kit import comparison_figures, comparison_tables, comparisons, config, evaluation, seeds
 from kit.config import KitError
 from kit.settings import Schedule
 
@@ -120,6 +121,16 @@ def test_published_changes_are_derived_within_one_table() -> None:
     assert row.length == pytest.approx(100 * (2723 + 8072 + 5040 + 5504) / (5622 + 17322 + 10981 + 11555))
     paper = table.loc["paper", "DS-1.5B-iter2k"]
     assert (paper.accuracy_change, paper.length, paper.label) == (0.6, 35, "Q") and math.isnan(paper.score)  # no base accuracy
+
+
+def test_names_beside_neighbouring_points_do_not_cover_each_other() -> None:
+    figure, axis = plt.subplots(figsize=(8, 5))
+    axis.set(xlim=(0, 110), ylim=(-4, 12))
+    points = [(50, 0, "the first"), (52, 0, "the second"), (54, 0.1, "the third"), (49, -0.1, "a fourth")]
+    comparison_figures._name_points(axis, points)
+    boxes = [text.get_window_extent() for text in axis.texts]
+    plt.close(figure)
+    assert len(boxes) == 4 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 # --- pairs of schedules -----------------------------------------------------------------------------------------------
