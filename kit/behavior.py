@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kit import agreement, evaluation, judge, measures, paths, perplexity, phases, rollout
-from kit.config import Config
+from kit.config import Config, KitError
 from kit.measures import MEAN, UNLABELLED
 from kit.rollout import Rollout
 
@@ -29,7 +29,10 @@ def step_unit(config: Config) -> str:
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The stored responses of a model to a data set."""
-    return list(rollout.read(paths.of(config).rollouts(model, name)))
+    path = paths.of(config).rollouts(model, name)
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
+    return list(rollout.read(path))
 
 
 def facts(config: Config) -> dict[str, dict[str, object]]:
@@ -136,7 +139,7 @@ def summarize_judge(config: Config) -> pd.DataFrame | None:
         by: dict[str, dict[str, pd.DataFrame]] = {"rules": {}, "model": {}}
         both = []
         for name in config.data.evaluation:
-            some = responses(config, model, name)[: ask.responses]
+            some = sorted(responses(config, model, name), key=lambda r: r.id)[: ask.responses]  # the same problems of all
             steps = [phases.steps_of(r.model_answer[0], unit) for r in some]
             given = judge.label(steps, ask, paths.of(config).root / "judge.jsonl")
             labels = {"model": given, "rules": [phases.label(s) for s in steps]}
@@ -147,6 +150,8 @@ def summarize_judge(config: Config) -> pd.DataFrame | None:
                     for r, t in zip(some, named, strict=True)])
             traces = zip(given, labels["rules"], strict=True)
             both += [pair for trace in traces for pair in zip(*trace, strict=True) if pair[0]]
+        if not both:
+            raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
         table = pd.DataFrame(both, columns=["model", "rules"])
         crossed = pd.crosstab(table.model, table.rules).reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
         agreed = float(agreement.kappa(crossed.to_numpy(float)))

@@ -7,6 +7,8 @@ core stays, perplexity "nearly unchanged") and no number that could be sourced, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from matplotlib.patches import Patch
 
 from kit import figures, paths
 from kit.config import Config
-from kit.figures import STYLE, label_of, look, mean_rows, read
+from kit.figures import STYLE, cell, label_of, look, mean_rows, read
 
 # Phase -> colour, hatch. A family of colours per kind (green core, blue checking, vermillion hesitation, grey framing), shades
 # and hatches within it; wedges carry the phase's number too.
@@ -34,6 +36,9 @@ WEDGES = {
     "unlabelled": ("#ffffff", "xx"),
 }
 SMALLEST_NUMBERED = 4.0  # percent
+ATTEMPTS = {"attempts": "solution attempts per response", "redundant": "thinking after the first correct one (%)",
+            "lost": "had it right, answered wrong (%)"}
+REPETITION = {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"}
 QUANTITY = {"per_response": "per response", "per_1000_tokens": "per 1,000 tokens"}
 
 
@@ -88,16 +93,13 @@ def keyword_bars(config: Config) -> Figure:
 def attempt_bars(config: Config) -> Figure:
     """Solution attempts, the redundant share of the thinking, and right answers lost again, mean of the sets."""
     table = mean_rows(read(config, "attempts"))
-    titles = {"attempts": "solution attempts per response", "redundant": "thinking after the first correct one (%)",
-              "lost": "had it right, answered wrong (%)"}
-    return _rows_of_bars(config, [(table, column, title) for column, title in titles.items()], 3)
+    return _rows_of_bars(config, [(table, column, title) for column, title in ATTEMPTS.items()], 3)
 
 
 def repetition_bars(config: Config) -> Figure:
     """Repeated runs of words and responses that end in a loop, mean of the sets."""
     table = mean_rows(read(config, "repetition"))
-    titles = {"repeated": f"runs of {config.behavior.ngram} words seen before (%)", "loops": "responses that end in a loop (%)"}
-    return _rows_of_bars(config, [(table, column, title) for column, title in titles.items()], 2)
+    return _rows_of_bars(config, [(table, column, title) for column, title in REPETITION.items()], 2)
 
 
 def perplexity_points(config: Config) -> Figure:
@@ -222,15 +224,57 @@ def conclusions(config: Config) -> list[str]:
                 continue
             verdict = "no change shown" if m.change_low <= 0 <= m.change_high else "fewer" if m.change < 0 else "more"
             told.append(f"{quantity} {m.change:+.0f} % [{m.change_low:+.0f}, {m.change_high:+.0f}] ({verdict})")
+        told += [f"{what} {before:.{digits}f} -> {after:.{digits}f}{unit}"
+                 for what, digits, unit, (before, after) in _side_by_side(config, model)]
         found.append(f"{name} against {label_of(config, 'base', 0, float('nan'))}: " + "; ".join(told) + ".")
     return found
+
+
+def _side_by_side(config: Config, model: str) -> Iterator[tuple[str, int, str, tuple[float, float]]]:
+    """(what, digits, unit, values of the first model and of this one) of repetition and, where it was measured, perplexity."""
+    for source, column, what, digits, unit in (
+        ("repetition", "repeated", "repeated runs of words", 1, " %"),
+        ("repetition", "loops", "responses that end in a loop", 1, " %"),
+        ("perplexity", "perplexity", "perplexity", 2, ""),
+    ):
+        if _there(config, source):
+            values = mean_rows(read(config, source)).set_index("model")[column]
+            yield what, digits, unit, (values.iloc[0], values[model])
+
+
+def _there(config: Config, name: str) -> bool:
+    """Whether there is such a table, and the params still ask for it."""
+    asked = {"phases_judge": config.behavior.judge.url, "perplexity": config.behavior.reference}.get(name, True)
+    return bool(asked) and (paths.of(config).metrics / f"{name}.csv").is_file()
+
+
+def measure_table(config: Config) -> pd.DataFrame:
+    """Attempts, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
+    columns = {}
+    for source, titles in {"attempts": ATTEMPTS, "repetition": REPETITION, "perplexity": {"perplexity": "perplexity"}}.items():
+        if _there(config, source):
+            table = mean_rows(read(config, source))
+            names = names_of(config, table)
+            columns |= {title: {names[r.model]: cell(r, column, ".1f") for r in table.itertuples()}
+                        for column, title in titles.items()}
+    return pd.DataFrame(columns).rename_axis("model")
+
+
+def length_table(config: Config) -> pd.DataFrame:
+    """Percentiles of the lengths (tokens) of correct and of wrong responses, a row per model, set and verdict."""
+    table = read(config, "percentiles")
+    wide = table.assign(cell=[cell(r, "length", ".0f") for r in table.itertuples()],
+                        model=table.model.map(names_of(config, table)),
+                        set=[config.set_labels.get(s, s) for s in table.set], percentile=[f"{p} %" for p in table.percentile])
+    keys, order = ["model", "set", "verdict", "responses"], list(dict.fromkeys(wide.percentile))
+    return wide.set_index([*keys, "percentile"]).cell.unstack(sort=False)[order]
 
 
 def save_all(config: Config) -> list[str]:
     """Draw every figure whose CSV is there, into the run's figures folder; returns their names."""
     drawn = []
     for draw, source in FIGURES.items():
-        if (paths.of(config).metrics / f"{source}.csv").is_file():
+        if _there(config, source):
             figures.save(draw(config), config, draw.__name__)
             drawn.append(draw.__name__)
     return drawn

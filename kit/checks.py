@@ -8,6 +8,13 @@ from urllib.parse import urlsplit
 
 from kit.settings import Config
 
+# What metrics/ has besides a table per model.
+TABLES = {
+    "main", "changes", "training", "validation", "spend", "spend_gaps", "caps", "efficiency", "per_problem", "one_shot",
+    "controls", "forcing", "forcing_gaps", "keywords", "phases", "phases_judge", "attempts", "repetition", "percentiles", "moves",
+    "perplexity", "agreement", "agreement_steps", "seeds", "seeds_combined",
+}
+
 
 def problems_of(config: Config) -> list[str]:
     """Every problem of these settings, each naming its key and what would be right; empty when they are fine."""
@@ -56,6 +63,8 @@ def problems_of(config: Config) -> list[str]:
     check(t.vllm_memory_share < 1, f"`training.vllm_memory_share` is {t.vllm_memory_share}; a share below 1")
     check(0 < t.vllm_port < 65536, f"`training.vllm_port` is {t.vllm_port}; should be between 1 and 65535")
     found += problems_of_data(config) + problems_of_behavior(config)
+    for name in set(e.samples_by_set) - set(config.data.evaluation):
+        found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     if config.logs.models and not config.schedules:  # nothing is trained and no model is asked
         return found
     check(bool(config.schedules), "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}")
@@ -80,8 +89,6 @@ def problems_of(config: Config) -> list[str]:
         check("{question}" in config.prompts.text(key), f"`prompts.{key}` should contain {{question}}{named}")
     check("</think>" in config.prompts.text("forcing_ending"), f"`prompts.forcing_ending` should contain </think>{named}")
     found += problems_of_comparisons(config)
-    for name in set(e.samples_by_set) - set(config.data.evaluation):
-        found.append(f"`evaluation.samples_by_set.{name}` is not in data.evaluation")
     engine = config.engine
     share = engine.gpu_memory_utilization
     check(share <= 1, f"`engine.gpu_memory_utilization` is {share}; a share up to 1")
@@ -96,8 +103,6 @@ def problems_of(config: Config) -> list[str]:
         value = getattr(config.watch, key)
         check(value <= 1, f"`watch.{key}` is {value}; a share, above 0 and at most 1")
     check(t.learning_rate <= 0.1, f"`training.learning_rate` is {t.learning_rate}; should be above 0 and at most 0.1")
-    for name, words in config.keywords.items():
-        check(bool(words) and all(map(str.strip, words)), f"`keywords.{name}` should list words or phrases, none of them empty")
     source = Path(config.model.source).expanduser()
     hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.model.source)
     check(bool(hub) or bool(config.model.source.strip()) and source.is_dir(),
@@ -130,6 +135,9 @@ def problems_of_behavior(config: Config) -> list[str]:
         if not fine:
             found.append(message)
 
+    check(bool(config.keywords), "`keywords` is missing; lists of words to count, e.g. hesitation: [wait, but wait]")
+    for name, words in config.keywords.items():
+        check(bool(words) and all(map(str.strip, words)), f"`keywords.{name}` should list words or phrases, none of them empty")
     for key, value in vars(j).items():
         check(type(value) not in (int, float) or value > 0, f"`behavior.judge.{key}` is {value}; should be above 0")
     check(not j.url or is_address(j.url), "`behavior.judge.url` should be an address like http://127.0.0.1:8000/v1, with no user "
@@ -160,6 +168,7 @@ def problems_of_data(config: Config) -> list[str]:
     check(bool(data.evaluation), "`data.evaluation` is empty; name at least one data set")
     names = [name for name in (data.train, data.validation, *data.evaluation) if name]
     check(len(set(names)) == len(names), f"`data`: {names} names a set twice")
+    check("mean" not in names, "`data`: a set cannot be called mean, which is what the mean over the sets is called")
     for name in names:
         check(is_name(name), f"`data`: {name!r} is no name of letters, digits, - _ and .; a set's file is named under data.files")
     check(data.near_duplicate <= 1, f"`data.near_duplicate` is {data.near_duplicate}; a share of at most 1")
@@ -168,10 +177,15 @@ def problems_of_data(config: Config) -> list[str]:
         where = f"`logs.models.{model}`"
         fine = is_name(model) and model not in config.schedules
         check(fine, f"{where}: a name of letters, digits, - _ and . that no schedule has")
+        check(model not in TABLES, f"{where}: metrics/{model}.csv is another table's name; call the model something else")
+        unknown = [name for name in sets if name not in data.evaluation]
+        check(not unknown, f"{where} names logs of {', '.join(unknown)}, not in data.evaluation")
         missing = [name for name in data.evaluation if name not in sets]
         check(not missing, f"{where} names no log for {', '.join(missing)} of data.evaluation")
     for model in config.logs.labels:
         check(model in logs, f"`logs.labels.{model}` is not in logs.models")
+    called = [config.logs.labels.get(model, model) for model in logs]
+    check(len(set(called)) == len(called), f"`logs.labels` calls two models the same: {', '.join(called)}")
     return found
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from kit import paths
 from kit.comparisons import efficiency_score
 from kit.config import ROOT, Config, read_yaml
-from kit.figures import label_of, read
+from kit.figures import cell, label_of, read
 
 NO_DIFFERENCE = "no difference could be shown"
 
@@ -43,13 +43,6 @@ def overall(table: pd.DataFrame) -> str:
 
 def title_of(config: Config, name: str) -> str:
     return "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
-
-
-def cell(row: pd.Series | object, label: str, form: str = "+.1f", unit: str = "") -> str:
-    """`value unit [low, high]`; empty where it is not known."""
-    value, low, high = (getattr(row, f"{label}{end}") for end in ("", "_low", "_high"))
-    bounds = "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
-    return "" if pd.isna(value) else f"{value:{form}}{unit}{bounds}"
 
 
 def verdict(low: float, high: float, better: str, worse: str, none: str) -> str:

@@ -60,10 +60,13 @@ def paired_draws(tables: dict[str, Sequence[pd.DataFrame]], resamples: int, seed
     return drawn
 
 
-def estimate(label: str, draws: np.ndarray) -> dict[str, float]:
+def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
     """`label`, `label_low` and `label_high` of one row of `paired_draws`; empty where a length is unknown, the interval also
-    where a resample has no value (a base model that is never right in it has no relative change)."""
+    where a resample has no value (a base model that is never right in it has no relative change). `share`: a percentage of
+    something, whose interval stays within 0 and 100."""
     low, high = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
+    if share:
+        low, high = np.clip((low, high), 0, 100).tolist()
     return {label: float(draws[0]) if np.isfinite(draws[0]) else np.nan, f"{label}_low": low, f"{label}_high": high}
 
 
@@ -172,8 +175,8 @@ def equal_spend(graded: dict[str, Graded], resamples: int, seed: int) -> pd.Data
     rows = []
     for name, draws in paired_draws(_spend_tables(graded), resamples, seed).items():
         for model, own in zip(graded, draws, strict=True):
-            rows += [{"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]), **estimate("passed", own[k])}
-                     for k in range(1, len(own))]
+            rows += [{"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]),
+                      **estimate("passed", own[k], share=True)} for k in range(1, len(own))]
     return pd.DataFrame(rows)
 
 
@@ -192,8 +195,10 @@ def spend_gaps(graded: dict[str, Graded], resamples: int, seed: int) -> pd.DataF
             affords = base[0] / own[0]
             k = np.clip(affords, 1, ks[-1])
             passed = np.array([np.interp(x, ks, y) for x, y in zip(k, own[1:].T, strict=True)])
+            passed[np.isnan(k)] = np.nan  # unknown lengths
             rows.append({"model": model, "set": name, "tokens": base[0, 0], "affords": affords[0], "k": k[0],
-                         **estimate("passed", passed), **estimate("base", base[1]), **estimate("gap", passed - base[1])})
+                         **estimate("passed", passed, share=True), **estimate("base", base[1], share=True),
+                         **estimate("gap", passed - base[1])})
     table = pd.DataFrame(rows)
     return table[table.model != "base"]
 
@@ -207,18 +212,18 @@ def capped(graded: dict[str, Graded], resamples: int, seed: int, points: int = 2
     lengths = lengths[~np.isnan(lengths)]
     if not len(lengths):
         return pd.DataFrame(columns=["model", "set", "cap"])
-    caps = np.unique(np.geomspace(lengths.min(), lengths.max(), points).round())
+    caps = np.unique(np.geomspace(max(lengths.min(), 1), max(lengths.max(), 1), points).round())
     tables: dict[str, list[pd.DataFrame]] = {}
     for by_set in graded.values():
         for name, grades in by_set.items():
             right, length = (grades.verdict == "correct").to_numpy(), grades.length.to_numpy(dtype=float)
-            cells = {f"right{c:.0f}": 100.0 * (right & (length <= c)) for c in caps}
+            cells = {f"right{c:.0f}": np.where(np.isnan(length), np.nan, 100.0 * (right & (length <= c))) for c in caps}
             cells |= {f"spent{c:.0f}": np.minimum(length, c) for c in caps}
-            tables.setdefault(name, []).append(pd.DataFrame(cells).groupby(grades.id.to_numpy()).mean())
+            tables.setdefault(name, []).append(pd.DataFrame(cells).groupby(grades.id.to_numpy()).mean(skipna=False))
     rows = []
     for name, draws in paired_draws(tables, resamples, seed).items():
         for model, own in zip(graded, draws, strict=True):
-            rows += [{"model": model, "set": name, "cap": cap, **estimate("accuracy", own[i]),
+            rows += [{"model": model, "set": name, "cap": cap, **estimate("accuracy", own[i], share=True),
                       **estimate("spent", own[len(caps) + i])} for i, cap in enumerate(caps)]
     return pd.DataFrame(rows)
 

@@ -1,13 +1,14 @@
 """Rollouts and grades -> accuracy and length with uncertainty; comparisons between models on the same problems.
 
 Accuracy is pass@1: the mean over problems of the mean over samples; length is the mean over all responses, in tokens: both as
-in the official evaluation. Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data
-sets weigh each set equally.
+in the official evaluation (where a log has more samples of some problems, each problem counts the same all the same).
+Intervals and tests are over problems, each with all its samples (kit.uncertainty). Means over data sets weigh each set equally.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -34,6 +35,7 @@ from kit import (
 from kit.config import Config, KitError
 from kit.rollout import Rollout, Sampling
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")  # a lone carriage return, for instance, would end a row of a CSV file
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
 TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers in the training prompt (a control)
 
@@ -113,7 +115,7 @@ def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFram
     for line in grading.warnings_about(grades, ids):
         print(line)
     rows = [
-        (r.id, i, g.verdict, g.answer, r.model_answer_length[i], r.finished[i], r.core)
+        (r.id, i, g.verdict, CONTROLS.sub(" ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
         for (r, i), g in zip(flat, grades, strict=True)
     ]
     return pd.DataFrame(rows, columns=GRADE_COLUMNS)
@@ -145,13 +147,14 @@ def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -
     """The grades of a set: the stored ones if they are of these very responses by this very grader, else made and stored."""
     path = paths.of(config).grades(model, name)
     note = path.with_suffix(".json")
-    made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("grading")}
+    made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("grading"),
+                 "rows": sum(len(r.model_answer) for r in answers)}
     if path.is_file() and note.is_file() and paths.read_json(note) == made_from:
-        return read_grades(path)
-    graded = grade(answers, "official")
-    paths.write_csv(path, graded)
+        with contextlib.suppress(KitError):
+            return read_grades(path)
+    paths.write_csv(path, grade(answers, "official"))
     paths.write_json(note, made_from)
-    return graded
+    return read_grades(path)  # so that the first run has just what the next one reads
 
 
 def measure(config: Config, model: str, graded: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -181,8 +184,17 @@ def answer_training_prompt(config: Config, model: str, engine) -> None:
 
 
 def read_grades(path: Path) -> pd.DataFrame:
-    unknown = {column: [""] for column in ("length", "finished", "core")}
-    return pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
+    """A stored table of grades; KitError when it is damaged."""
+    unknown, note = {column: [""] for column in ("length", "finished", "core")}, path.with_suffix(".json")
+    try:
+        table = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
+        fine = list(table.columns) == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any()
+        table = table.astype({"length": float, "core": float}) if fine else table
+    except ValueError:
+        fine = False
+    if not fine or note.is_file() and paths.read_json(note).get("rows", len(table)) != len(table):
+        raise KitError(f"{path}: damaged; run notebooks/03_evaluate.ipynb again, which grades the stored responses anew")
+    return table
 
 
 def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:

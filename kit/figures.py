@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kit import paths
+from kit import evaluation, paths
 from kit.config import ROOT, Config, KitError, read_yaml
 
 STYLE: dict[str, Any] = {
@@ -22,29 +22,46 @@ STYLE: dict[str, Any] = {
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
     "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 6, "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a label is a $
 }
 # Okabe and Ito's colours for the colour-blind, ordered so that neighbours also differ in lightness.
 LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
 PANELS = [("reward", "reward", 1.0), ("length", "mean length (tokens)", 1.0), ("truncated", "truncated (%)", 100.0)]
 BASE_LOOK = ("#000000", "*", "-")
+AGAIN = "run notebooks 03, 04 and 05 again (those that this run has)"
 UNKNOWN = "unknown"  # in place of lengths that a log does not have
 
 
 def read(config: Config, name: str) -> pd.DataFrame:
-    """metrics/<name>.csv of the run; KitError when it is not there."""
-    return read_csv(paths.of(config).metrics / f"{name}.csv")
+    """metrics/<name>.csv of the run; KitError when it is not there, damaged, or of models that the params do not name."""
+    path = paths.of(config).metrics / f"{name}.csv"
+    table = read_csv(path)
+    strange = sorted(set(table.get("model", [])) - set(evaluation.model_names(config)))
+    if strange:
+        raise KitError(f"{path}: is of {', '.join(map(str, strange))}, which {config.file} does not name; {AGAIN}")
+    return table
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A results file; KitError when it is not there."""
+    """A results file; KitError when it is not there or cannot be read."""
     if not path.is_file():
         raise KitError(f"{path}: not there yet; run the notebooks before this one first, or notebooks/00_run_all.ipynb")
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except ValueError:
+        raise KitError(f"{path}: damaged; {AGAIN}") from None
 
 
 def mean_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the mean over the data sets, or of the only set."""
     return table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
+
+
+def cell(row: pd.Series | object, label: str, form: str = "+.1f", unit: str = "") -> str:
+    """`value unit [low, high]`; empty where it is not known."""
+    value, low, high = (getattr(row, f"{label}{end}") for end in ("", "_low", "_high"))
+    bounds = "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
+    return "" if pd.isna(value) else f"{value:{form}}{unit}{bounds}"
 
 
 def save(figure: Figure, config: Config, name: str) -> Path:
@@ -223,7 +240,7 @@ def _trade_off_panel(axis: Axes, config: Config, metrics: pd.DataFrame, large: b
         axis.set(xticks=[], yticks=[])
     axis.set_xlim(left=0)
     if large:
-        axis.set_xlabel("mean length (tokens); numbers at the points: token limit of the round")
+        axis.set_xlabel("mean length (tokens)" + "; numbers at the points: token limit of the round" * bool(config.schedules))
         axis.set_ylabel("accuracy (pass@1, %)")
         axis.legend(loc="lower right")
     else:

@@ -149,14 +149,18 @@ def measure(config: Config, model: str, graded: dict[int, dict[str, pd.DataFrame
 
 
 def example(config: Config, model: str = "base") -> pd.DataFrame:
-    """One problem's first response at each budget, as it was forced, and its verdict."""
+    """One response at each budget, as it was forced, and its verdict: the first response to that problem of the first data set
+    whose thinking was cut at most budgets (the first of them, in the order of ids)."""
     name = config.data.evaluation[0]
     folder, rows = paths.of(config).forcing(model, name), []
-    for budget in config.forcing.budgets:
-        first = next(rollout.read(folder / f"budget{budget}.jsonl"))
-        grade = load_grades(config, model, budget)[name].set_index("id").loc[first.id].iloc[0]
-        rows.append({"budget": budget, "forced": bool(grade.forced), "response": first.model_answer[0],
-                     "answer": grade.answer, "verdict": grade.verdict})
+    graded = {budget: load_grades(config, model, budget)[name] for budget in config.forcing.budgets}
+    firsts = {budget: grades[grades["sample"] == 0].set_index("id").sort_index() for budget, grades in graded.items()}
+    chosen = sum(grades.forced.astype(int) for grades in firsts.values()).idxmax()
+    for budget, grades in firsts.items():
+        text = next(r.model_answer[0] for r in rollout.read(folder / f"budget{budget}.jsonl") if r.id == chosen)
+        grade = grades.loc[chosen]
+        rows.append({"budget": budget, "forced": bool(grade.forced), "response": text, "answer": grade.answer,
+                     "verdict": grade.verdict})
     return pd.DataFrame(rows).set_index("budget")
 
 
@@ -187,9 +191,13 @@ def write(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def load_grades(config: Config, model: str, budget: int) -> dict[str, pd.DataFrame]:
     """The stored grades of a forced model, by data set."""
-    folders = {name: paths.of(config).forcing(model, name) for name in config.data.evaluation}
-    return {name: pd.read_csv(folder / f"budget{budget}.csv", dtype={"id": str, "answer": str}, keep_default_na=False)
-            for name, folder in folders.items()}
+    found = {}
+    for name in config.data.evaluation:
+        path = paths.of(config).forcing(model, name) / f"budget{budget}.csv"
+        if not path.is_file():
+            raise KitError(f"{path}: not there yet; run notebooks/04_budget_forcing.ipynb first")
+        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
+    return found
 
 
 def against_curve(
@@ -197,25 +205,31 @@ def against_curve(
 ) -> pd.DataFrame:
     """A model against a budget-forcing curve at the model's own length, paired on problems; a row per set, and their mean.
 
-    In each bootstrap resample of the problems, the same for both, the curve through (mean length, accuracy) of the budgets is
-    interpolated linearly at the model's mean length in that resample. Columns: accuracy (percent), length (tokens), `forced`
-    (the curve's accuracy there), `gap` = accuracy - forced (points), the first, third and last with `_low` and `_high`
-    (95 %); `shared`: the curve reaches this length (else `forced` and `gap` are empty); `above`: accuracy's interval
-    lies above the curve's, without touching it.
+    The curve goes through (mean length, accuracy) of the budgets, and is interpolated linearly at the model's mean length; so are
+    the ends of the budgets' intervals (Wilson's, as everywhere: a bootstrap of accuracies near 0 % is too narrow). The
+    difference is a bootstrap's: in each resample of the problems, the same for both, all of this is computed again. Columns:
+    accuracy (percent), length (tokens), `forced` (the curve's accuracy there), `gap` = accuracy - forced (points), the first,
+    third and last with `_low` and `_high` (95 %); `shared`: the curve reaches this length (else `forced` and `gap` are empty);
+    `above`: accuracy's interval lies above the curve's, without touching it.
     """
-    columns = ["accuracy", "length"]
-    tables = {name: [statistics.per_problem(grades[name])[columns] for grades in (*curve, point)] for name in point}
+    models, columns = [*curve, point], ["accuracy", "length"]
+    tables = {name: [statistics.per_problem(grades[name])[columns] for grades in models] for name in point}
     drawn = comparisons.paired_draws(tables, resamples, seed)
-    return pd.DataFrame([{"set": name, **_gap(values)} for name, values in drawn.items()])
+    ends = [statistics.accuracy_intervals(graded) for graded in models]
+    return pd.DataFrame([{"set": name, **_gap(values, np.array([e[name] for e in ends]))} for name, values in drawn.items()])
 
 
-def _gap(values: np.ndarray) -> dict[str, float | bool]:
+def _gap(values: np.ndarray, ends: np.ndarray) -> dict[str, float | bool]:
+    """`values`: (models, accuracy and length, draws), `ends`: (models, low and high); the last model is the one compared."""
     forced, lengths, (accuracy, length) = values[:-1, 0], values[:-1, 1], values[-1]
     order = np.argsort(lengths, axis=0)
     lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
     there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])
     shared = bool(lengths[0, 0] <= length[0] <= lengths[-1, 0])
-    row: dict[str, float | bool] = {"length": length[0], "shared": shared, **comparisons.estimate("accuracy", accuracy)}
-    for label, draws in (("forced", there), ("gap", accuracy - there)):
-        row |= comparisons.estimate(label, draws if shared else np.full_like(draws, np.nan))
+    row: dict[str, float | bool] = {
+        "length": length[0], "shared": shared, "accuracy": accuracy[0], "accuracy_low": ends[-1, 0], "accuracy_high": ends[-1, 1],
+        "forced": there[0] if shared else np.nan}
+    for side, of_budgets in zip(("low", "high"), ends[order[:, 0]].T, strict=True):
+        row[f"forced_{side}"] = float(np.interp(length[0], lengths[:, 0], of_budgets)) if shared else np.nan
+    row |= comparisons.estimate("gap", accuracy - there if shared else np.full_like(there, np.nan))
     return {**row, "above": shared and bool(row["accuracy_low"] > row["forced_high"])}

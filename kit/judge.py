@@ -12,6 +12,7 @@ endpoint is on this machine unless the params say `remote: true`. Answers are ke
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from kit.settings import Judge
 SHOWN = 600  # characters of a step that are sent
 REPEATED = 4  # words of a step that an answer repeats
 LARGEST = 1_000_000  # bytes of an answer
+PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a first failure, doubled with each
 ASK = (
     "You label the steps of a mathematical reasoning trace. The phases are:\n"
     + "\n".join(f"{k}. {name}" for k, name in enumerate(phases.PHASES, 1))
@@ -65,7 +67,7 @@ def _batch(steps: Sequence[str], judge: Judge, ask: Ask, known: dict[str, list[s
     if key in known:
         return key, known[key]
     found: list[str | None] = [None] * len(steps)
-    for _ in range(judge.retries):
+    for attempt in range(judge.retries):
         left = [k for k, one in enumerate(found) if one is None]
         if not left:
             break
@@ -73,6 +75,7 @@ def _batch(steps: Sequence[str], judge: Judge, ask: Ask, known: dict[str, list[s
         try:
             text = ask([{"role": "system", "content": ASK}, {"role": "user", "content": numbered}])
         except Unusable:
+            time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
             continue
         for k, phase in read_answer(text, shown).items():
             if k in left:
@@ -82,6 +85,7 @@ def _batch(steps: Sequence[str], judge: Judge, ask: Ask, known: dict[str, list[s
 
 def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
     """Position -> phase, of every entry of an answer that is well-formed, names a phase and repeats its step's first words."""
+    text = text.rpartition("</think>")[2]  # of a reasoning model
     start, end = text.find("["), text.rfind("]")
     try:
         entries = json.loads(text[start : end + 1])
@@ -111,12 +115,13 @@ def _begins(step: str, starts: object) -> bool:
 
 def _read(cache: Path) -> dict[str, list[str | None]]:
     known: dict[str, list[str | None]] = {}
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.is_file() else []:
+    for line in cache.read_text(encoding="utf-8", errors="replace").splitlines() if cache.is_file() else []:
         try:
             record = json.loads(line)
-        except ValueError:  # torn by a stop
+            if isinstance(record["key"], str) and set(record["labels"]) <= set(phases.PHASES):
+                known[record["key"]] = record["labels"]
+        except (ValueError, KeyError, TypeError):  # torn by a stop, or by somebody
             continue
-        known[record["key"]] = record["labels"]
     return known
 
 
@@ -166,7 +171,7 @@ def endpoint(judge: Judge) -> Ask:
             if isinstance(error.reason, TimeoutError):
                 raise Unusable from None
             raise KitError(f"{url}: cannot be reached ({error.reason})") from None
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError, OSError):
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError, OSError, http.client.HTTPException):
             raise Unusable from None
         return content if isinstance(content, str) else ""
 

@@ -85,8 +85,8 @@ def as_rollout(row: Any, name: str, count: Counter | None = None) -> Rollout:
         raise ValueError("`model_answer` should be a list of texts")
     texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half an emoji cannot be written to a file
     lengths = _per_response(row, "model_answer_length", texts, int)
-    if any(n is not None and n < 0 for n in lengths):
-        raise ValueError("`model_answer_length` has a length below 0")
+    if any(n is not None and not 0 <= n < 2**31 for n in lengths):
+        raise ValueError("`model_answer_length` has a length below 0 or above 2147483647")
     if count and None in lengths:
         lengths = [n if own is None else own for own, n in zip(lengths, count(texts), strict=True)]
     finished = _per_response(row, "finished", texts, bool)
@@ -137,6 +137,8 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     named = config.schedules or name in config.data.files
     known = {problems.plain(p.question): p for p in problems.load(name, config)} if named else None
     found = read_official(path, name, counter(config), known)
+    if known is None and model != "base" and "base" in config.logs.models:
+        found = as_in_base(config, model, name, found)
     with paths.atomic(paths.of(config).rollouts(model, name)) as file:
         for r in found:
             file.write(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n")
@@ -145,6 +147,23 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     told = [f"{what} unknown for {count}" for what, count in lacking.items() if count]
     print(f"{model}, {name}: {len(flat)} responses to {len(found)} problems from {path.name}" + "".join(f"; {t}" for t in told))
     return found
+
+
+def as_in_base(config: Config, model: str, name: str, found: Sequence[Rollout]) -> list[Rollout]:
+    """A model's rollouts with the ids and gold answers of the base's log, matched by question; KitError when one has a problem
+    that the other lacks."""
+    log = paths.given(config, str(Path(config.logs.folder) / config.logs.models["base"][name]))
+    base = {problems.plain(r.question): r for r in read_official(log, name)}
+    own = {problems.plain(r.question): r for r in found}
+    for one, other, lacking in (("base", model, base.keys() - own.keys()), (model, "base", own.keys() - base.keys())):
+        if lacking:
+            raise KitError(f"{config.file}: logs.models: {name}: {len(lacking)} problems of {one}'s log are not in {other}'s, "
+                           f"such as {min(lacking)[:80]!r}; models are compared on the same problems")
+    differ = [(r.answer, base[q].answer) for q, r in own.items() if r.answer != base[q].answer]
+    if differ:
+        print(f"warning: {model}, {name}: {len(differ)} gold answers are not the base's, such as {differ[0][0][:40]!r}, there "
+              f"{differ[0][1][:40]!r}; all are graded against the base's")
+    return [dataclasses.replace(r, id=base[q].id, answer=base[q].answer, core=base[q].core) for q, r in own.items()]
 
 
 def counter(config: Config) -> Counter | None:

@@ -34,8 +34,8 @@ def count_keywords(text: str, words: Sequence[str]) -> int:
 
 @lru_cache
 def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
+    longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.compile(r"(?<!\w)(?:" + longest_first.replace(r"\ ", r"\s+") + r")(?!\w)", re.IGNORECASE)
 
 
 def repeated(words: Sequence[str], n: int) -> tuple[int, int]:
@@ -130,7 +130,7 @@ def _ratios(traces: dict[str, pd.DataFrame], config: Config, **wanted: tuple[str
             problem = np.unique(table.id, return_inverse=True)[1]
             below = table[bottom] if bottom else np.ones(len(table))
             sums[key] = (np.bincount(problem, factor * table[top]), np.bincount(problem, below))
-        found.append(estimate(sums, name, config))
+        found.append(estimate(sums, name, config).clip(0, 100 if factor == 100 else None))  # counts, and percents of them
     return pd.concat(found, axis=1)
 
 
@@ -193,7 +193,7 @@ def changes(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], con
             drawn.append(_weights(len(values), config.evaluation.resamples, config.seed + k) @ values)
         point, draws = np.mean(points, axis=0), np.mean(drawn, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            low, high = _interval(100 * (draws[:, 1] / draws[:, 0] - 1))
+            low, high = np.maximum(_interval(100 * (draws[:, 1] / draws[:, 0] - 1)), -100)
             rows.append({"quantity": quantity, "before": point[0], "after": point[1], "change": 100 * (point[1] / point[0] - 1),
                          "change_low": low, "change_high": high})
     return pd.DataFrame(rows).set_index("quantity")
@@ -238,7 +238,7 @@ def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequen
     if not len(values):
         return found
     for i, row in enumerate(weights):
-        reached = np.cumsum(row)
+        reached = np.cumsum(np.maximum(row, 0))  # a bootstrap's weight can be slightly negative
         if reached[-1] > 0:
             places = np.searchsorted(reached, np.asarray(wanted) / 100 * reached[-1] * (1 - 1e-12))
             found[i] = values[np.minimum(places, len(values) - 1)]

@@ -149,6 +149,7 @@ REASONS = {
     errno.EROFS: "the file system is read-only; KIT_RESULTS=FOLDER puts results elsewhere",
     errno.EACCES: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
     errno.EPERM: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
+    errno.ENOTDIR: "a part of this path is a file; KIT_RESULTS=FOLDER puts results elsewhere",
     errno.EIO: "the disk reports an input/output error",
 }
 

@@ -10,7 +10,7 @@ Hours of all devices together, from measured speeds where params give them, else
                 recomputation, another for the reference model, another for vLLM's correction
 Tokens of a step are prompts x responses x min(expected length, limit); where params expect none, the limit. Every evaluation
 is counted at the base model's length, which pruned models stay below: one on the validation set for each checkpoint, one on all
-evaluation sets for each round.
+evaluation sets for each round. Budget forcing: thinking once, up to the largest budget, and an answer at its cap for each budget.
 
 Disk: a checkpoint has 4 N of weights and 8 N of AdamW (with LoRA the adapters', and c N where they are merged); there is one
 every `checkpoint_every` steps. Responses take 4 bytes a token.
@@ -106,10 +106,10 @@ def rounds(config: Config, z: Sizes) -> list[dict[str, Any]]:
     return found
 
 
-def answers(config: Config, z: Sizes, name: str, samples: int) -> tuple[float, float]:
-    """(tokens, device seconds) of one model's responses to a data set, at the base model's length."""
+def answers(config: Config, z: Sizes, name: str, samples: int, cap: int | None = None) -> tuple[float, float]:
+    """(tokens, device seconds) of one model's responses to a data set, at the base model's length (at most `cap`)."""
     e, engine = config.evaluation, config.engine
-    count, length = problem_count(config, name) * samples, expected(config, name, e.max_new_tokens)
+    count, length = problem_count(config, name) * samples, expected(config, name, cap or e.max_new_tokens)
     long, spread = longest_prompt(config) + length, 1
     together: float = min(e.batch_size, count)
     if engine.name != "transformers":
@@ -119,12 +119,18 @@ def answers(config: Config, z: Sizes, name: str, samples: int) -> tuple[float, f
 
 
 def evaluations(config: Config, z: Sizes) -> list[dict[str, Any]]:
-    """Two rows: the base model's validation and evaluation, and those of all rounds' models together."""
-    e, models = config.evaluation, sum(len(plan.limits) for plan in config.schedules.values())
-    one = [answers(config, z, name, e.samples_by_set.get(name, e.samples)) for name in config.data.evaluation]
+    """A row each: the base model's validation and evaluation, the evaluation of all rounds' models, budget forcing."""
+    e, f, models = config.evaluation, config.forcing, sum(len(plan.limits) for plan in config.schedules.values())
+    samples = {name: e.samples_by_set.get(name, e.samples) for name in config.data.evaluation}
+    one = [answers(config, z, name, n) for name, n in samples.items()]
     check = answers(config, z, config.data.validation, config.selection.samples)
+    parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
+    if f.budgets:
+        forced = [answers(config, z, name, f.samples or n, cap)
+                  for name, n in samples.items() for cap in (max(f.budgets), *[f.answer_tokens] * len(f.budgets))]
+        parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
     rows = []
-    for what, sets in (("evaluation of the base model", [*one, check]), (f"evaluation of {models} pruned models", one * models)):
+    for what, sets in parts.items():
         tokens = sum(n for n, _ in sets)
         rows.append({"what": what, "tokens": tokens, "evaluation_hours": sum(s for _, s in sets) / 3600, "disk": 4 * tokens})
     return rows

@@ -153,8 +153,10 @@ def as_problem(row: Row, name: str, source: Source | None = None) -> Problem:
     own = next((row[k] for k in ("id", "unique_id") if row.get(k) not in (None, "")), None)
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise ValueError("`id` should be a text or a whole number")
+    if own is not None and not str(own).isprintable():
+        raise ValueError("`id` has a character that cannot be printed")
     core = row.get("core") or None
-    if core is not None and type(core) is not int:
+    if core is not None and (type(core) is not int or core < 0):
         raise ValueError("`core` should be a whole number of tokens")
     unit = row.get("unit")
     return Problem(

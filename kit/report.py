@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from kit import comparison_tables, figures, paths
-from kit.comparison_tables import cell, has, overall
+from kit import behavior_figures, comparison_tables, figures, paths
+from kit.comparison_tables import has, overall
 from kit.config import Config
+from kit.figures import cell
 
 # Heading: the figures and tables below it, by file name; what a run does not have is left out, what is named nowhere comes last.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -28,7 +29,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Several seeds": ("seeds", "seed_table"),
     "What a user buys": ("equal_spend", "spend_table", "efficiency", "problem_changes"),
     "Training": ("training_curves", "validation_points"),
-    "What the tokens are spent on": ("keyword_table",),
+    "What the tokens are spent on": (
+        "keyword_table", "keyword_bars", "behavior_table", "phase_donuts", "judge_donuts", "agreement_table", "measure_table",
+        "attempt_bars", "repetition_bars", "perplexity_points", "length_curves", "length_table"),
     "Published numbers": ("published_paper", "published_autothink", "published_lapo", "published_decs"),
 }
 MORE = "More"
@@ -76,7 +79,8 @@ def _anchor(title: str) -> str:
 
 def subtitle(config: Config, manifest: dict) -> str:
     """What was run, on what, when."""
-    parts = [f"{config.file}, base model {config.model.source}, seed {config.seed}"]
+    what = f"base model {config.model.source}, seed {config.seed}" if config.schedules else "models known by their logs"
+    parts = [f"{config.file}, {what}"]
     parts += [f"{key} {str(manifest[key])[:60]}" for key in ("device", "commit", "written") if key in manifest]
     return " · ".join(parts)
 
@@ -95,6 +99,7 @@ def conclusions(config: Config) -> list[tuple[str, list[str]]]:
         ("Budget forcing", comparison_tables.forcing_conclusions(config)),
         ("One-shot against iterative", differences("one_shot")),
         ("Controls", differences("controls")),
+        ("Behavior", behavior_figures.conclusions(config) if has(config, "moves") else []),
         ("Equal spend", comparison_tables.spend_conclusions(config) if has(config, "spend_gaps") else []),
         ("Several seeds", comparison_tables.seed_conclusions(config)),
     ]
@@ -107,28 +112,32 @@ def caveats(config: Config, commit: str = "") -> list[str]:
     found = []
     if len(changes):
         own = changes[changes.set == overall(changes)]
-        half = ((own.accuracy_change_high - own.accuracy_change_low) / 2).max()
         sizes = ", ".join(f"{comparison_tables.title_of(config, r.set)} {r.problems:.0f}"
                           for r in main[(main.model == "base") & (main.set != "mean")].itertuples())
-        found.append(f"Problems per set: {sizes}. A difference in accuracy below about {half:.1f} points cannot be shown so.")
+        found.append(f"Problems per set: {sizes}.")
+        if own.detectable.notna().any():
+            found.append(f"A true change of accuracy must be of {own.detectable.min():.1f} to {own.detectable.max():.1f} points, "
+                         "by model, to be shown four times out of five.")
         for r in own[own.against == "base"].itertuples():
             plan = config.schedules.get(r.model.split("/")[0])
             if plan is not None and not plan.state_limit and plan.compare_with is None:
                 found.append(f"The control without a limit changes length by {cell(r, 'length_change', '+.0f', ' %')} and "
                              f"accuracy by {cell(r, 'accuracy_change')} points: that much is not the limit's doing.")
-    found.append(f"{1 + len(config.seeds)} seeds." if config.seeds else
-                 f"One seed ({config.seed}): another training run can end elsewhere.")
+    if config.schedules:
+        found.append(f"{1 + len(config.seeds)} seeds." if config.seeds else
+                     f"One seed ({config.seed}): another training run can end elsewhere.")
     for r in main[(main.set == overall(main)) & (main.truncated > 1)].itertuples():
         found.append(f"{called[r.model]}: {r.truncated:.1f} % of the responses ran into the token cap of the evaluation.")
     for verdict, what in (("timeout", "answers ran into the grader's deadline"), ("unparseable_gold", "golds were unreadable")):
         count = int(main[main.set != "mean"].get(f"n_{verdict}", pd.Series(dtype=int)).sum())
         found += [f"{count} {what}."] if count else []
-    if config.model.source == "arithmetic":
+    if config.schedules and config.model.source == "arithmetic":
         found.append("A small model on generated arithmetic: how far length falls and what accuracy does can be compared with "
                      "the paper, numbers cannot.")
     found.append("Published numbers: harnesses differ by up to 12 points on the same base model; compare within one table only.")
     reading = {"official": "a box in unfinished thinking counts as well", "strict": "only what follows the thinking counts"}
-    found.append(f"The reward reads answers the {config.training.reading} way: {reading[config.training.reading]}.")
+    if config.schedules:
+        found.append(f"The reward reads answers the {config.training.reading} way: {reading[config.training.reading]}.")
     if commit.endswith("+changes"):
         found.append("The working tree differed from the commit named above.")
     return found

@@ -190,7 +190,10 @@ def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = Fal
 
 def read(path: Path) -> Iterator[Rollout]:
     """The rollouts of a file. A bad line is a KitError, and the file is left as it is."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except ValueError:
+        raise KitError(f"{path}: not UTF-8 text; move it away and run this again") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -335,7 +335,8 @@ class Config:
     engine: Engine = Engine()
     behavior: Behavior = Behavior()
     forcing: Forcing = Forcing()
-    keywords: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    keywords: dict[str, tuple[str, ...]] = field(default_factory=lambda: {  # the paper's
+        "hesitation": ("wait", "but wait", "alternatively", "double-check"), "core": ("therefore", "let me compute")})
     set_labels: dict[str, str] = field(default_factory=dict)
     seed: int = 42
     seeds: tuple[int, ...] = ()  # further seeds: each a run <run>-seed<k> of its own, combined in this one (kit.seeds)

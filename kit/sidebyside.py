@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import behavior, evaluation, measures, paths, phases
-from kit.config import Config
+from kit.config import Config, KitError
 
 RULES = {
     "median": "the median reduction of all pairs that are right before and after",
@@ -97,6 +97,8 @@ def summarize(config: Config) -> tuple[str, Path]:
     """The page of a run, each last round against the base (or the models in `behavior.pairs`): its HTML, and where it is kept."""
     names = evaluation.model_names(config)
     last = {name.split("/")[0]: name for name in names if name != names[0]}
+    if unknown := [name for name in config.behavior.pairs if name not in names]:
+        raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
     chosen = [p for model in config.behavior.pairs or last.values() for p in pick(pairs_of(config, names[0], model))]
     text = page(chosen, config, behavior.step_unit(config))
     path = paths.of(config).figures / "traces.html"

@@ -115,7 +115,8 @@ def _guarded(rows: Iterable[tuple[int, Any]], complaint: str) -> Iterator[tuple[
     except KitError:
         raise
     except (OSError, ValueError, RecursionError, TypeError, KeyError, csv.Error) as error:  # so are pyarrow's and datasets' own
-        raise KitError(f"{complaint} ({first_line(error)})") from None
+        why = "it should be UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
+        raise KitError(f"{complaint} ({why})") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -123,7 +124,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _jsonl(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:  # some editors write a mark in front
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:

@@ -67,6 +67,16 @@ def _estimates(tables: list[pd.DataFrame], samples: list[float], resamples: int,
     return {**found, "core": _mean(core)}
 
 
+def accuracy_intervals(graded: dict[str, pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of the accuracy (percent) on each data set, and of their `mean` when there are several."""
+    values = {name: per_problem(grades).accuracy.to_numpy() for name, grades in graded.items()}
+    samples = {name: len(grades) / len(values[name]) for name, grades in graded.items()}
+    found = {name: uncertainty.accuracy_interval([values[name]], [samples[name]]) for name in graded}
+    if len(graded) > 1:
+        found["mean"] = uncertainty.accuracy_interval(list(values.values()), list(samples.values()))
+    return found
+
+
 def _mean(values: list[np.ndarray]) -> float:
     return float(np.mean([v.mean() for v in values]))
 

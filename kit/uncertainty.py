@@ -107,7 +107,7 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     logs, errors = np.log(tops / bottoms), np.sqrt(spread) / len(drawn)
     if errors[0] < 1e-12:
         return float(top / bottom), float(top / bottom)
-    low, high = interval((logs[1:] - logs[0]) / np.maximum(errors[1:], errors[0] / 10))
+    low, high = interval((logs[1:] - logs[0]) / np.maximum(errors[1:], errors[0] / 2))
     return float(math.exp(logs[0] - high * errors[0])), float(math.exp(logs[0] - low * errors[0]))
 
 

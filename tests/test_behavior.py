@@ -111,7 +111,7 @@ def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
     table = behavior_figures.kind_table(real)
     assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
     (sentence,) = behavior_figures.conclusions(real)
-    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence
+    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "repeated runs of words" in sentence
 
 
 def test_without_endpoint_reference_or_labels_there_is_nothing_to_do(real: Config) -> None:
@@ -151,6 +151,32 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
     assert behavior_figures.perplexity_points(settings).axes
 
 
+def test_a_table_of_other_models_or_a_damaged_one_is_told_in_one_line(real: Config) -> None:
+    renamed = dataclasses.replace(real, schedules={"other": real.schedules["iterative"]})
+    with pytest.raises(KitError, match=r"keywords.csv: is of iterative/round1, which .* does not name; run notebooks 03"):
+        behavior_figures.keyword_bars(renamed)
+    path = paths.of(real).metrics / "keywords.csv"
+    whole = path.read_bytes()
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(KitError, match="keywords.csv: damaged"):
+        behavior_figures.keyword_bars(real)
+    path.write_bytes(whole)
+
+
+def test_a_pair_of_an_unknown_model_is_told(real: Config) -> None:
+    asked = dataclasses.replace(real, behavior=dataclasses.replace(real.behavior, pairs=("iterativ/round1",)))
+    with pytest.raises(KitError, match=r"`behavior.pairs` names iterativ/round1; there are base, iterative/round1"):
+        sidebyside.summarize(asked)
+
+
+def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> None:
+    assert list(behavior_figures.measure_table(real).index) == ["base", "rlft, 3000"]
+    table = behavior_figures.length_table(real).reset_index()
+    assert set(table.verdict) == {"correct", "wrong"} and "50 %" in table and set(table.model) == {"base", "rlft, 3000"}
+
+
 def test_a_run_without_grades_is_told_in_one_line(real: Config) -> None:
+    with pytest.raises(KitError, match="amc23.jsonl: not there yet; run notebooks/03"):
+        behavior.step_unit(dataclasses.replace(real, run="nothing"))
     with pytest.raises(KitError, match="keywords.csv: not there yet"):
         behavior_figures.keyword_bars(dataclasses.replace(real, run="nothing"))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import stage_keys
 
-from kit import chain, config, paths
+from kit import chain, checks, config, evaluation, paths
 from kit.chain import Stage
 from kit.config import ROOT, Config, KitError
 
@@ -66,6 +66,8 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
     for path in csvs:
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
+    models = {model.replace("/", "-") for model in evaluation.model_names(config.load("params/smoke.yaml"))}
+    assert {path.stem for path in (folder / "metrics").glob("*.csv")} - models <= checks.TABLES
     main = pd.read_csv(folder / "metrics" / "main.csv")
     assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "one-shot/round1",
                                          "no-limit/round1"]

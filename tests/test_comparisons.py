@@ -64,6 +64,12 @@ def test_for_the_same_tokens_a_model_of_half_the_length_answers_twice() -> None:
     assert (row.passed, row.base, row.gap) == pytest.approx((100, 25, 75))
 
 
+def test_intervals_of_percentages_stay_within_0_and_100() -> None:
+    many = graded({str(k): [(RIGHT if k else WRONG, 50)] for k in range(30)})
+    spend = comparisons.equal_spend({"base": {"s": many}}, 200, 0).iloc[0]
+    assert spend.passed == pytest.approx(100 * 29 / 30) and spend.passed_low < spend.passed < spend.passed_high == 100
+
+
 def test_more_responses_than_there_are_samples_are_not_counted() -> None:
     tiny = {"s": graded({"a": [(RIGHT, 10), (WRONG, 10)], "b": [(WRONG, 10), (WRONG, 10)]})}
     row, = comparisons.spend_gaps({"base": BASE, "tiny": tiny}, 50, 0).itertuples()
@@ -90,6 +96,12 @@ def test_unknown_lengths_leave_cells_empty_and_break_nothing() -> None:
     assert comparisons.spend_gaps({"base": unknown, "x": unknown}, 10, 0).gap.isna().all()
     assert comparisons.efficiency({"base": unknown, "x": unknown}, 10, 0).score.isna().all()
     assert comparisons.capped({"base": unknown}, 10, 0).empty
+    once = {"s": graded({"a": [(RIGHT, np.nan)], "b": [(WRONG, np.nan)]})}
+    assert comparisons.spend_gaps({"base": once, "x": once}, 10, 0)[["passed", "gap"]].isna().all(axis=None)
+    some = {"s": graded({"a": [(RIGHT, 40), (RIGHT, np.nan)], "b": [(RIGHT, 90), (RIGHT, 10)]})}
+    half = comparisons.capped({"base": some}, 10, 0)
+    assert half[["accuracy", "spent"]].isna().all(axis=None)
+    assert len(comparisons.capped({"base": {"s": graded({"a": [(RIGHT, 0)], "b": [(WRONG, 0)]})}}, 10, 0))
     spend = comparisons.equal_spend({"base": unknown}, 10, 0)
     assert spend.tokens.isna().all() and list(spend.passed) == pytest.approx([25, 50])
 

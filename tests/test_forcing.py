@@ -207,7 +207,8 @@ def test_the_curve_is_read_off_at_the_models_own_length() -> None:
     row = forcing.against_curve(curve, {"s": grades([6, 8], 20)}, 200, 0).iloc[0]
     assert (row.length, row.accuracy, row.forced, row.gap) == pytest.approx((20, 70, 40, 30))
     assert (row.gap_low, row.gap_high) == pytest.approx((30, 30))  # every problem gains as much: paired, no width
-    assert row.shared and (row.forced_low, row.forced_high) == pytest.approx((40 - 10 * WIDE, 40 + 10 * WIDE), rel=1e-4)
+    # Wilson's intervals of two problems: 20 % [1.76, 77.70], 60 % [13.16, 93.69]; half way between them
+    assert row.shared and (row.forced_low, row.forced_high) == pytest.approx((7.46, 85.69), abs=0.01)
     assert not row.above  # two problems are no evidence
     models = [g["s"] for g in (*curve, {"s": grades([6, 8], 20)})]
     many = [{"s": pd.concat([g.assign(id=g.id + str(k)) for k in range(50)])} for g in models]
@@ -218,6 +219,31 @@ def test_a_point_within_the_curves_interval_is_not_called_above() -> None:
     curve = [{"s": grades([1, 9], 10)}, {"s": grades([1, 9], 30)}]
     row = forcing.against_curve(curve, {"s": grades([3, 9], 20)}, 200, 0).iloc[0]
     assert row.gap == pytest.approx(10) and not row.above
+
+
+def test_a_curve_at_zero_percent_has_an_interval_all_the_same() -> None:
+    """0 of 30 problems: a bootstrap would say [0, 0], Wilson says up to 11 %; 13 % of 30 problems is not above that."""
+    curve = [{"s": grades([0] * 30, 10)}, {"s": grades([0] * 30, 30)}]
+    row = forcing.against_curve(curve, {"s": grades([10] * 4 + [0] * 26, 20)}, 200, 0).iloc[0]
+    assert (row.forced, row.forced_low) == (0, 0) and 11 < row.forced_high < 12 and 5 < row.accuracy_low < 7
+    assert row.gap_low > 0 and not row.above
+
+
+def test_the_example_is_one_response_at_every_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world(tmp_path, monkeypatch, forcing=dataclasses.replace(SHORT, budgets=(10, 40, 100), answer_tokens=8, samples=1))
+    with pytest.raises(KitError, match="budget10.csv: not there yet; run notebooks/04"):
+        forcing.example(made)
+    engine = Thinker(made, MIDDLE)
+    forcing.force(made, "base", engine)
+    table = forcing.example(made)
+    folder = paths.of(made).forcing("base", "two")
+    whole = {r.model_answer[0]: r.id for r in rollout.read(folder / "thinking.jsonl")}
+    assert list(table.index) == [10, 40, 100] and table.forced[10]
+    cut = table.response[10].partition(" </think>")[0]
+    (problem,) = {id for text, id in whole.items() if text.startswith(cut)}
+    for budget in table.index:
+        assert table.response[budget] in [r.model_answer[0] for r in rollout.read(folder / f"budget{budget}.jsonl")
+                                          if r.id == problem]
 
 
 def test_a_length_that_the_curve_does_not_reach_is_not_compared() -> None:

@@ -118,6 +118,17 @@ def test_an_answer_in_a_fence_with_numbers_before_the_names_is_read(endpoint: En
     assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
 
 
+def test_what_a_reasoning_model_thinks_before_its_answer_is_not_read(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.answer = lambda numbers, _: f"<think>Step [1] is setup.</think>{json.dumps(good(numbers))}"
+    assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
+
+
+def test_a_spoilt_cache_is_passed_over(endpoint: Endpoint, tmp_path: Path) -> None:
+    cache = tmp_path / "c.jsonl"
+    cache.write_bytes(b'{}\n[1]\n5\n\xff\n{"key": 1, "labels": 5}\n{"key": "x", "labels": ["nonsense"]}\n')
+    assert judge.label([STEPS], settings(endpoint), cache) == [PHASES]
+
+
 @pytest.mark.parametrize("trouble", [(500, b"oops"), (429, b""), (200, b"{"), (200, b'{"choices": []}'), (200, b"null"),
                                      (200, b"[" * 100_000), (200, b"x" * 2_000_000)])
 def test_a_server_in_trouble_is_asked_again(endpoint: Endpoint, tmp_path: Path, trouble: tuple[int, bytes]) -> None:

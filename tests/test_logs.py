@@ -63,7 +63,9 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
     (row(model_answer_length=[5]), "one value for each of the 2 responses"),
     (row(model_answer_length=[5, "7"]), "should hold token counts"),
     (row(model_answer_length=[5, True]), "should hold token counts"),
-    (row(model_answer_length=[5, -1]), "a length below 0"), (row(finished=[1, 0]), "should hold true or false"),
+    (row(model_answer_length=[5, -1]), "a length below 0"), (row(model_answer_length=[5, 10**400]), "or above 2147483647"),
+    (row(id="a\rb"), "`id` has a character that cannot be printed"), (row(core=-1), "`core` should be a whole number"),
+    (row(finished=[1, 0]), "should hold true or false"),
     (row(answer=None), "no `answer`"), (row(7), "the same problem as in rank0.jsonl row 1; is there another run's file"),
 ])
 def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
@@ -210,10 +212,77 @@ def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(t
     assert {name for name in before if before[name] != after[name]} == {"03_evaluate-other", "05_behavior", "06_figures"}
 
 
+def of_logs(folder: Path, base: list[dict[str, Any]], other: list[dict[str, Any]], **more: Any) -> Config:
+    """A run of two models by their logs of one set."""
+    official(folder / "base", base)
+    official(folder / "other", other)
+    settings = {"run": "mine", "data": {"evaluation": ["two"]},
+                "logs": {"folder": str(folder), "models": {"base": {"two": "base"}, "other": {"two": "other"}}}, **more}
+    (folder / "mine.yaml").write_text(json.dumps(settings))
+    return config.load(folder / "mine.yaml")
+
+
+def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bases_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    settings = of_logs(tmp_path, [row(1, id="a1"), row(2, id="a2")], [row(2, id="z2", answer="999"), row(1, id="z1")])
+    for model in ("base", "other"):
+        evaluation.evaluate(settings, model)
+    assert "warning: other, two: 1 gold answers are not the base's, such as '999', there '2'" in capsys.readouterr().out
+    both = [evaluation.load_grades(settings, model)["two"] for model in ("base", "other")]
+    assert [set(table.id) for table in both] == [{"a1", "a2"}] * 2
+    evaluation.summarize(settings)
+    assert list(pd.read_csv(paths.of(settings).metrics / "changes.csv").accuracy_change) == [0]
+
+
+@pytest.mark.parametrize(("other", "told"), [
+    ([row(1)], r"two: 1 problems of base's log are not in other's, such as 'question 2\?'"),
+    ([row(1), row(2), row(3)], r"two: 1 problems of other's log are not in base's, such as 'question 3\?'"),
+])
+def test_logs_of_other_problems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: list, told: str) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(KitError, match=told):
+        evaluation.evaluate(of_logs(tmp_path, [row(1), row(2)], other), "other")
+
+
+def test_an_answer_with_a_carriage_return_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    odd = row(1, model_answer=["so \\boxed{1\r\r cm}", "\\boxed{\0\n2}"])
+    settings = of_logs(tmp_path, [odd, row(2)], [row(1), row(2)])
+    first = evaluation.evaluate(settings, "base")
+    pd.testing.assert_frame_equal(evaluation.evaluate(settings, "base"), first)
+    assert first.problems[0] == 2 and len(evaluation.load_grades(settings, "base")["two"]) == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"id,sample\n", b"half", b"twice"])
+def test_damaged_grades_are_told_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    settings = of_logs(tmp_path, [row(1), row(2)], [row(1), row(2)])
+    first = evaluation.evaluate(settings, "base")
+    path = paths.of(settings).grades("base", "two")
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes({b"half": b"".join(whole[:3]), b"twice": b"".join([*whole[:-1], whole[1]])}.get(damage, damage))
+    with pytest.raises(KitError, match=r"two.csv: damaged; run notebooks/03_evaluate.ipynb again"):
+        evaluation.load_grades(settings, "base")
+    pd.testing.assert_frame_equal(evaluation.evaluate(settings, "base"), first)
+    assert path.read_bytes() == b"".join(whole)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"hesitation": []}, {"hesitation": [" "]}])
+def test_lists_of_words_without_words_are_refused(tmp_path: Path, keywords: dict) -> None:
+    with pytest.raises(KitError, match="`keywords"):
+        of_logs(tmp_path, [row(1)], [row(1)], keywords=keywords)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"models": {"other": {"two": "a", "three": "b"}}}, "`logs.models` has no `base`"),
     ({"models": {"base": {"two": "a"}}}, "`logs.models.base` names no log for three"),
     ({"models": {"base": {"two": "a", "three": "b"}}, "labels": {"x": "y"}}, "`logs.labels.x` is not in logs.models"),
+    ({"models": {"base": {"two": "a", "three": "b", "four": "c"}}}, "names logs of four, not in data.evaluation"),
+    ({"models": {"base": {"two": "a", "three": "b"}, "main": {"two": "a", "three": "b"}}}, "metrics/main.csv is another table's"),
+    ({"models": {"base": {"two": "a", "three": "b"}, "y": {"two": "a", "three": "b"}}, "labels": {"y": "base"}},
+     "`logs.labels` calls two models the same: base, base"),
     ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x`: a name of letters"),
 ])
 def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:

@@ -165,7 +165,7 @@ FITS = [
     (QWQ, {}, []),
     (DS, {"hardware": {"memory_gib": 40.0}}, ["rollouts need", "update need"]),
     (DS, {"hardware": {"devices": 4}}, ["training.processes is 8, but hardware.devices 4"]),
-    (DS, {"hardware": {"disk_gib": 100.0}}, ["181 GiB of disk are needed and 100 there"]),
+    (DS, {"hardware": {"disk_gib": 100.0}}, ["183 GiB of disk are needed and 100 there"]),
     (DS, {"training": {"vllm": "off"}}, ["rollouts need"]),
     (QWQ, {"training": {"vllm_tensor_parallel": 2, "vllm_memory_share": 0.4}},
      # (0.4 x 79.6 - 1) GiB without N bytes of weights each, twice, at 4 x 64 x 1024 bytes a token
@@ -222,8 +222,10 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
 def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
     mine = changed(DS, data={"evaluation": ("mine", "aime24")}, evaluation={"samples_by_set": {}})
     assert "not counted: mine, whose size hardware.problems does not say" in plan.verdict(mine, SMALL)
-    base, _ = plan.evaluations(mine, SMALL)
+    base, _, forced = plan.evaluations(mine, SMALL)
     assert base["tokens"] == 30 * 16 * 15484 + 60 * 16 * 17712
+    # two models think once, up to 8,000 tokens, and answer at each of the five budgets, with at most 1,024
+    assert forced["what"] == "budget forcing of 2 models" and forced["tokens"] == 2 * 30 * 16 * (8000 + 5 * 1024)
 
 
 def test_one_shot_and_iterative_files_share_what_they_have_in_common() -> None:

@@ -103,6 +103,14 @@ def test_mean_lengths_and_their_ratios_are_covered(problems: int) -> None:
     assert 0.93 <= ratio / times <= 0.97
 
 
+def test_one_runaway_response_widens_the_interval_of_a_length_and_does_not_blow_it_up() -> None:
+    """29 responses of about 600 tokens and one of 32,000, as a model that loops on one AIME problem has them."""
+    lengths = np.exp(np.random.default_rng(0).normal(6.3, 0.6, 30))
+    lengths[0] = 32_000
+    low, high = ratio_interval([lengths], [np.ones(30)], 2000, 42)
+    assert low < lengths.mean() < high < 32_000
+
+
 @pytest.mark.parametrize("seed_sd", [0.0, 3.0])
 def test_several_seeds_on_the_same_problems_are_combined_honestly(seed_sd: float) -> None:
     """Three trainings whose true accuracies differ by `seed_sd` points, on the same 100 problems."""
