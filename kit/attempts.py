@@ -38,15 +38,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Attempts:
-    """What was found in one trace. `first_correct` is where the first correct attempt ends, as a share of the thinking."""
+    """What was found in one trace. `first_correct` is where the first correct attempt ends, as a share of the thinking; what
+    comes after it is redundant."""
 
     count: int
     first_correct: float | None
-
-    @property
-    def redundant(self) -> float | None:
-        """The share of the thinking that comes after the first correct attempt; None without one."""
-        return None if self.first_correct is None else 1 - self.first_correct
 
 
 _TEX = r"\\[a-zA-Z]+|[{}^_]|[\d.,]*\d|[-+*/()\[\]|!]|,(?=\s?(?:[-\d\\(]|[a-z](?![a-z])))|[a-zA-Z](?![a-zA-Z])|\s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kit import paths
+from kit import evaluation, paths
 from kit.comparisons import efficiency_score
 from kit.config import ROOT, Config, read_yaml
 from kit.figures import cell, label_of, read
@@ -21,7 +21,7 @@ NO_DIFFERENCE = "no difference could be shown"
 def has(config: Config, name: str) -> bool:
     """Whether the run has this comparison: metrics/<name>.csv is there and has rows."""
     path = paths.of(config).metrics / f"{name}.csv"
-    return path.is_file() and not pd.read_csv(path).empty
+    return path.is_file() and not evaluation.read_csv(path).empty
 
 
 def labels(config: Config) -> dict[str, str]:

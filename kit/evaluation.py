@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -183,6 +184,16 @@ def answer_training_prompt(config: Config, model: str, engine) -> None:
         regrade(config, told, name, answers)
 
 
+def read_csv(path: Path, **how: Any) -> pd.DataFrame:
+    """A results file, read by pandas with the options `how`; KitError when it is not there or cannot be read."""
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run the notebooks before this one first, or notebooks/00_run_all.ipynb")
+    try:
+        return pd.read_csv(path, **how)
+    except ValueError:
+        raise KitError(f"{path}: damaged; run the notebook that makes it again") from None
+
+
 def read_grades(path: Path) -> pd.DataFrame:
     """A stored table of grades; KitError when it is damaged."""
     unknown, note = {column: [""] for column in ("length", "finished", "core")}, path.with_suffix(".json")
@@ -251,7 +262,7 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     """
     run, plan, rule = paths.of(config), config.schedules[schedule], config.selection
     origin = ("base", 0) if round == 1 else (schedule, round - 1)
-    before = pd.read_csv(run.training(*origin) / "validation.csv")
+    before = read_csv(run.training(*origin) / "validation.csv")
     rows = []
     for checkpoint in training.checkpoints(run.models(schedule, round)):
         step = training.step_of(checkpoint)
@@ -268,7 +279,7 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     began = training.start_name(config, training.start_of_round(config, schedule, round))
     paths.write_json(run.training(schedule, round) / "selected.json",
                      {"step": step, "rule": plan.select, "tolerance": rule.tolerance, "start": began})
-    log = pd.read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
+    log = read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
     for warning in watch.about_validation(log, table.to_dict("records"), rule.tolerance):
         print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
     disk.thin(training.checkpoints(run.models(schedule, round)), Path(training.selected(config, schedule, round)),
@@ -303,7 +314,7 @@ def summarize(config: Config) -> None:
     names = model_names(config)
     found = facts(config)
     graded = {model: load_grades(config, model) for model in names}
-    tables = [pd.read_csv(run.metrics / f"{m.replace('/', '-')}.csv") for m in names]
+    tables = [read_csv(run.metrics / f"{m.replace('/', '-')}.csv") for m in names]
     for table, model in zip(tables, names, strict=True):
         table["schedule"], table["round"], table["limit"] = found[model]
     paths.write_csv(run.metrics / "main.csv", pd.concat(tables))
@@ -320,7 +331,7 @@ def summarize(config: Config) -> None:
         for schedule, plan in config.schedules.items():
             before = 0
             for k in range(1, len(plan.limits) + 1):
-                part = pd.read_csv(run.training(schedule, k) / ("log.csv" if file == "training" else "validation.csv"))
+                part = read_csv(run.training(schedule, k) / ("log.csv" if file == "training" else "validation.csv"))
                 parts.append(part.assign(schedule=schedule, round=k, total_step=part.step + before))
                 before += part.step.max()
         paths.write_csv(run.metrics / f"{file}.csv", pd.concat(parts))

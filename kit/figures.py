@@ -28,28 +28,18 @@ STYLE: dict[str, Any] = {
 LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
 PANELS = [("reward", "reward", 1.0), ("length", "mean length (tokens)", 1.0), ("truncated", "truncated (%)", 100.0)]
 BASE_LOOK = ("#000000", "*", "-")
-AGAIN = "run notebooks 03, 04 and 05 again (those that this run has)"
 UNKNOWN = "unknown"  # in place of lengths that a log does not have
 
 
 def read(config: Config, name: str) -> pd.DataFrame:
     """metrics/<name>.csv of the run; KitError when it is not there, damaged, or of models that the params do not name."""
     path = paths.of(config).metrics / f"{name}.csv"
-    table = read_csv(path)
+    table = evaluation.read_csv(path)
     strange = sorted(set(table.get("model", [])) - set(evaluation.model_names(config)))
     if strange:
-        raise KitError(f"{path}: is of {', '.join(map(str, strange))}, which {config.file} does not name; {AGAIN}")
+        raise KitError(f"{path}: is of {', '.join(map(str, strange))}, which {config.file} does not name; "
+                       "run the notebook that makes it (03, 04 or 05) again")
     return table
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """A results file; KitError when it is not there or cannot be read."""
-    if not path.is_file():
-        raise KitError(f"{path}: not there yet; run the notebooks before this one first, or notebooks/00_run_all.ipynb")
-    try:
-        return pd.read_csv(path)
-    except ValueError:
-        raise KitError(f"{path}: damaged; {AGAIN}") from None
 
 
 def mean_rows(table: pd.DataFrame) -> pd.DataFrame:

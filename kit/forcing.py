@@ -196,7 +196,7 @@ def load_grades(config: Config, model: str, budget: int) -> dict[str, pd.DataFra
         path = paths.of(config).forcing(model, name) / f"budget{budget}.csv"
         if not path.is_file():
             raise KitError(f"{path}: not there yet; run notebooks/04_budget_forcing.ipynb first")
-        found[name] = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
+        found[name] = evaluation.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
     return found
 
 

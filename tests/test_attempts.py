@@ -31,7 +31,7 @@ def test_every_whole_check_is_an_attempt_and_what_follows_the_first_is_redundant
     text = f"{FIRST_PASS} {CHECK} {AGAIN} {ANSWER}"
     found = one(text)
     assert found.count == 3
-    assert found.redundant == pytest.approx(1 - len(f"{FIRST_PASS} That gives 29 .") / len(text))
+    assert found.first_correct == pytest.approx(len(f"{FIRST_PASS} That gives 29 .") / len(text))
 
 
 def test_a_check_of_one_step_is_no_attempt_unless_it_changes_the_result() -> None:
@@ -72,7 +72,6 @@ def test_values_are_compared_by_the_grader_and_not_by_their_letters() -> None:
 
 def test_without_a_gold_answer_or_any_text_there_is_no_correct_attempt() -> None:
     assert attempts.find([f"{FIRST_PASS} {ANSWER}", ""], ["", "29"]) == [attempts.Attempts(1, None), attempts.Attempts(0, None)]
-    assert attempts.Attempts(0, None).redundant is None
 
 
 def test_attempts_are_those_the_generator_wrote() -> None:

@@ -153,7 +153,7 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
 
 def test_a_table_of_other_models_or_a_damaged_one_is_told_in_one_line(real: Config) -> None:
     renamed = dataclasses.replace(real, schedules={"other": real.schedules["iterative"]})
-    with pytest.raises(KitError, match=r"keywords.csv: is of iterative/round1, which .* does not name; run notebooks 03"):
+    with pytest.raises(KitError, match=r"keywords.csv: is of iterative/round1, which .* does not name; run the notebook"):
         behavior_figures.keyword_bars(renamed)
     path = paths.of(real).metrics / "keywords.csv"
     whole = path.read_bytes()
