@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -68,6 +69,17 @@ def test_importing_the_kit_imports_no_heavy_package(module: str) -> None:
     code = f"import kit.{module}, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_what_a_notebook_calls_is_there(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    modules = {alias.asname or alias.name: importlib.import_module(f"kit.{alias.name}") for node in ast.walk(tree)
+               if isinstance(node, ast.ImportFrom) and node.module == "kit" for alias in node.names}
+    used = {(node.value.id, node.attr) for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules}
+    assert used and [f"{name}.{attribute}" for name, attribute in used if not hasattr(modules[name], attribute)] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
