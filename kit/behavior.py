@@ -29,10 +29,7 @@ def step_unit(config: Config) -> str:
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The stored responses of a model to a data set."""
-    path = paths.of(config).rollouts(model, name)
-    if not path.is_file():
-        raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-    return list(rollout.read(path))
+    return list(rollout.read(paths.of(config).rollouts(model, name)))
 
 
 def facts(config: Config) -> dict[str, dict[str, object]]:

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from kit import figures, paths
 from kit.config import Config
-from kit.figures import STYLE, cell, label_of, look, mean_rows, read
+from kit.figures import STYLE, cell, label_of, look, mean_rows, read, title_of
 
 # Phase -> colour, hatch. A family of colours per kind (green core, blue checking, vermillion hesitation, grey framing), shades
 # and hatches within it; wedges carry the phase's number too.
@@ -115,8 +115,7 @@ def perplexity_points(config: Config) -> Figure:
             around = [own.perplexity - own.perplexity_low, own.perplexity_high - own.perplexity]
             axis.errorbar(places, own.perplexity, yerr=around, color=colour, marker=marker, linestyle="none", capsize=2,
                           elinewidth=0.9, label=names[str(model)], alpha=0.5 + 0.5 * (k + 1) / len(names))
-        axis.set_xticks(range(len(sets)), [
-            "mean of the sets" if s == "mean" else config.set_labels.get(s, s).replace(" (", "\n(") for s in sets])
+        axis.set_xticks(range(len(sets)), [title_of(config, s).replace(" (", "\n(") for s in sets])
         axis.set_ylim(bottom=1)
         axis.set_ylabel("perplexity (1: no surprise)")
         source = table.reference.iloc[0]
@@ -265,7 +264,7 @@ def length_table(config: Config) -> pd.DataFrame:
     table = read(config, "percentiles")
     wide = table.assign(cell=[cell(r, "length", ".0f") for r in table.itertuples()],
                         model=table.model.map(names_of(config, table)),
-                        set=[config.set_labels.get(s, s) for s in table.set], percentile=[f"{p} %" for p in table.percentile])
+                        set=[title_of(config, s) for s in table.set], percentile=[f"{p} %" for p in table.percentile])
     keys, order = ["model", "set", "verdict", "responses"], list(dict.fromkeys(wide.percentile))
     return wide.set_index([*keys, "percentile"]).cell.unstack(sort=False)[order]
 

@@ -16,9 +16,9 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from kit import figures
-from kit.comparison_tables import has, labels, last_rounds, overall, published_changes, title_of
+from kit.comparison_tables import has, labels, last_rounds, overall, published_changes
 from kit.config import ROOT, Config, read_yaml
-from kit.figures import STYLE, look, read
+from kit.figures import STYLE, look, read, title_of
 
 PUBLISHED_LOOKS = {"paper": "o", "autothink": "s", "lapo": "^", "decs": "D"}
 GREY = "#555555"

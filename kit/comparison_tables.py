@@ -11,7 +11,7 @@ import pandas as pd
 from kit import evaluation, paths
 from kit.comparisons import efficiency_score
 from kit.config import ROOT, Config, read_yaml
-from kit.figures import cell, label_of, read
+from kit.figures import cell, label_of, read, title_of
 
 NO_DIFFERENCE = "no difference could be shown"
 
@@ -39,10 +39,6 @@ def last_rounds(config: Config) -> list[str]:
 def overall(table: pd.DataFrame) -> str:
     """`mean` where there are several sets, else the only one."""
     return "mean" if "mean" in set(table.set) else str(table.set.iloc[-1])
-
-
-def title_of(config: Config, name: str) -> str:
-    return "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
 
 
 def verdict(low: float, high: float, better: str, worse: str, none: str) -> str:

@@ -47,6 +47,11 @@ def mean_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
 
 
+def title_of(config: Config, name: str) -> str:
+    """What a data set, or the mean over them, is called."""
+    return "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
+
+
 def cell(row: pd.Series | object, label: str, form: str = "+.1f", unit: str = "") -> str:
     """`value unit [low, high]`; empty where it is not known."""
     value, low, high = (getattr(row, f"{label}{end}") for end in ("", "_low", "_high"))
@@ -198,7 +203,7 @@ def trade_off(config: Config) -> Figure:
             axis = figure.add_subplot(place)
             large = name == names[0]
             _trade_off_panel(axis, config, metrics[metrics.set == name], large)
-            title = "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
+            title = title_of(config, name)
             axis.set_title(title, fontsize=11 if large else 9)
         return figure
 

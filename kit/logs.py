@@ -190,11 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(chosen.params_file)
         for name in config.data.evaluation:
-            path = paths.of(config).rollouts(chosen.model, name)
-            if not path.is_file():
-                raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
+            found = list(rollout.read(paths.of(config).rollouts(chosen.model, name)))
             lists = name in SOURCES and SOURCES[name].lists
-            write_official(list(rollout.read(path)), chosen.folder / name, max(1, chosen.ranks), lists)
+            write_official(found, chosen.folder / name, max(1, chosen.ranks), lists)
             print(f"{chosen.folder / name}: written")
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -112,7 +112,7 @@ def caveats(config: Config, commit: str = "") -> list[str]:
     found = []
     if len(changes):
         own = changes[changes.set == overall(changes)]
-        sizes = ", ".join(f"{comparison_tables.title_of(config, r.set)} {r.problems:.0f}"
+        sizes = ", ".join(f"{figures.title_of(config, r.set)} {r.problems:.0f}"
                           for r in main[(main.model == "base") & (main.set != "mean")].itertuples())
         found.append(f"Problems per set: {sizes}.")
         if own.detectable.notna().any():

@@ -189,7 +189,9 @@ def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = Fal
 
 
 def read(path: Path) -> Iterator[Rollout]:
-    """The rollouts of a file. A bad line is a KitError, and the file is left as it is."""
+    """The rollouts of a file. A missing file or a bad line is a KitError, and the file is left as it is."""
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except ValueError:
