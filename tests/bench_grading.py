@@ -2,7 +2,7 @@ r"""How fast is the grader? `make bench` runs this: python tests/bench_grading.p
 
 10,000 answers like those of a training step (80 % integers, 15 % fractions and radicals, 5 % polynomials and tuples;
 30 % of them repeats; responses of 200 to 30,000 characters) are graded three ways in one run, so that what else the
-machine does falls on all three alike: by `kit.grading`, by TRL's `accuracy_reward`, and by one forked process per
+machine does falls on all three alike: by `kit.reward.grading`, by TRL's `accuracy_reward`, and by one forked process per
 answer with a join, as the official code does it (that one on a sample). What is compared is answers per second.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kit import grading
+from kit.reward import grading
 
 ANSWERS, FORKED_SAMPLE, TRL_SAMPLE, CHUNKS = 10_000, 300, 2_000, 5
 FILLER = "Wait, let me double-check: since $a_{n+1} = 2a_n + 3$ and $a_1 = 1$, we have $a_2 = 5$, so \\(x = 4\\) holds. "
@@ -103,7 +103,7 @@ def main() -> None:
     ways: dict[str, tuple[Callable[[list[str], list[str]], list[bool]], int]] = {
         "forked process per answer (official scheme)": (forked, FORKED_SAMPLE),
         "TRL accuracy_reward": (trl_reward, TRL_SAMPLE),
-        "kit.grading": (ours, ANSWERS),
+        "kit.reward.grading": (ours, ANSWERS),
     }
     grading.grade(r"\boxed{x+1}", "1+x")  # workers started, as they are in every step but the first
     seconds, graded, right = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0), dict.fromkeys(ways, 0)
@@ -121,7 +121,7 @@ def main() -> None:
             "answers": graded[way],
             "answers_per_second": round(graded[way] / seconds[way], 1),
             "share_correct": round(right[way] / graded[way], 3),
-            "kit_is_faster_by": round((graded["kit.grading"] / seconds["kit.grading"]) / (graded[way] / seconds[way]), 1),
+            "kit_is_faster_by": round((graded["reward/grading"] / seconds["reward/grading"]) / (graded[way] / seconds[way]), 1),
         }
         for way in ways
     ]

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from kit import config as configuration
-from kit.config import ROOT, Config
-from kit.settings import Schedule
-from kit.stages import Stage, inputs_of
+from kit.chain.stages import Stage, inputs_of
+from kit.settings import ROOT, Config, Schedule
+from kit.settings import loading as configuration
 
 DATA = Path(os.environ.get("KIT_DATA", ROOT.parent / "shared" / "data"))
 
@@ -65,7 +64,8 @@ def tiny(run: str = "tiny", **training: object) -> Config:
 @pytest.fixture(scope="session")
 def tiny_world(results: Path) -> Config:
     """A run whose data sets and (hardly trained) base model exist."""
-    from kit import arithmetic, evaluation
+    from kit.evaluation import evaluation
+    from kit.laptop import arithmetic
 
     config = tiny()
     arithmetic.make_data(config)
@@ -116,11 +116,11 @@ class Chain:
 
     def start(self, *, runner: bool = True, **environment: str) -> None:
         """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
-        stages_only = ["-c", "import sys; from kit import chain, config; chain.run_all(config.load(sys.argv[1]))"]
+        stages_only = ["-c", "import sys; from kit.chain import chain; from kit.settings import load; chain.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()
-        command = ["-m", "kit.chain"] if runner else stages_only
+        command = ["-m", "kit.chain.chain"] if runner else stages_only
         self.process = subprocess.Popen(
             [sys.executable, *command, str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,

@@ -14,11 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import arithmetic, behavior, config, evaluation, paths, problems, prompts, rollout, statistics, thinking
-from kit.config import Config
-from kit.rollout import Response, Sampling
-from kit.settings import Habits
-from kit.thinking import Chain
+from kit.behavior import behavior
+from kit.data import problems, prompts
+from kit.evaluation import evaluation, statistics
+from kit.laptop import arithmetic, thinking
+from kit.laptop.thinking import Chain
+from kit.rollout import rollout
+from kit.rollout.rollout import Response, Sampling
+from kit.runs import paths
+from kit.settings import Config, Habits
+from kit.settings import loading as config
 
 LONG = Habits(careful=(1.0,), another_round=(1.0, 1.0), step_check=(0.8,), restate=1.0, slip_spelled=0.02)
 SHORT = Habits(careful=(0.0,), another_round=(0.0,), step_check=(0.0,), restate=0.0, conclude=0.0, slip_hard=0.1, slip_easy=0.05)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import agreement, phases
-from kit.config import KitError
+from kit.behavior import agreement, phases
+from kit.settings import KitError
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import arithmetic, paths, problems, prompts, thinking, training
-from kit.config import Config, KitError
-from kit.settings import Arithmetic, Habits
-from kit.thinking import Chain
+from kit.data import problems, prompts
+from kit.laptop import arithmetic, thinking
+from kit.laptop.thinking import Chain
+from kit.runs import paths
+from kit.settings import Arithmetic, Config, Habits, KitError
+from kit.training import training
 
 EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 

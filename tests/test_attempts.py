@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from kit import arithmetic, attempts
+from kit.behavior import attempts
+from kit.laptop import arithmetic
 from kit.settings import Arithmetic
 
 FIRST_PASS = "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 ."

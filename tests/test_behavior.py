@@ -12,10 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import behavior, behavior_figures, config, evaluation, figures, paths, phases, rollout, sidebyside
-from kit.config import ROOT, Config, KitError
-from kit.rollout import Rollout
-from kit.settings import Schedule
+from kit.behavior import behavior, phases
+from kit.evaluation import evaluation
+from kit.report import behavior_figures, figures, sidebyside
+from kit.rollout import rollout
+from kit.rollout.rollout import Rollout
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Schedule
+from kit.settings import loading as config
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = {"base": "instruct", "iterative/round1": "rlft"}
@@ -135,7 +139,7 @@ def test_the_labelling_models_phases_stand_beside_the_rules(real: Config, monkey
 def test_perplexity_of_a_runs_traces_has_a_row_per_set(
     tiny_world: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kit.problems import load
+    from kit.data.problems import load
 
     settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
     monkeypatch.setattr(evaluation, "model_names", lambda _: ["base"])

@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 from conftest import stage_keys
 
-from kit import chain, checks, config, evaluation, paths
-from kit.chain import Stage
-from kit.config import ROOT, Config, KitError
+from kit.chain import chain
+from kit.chain.chain import Stage
+from kit.evaluation import evaluation
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, checks
+from kit.settings import loading as config
 
 
 def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -28,7 +31,7 @@ def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.Comp
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One smoke run: its folder, and what the command printed."""
     results = tmp_path_factory.mktemp("smoke")
-    done = command("kit.chain", "params/smoke.yaml", results=results)
+    done = command("kit.chain.chain", "params/smoke.yaml", results=results)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return results / "smoke", done.stdout
 
@@ -106,7 +109,7 @@ def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str
 def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
     before = (folder / "metrics" / "main.csv").read_bytes()
-    again = command("kit.chain", "params/smoke.yaml", results=folder.parent)
+    again = command("kit.chain.chain", "params/smoke.yaml", results=folder.parent)
     assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
@@ -141,7 +144,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
 
 def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nsead: 3\n")
-    done = command("kit.chain", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
+    done = command("kit.chain.chain", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n"
     assert not (tmp_path / "results").exists()

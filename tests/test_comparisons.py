@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import comparison_figures, comparison_tables, comparisons, config, evaluation, seeds
-from kit.config import KitError
-from kit.settings import Schedule
+from kit.evaluation import comparisons, evaluation, seeds
+from kit.report import comparison_figures, comparison_tables
+from kit.settings import KitError, Schedule
+from kit.settings import loading as config
 
 SMOKE = config.load("params/smoke.yaml")
 

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import config
-from kit import settings as kit_settings
-from kit.config import ROOT, KitError
+from kit.settings import ROOT, KitError
+from kit.settings import loading as config
+from kit.settings import schema as kit_settings
 
 
 def write(folder: Path, changes: dict, base: str = "laptop.yaml") -> Path:

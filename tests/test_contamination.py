@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from conftest import DATA, real
 
-from kit import config, contamination, paths, problems, training
-from kit.config import Config
-from kit.contamination import overlaps, shingles
-from kit.problems import Problem
-from kit.settings import Data
+from kit.data import contamination, problems
+from kit.data.contamination import overlaps, shingles
+from kit.data.problems import Problem
+from kit.runs import paths
+from kit.settings import Config, Data
+from kit.settings import loading as config
+from kit.training import training
 
 
 def test_overlap_is_shared_word_triples_over_all_of_them() -> None:
@@ -79,7 +81,7 @@ def test_unrelated_sets_have_nothing_in_common() -> None:
 
 
 def test_training_rows_leave_out_what_is_held_out(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kit import prompts
+    from kit.data import prompts
 
     held_out = problems.load("two", tiny_world)[0]
     more = [*problems.load("train", tiny_world), dataclasses.replace(held_out, id="leak")]

@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kit import config, dry_run, paths, training
-from kit.config import ROOT, Config, KitError
-from kit.settings import Schedule
+from kit.chain import dry_run
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Schedule
+from kit.settings import loading as config
+from kit.training import training
 
 FILES = [config.load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
 TRAINED = [c for c in FILES if c.schedules]

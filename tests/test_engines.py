@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from fake_server import END, FakeServer, response_ids, running
 
-from kit import config as configuration
-from kit import engines, evaluation, paths, prompts, rollout, server, training
-from kit.config import Config, KitError
-from kit.problems import Problem
-from kit.rollout import Response, Sampling
+from kit.data import prompts
+from kit.data.problems import Problem
+from kit.evaluation import evaluation
+from kit.rollout import engines, rollout, server
+from kit.rollout.rollout import Response, Sampling
+from kit.runs import paths
+from kit.settings import Config, KitError
+from kit.settings import loading as configuration
+from kit.training import training
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [20], [21, 22], [5, 6, 7]]  # the last is the first again
 HOW = Sampling(3, 0.8, 0.95, 8)

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from conftest import tiny
 
-from kit import arithmetic, engines, paths, training
-from kit.config import Config, KitError
-from kit.rollout import Response, Sampling
-from kit.settings import Model
+from kit.laptop import arithmetic
+from kit.rollout import engines
+from kit.rollout.rollout import Response, Sampling
+from kit.runs import paths
+from kit.settings import Config, KitError, Model
+from kit.training import training
 
 pytestmark = pytest.mark.vllm
 os.environ |= {

@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import engines, evaluation, paths, problems, rollout, statistics, training
-from kit.config import Config, KitError
-from kit.rollout import Response, Rollout, Sampling
+from kit.data import problems
+from kit.evaluation import evaluation, statistics
+from kit.rollout import engines, rollout
+from kit.rollout.rollout import Response, Rollout, Sampling
+from kit.runs import paths
+from kit.settings import Config, KitError
+from kit.training import training
 
 
 def graded(rows: list[tuple[str, int, str, int, bool]]) -> pd.DataFrame:

@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 
-from kit import disk, evaluation, fingerprint, lock, paths, rollout, training
-from kit.config import ROOT, Config, KitError
-from kit.rollout import Response, Sampling
-from kit.settings import Schedule
+from kit.evaluation import evaluation
+from kit.rollout import rollout
+from kit.rollout.rollout import Response, Sampling
+from kit.runs import fingerprint, lock, paths
+from kit.settings import ROOT, Config, KitError, Schedule
+from kit.training import disk, training
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -121,7 +123,7 @@ def test_a_table_appears_whole_or_not_at_all_and_the_reason_is_told(
 
 
 def command(folder: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kit.chain", "params/smoke.yaml"], cwd=ROOT, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "kit.chain.chain", "params/smoke.yaml"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "KIT_RESULTS": folder}, check=False)
 
 
@@ -155,7 +157,7 @@ class Breaks:
 
 
 def test_an_engine_that_breaks_off_is_one_line_and_what_it_had_answered_is_kept(tiny_world: Config, tmp_path: Path) -> None:
-    from kit import prompts
+    from kit.data import prompts
 
     engine = Breaks(prompts.load_tokenizer(training.base_model(tiny_world), tiny_world))
     arguments = (tiny_world, "", "two", Sampling(2, 1.0, 1.0, 8), tmp_path / "two.jsonl", "base: two", engine)
@@ -178,7 +180,7 @@ def test_a_second_run_in_the_folder_is_refused_with_the_firsts_process_and_machi
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
-    code = ("import sys, time; from pathlib import Path; from kit import lock\n"
+    code = ("import sys, time; from pathlib import Path; from kit.runs import lock\n"
             "with lock.hold(Path(sys.argv[1]), 'run'): print('held', flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -199,15 +201,15 @@ def test_comments_and_layout_are_no_change_of_code_and_a_number_is(tmp_path: Pat
         path.write_text(source)
         return fingerprint._module(path)[0]
 
-    one = digest('"""What it is."""\nfrom kit import paths\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
-    assert digest('"""New."""\nfrom kit import paths\ndef f(x):\n    """Two times."""\n    return (2 * x)  # so\n') == one
-    assert digest('"""What it is."""\nfrom kit import paths\n\n\ndef f(x):\n    """Twice."""\n    return 3 * x\n') != one
+    one = digest('"""What it is."""\nfrom kit.runs import paths\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
+    assert digest('"""New."""\nfrom kit.runs import paths\ndef f(x):\n    """Two times."""\n    return (2 * x)  # so\n') == one
+    assert digest('"""What it is."""\nfrom kit.runs import paths\n\n\ndef f(x):\n    """Twice."""\n    return 3 * x\n') != one
 
 
 def test_what_changed_is_told_by_name() -> None:
-    before = {"training.learning_rate": 1e-4, "code: kit/rewards.py": "a", "file: data/two.jsonl": "x"}
-    now = {"training.learning_rate": 2e-4, "code: kit/rewards.py": "b", "file: data/two.jsonl": "x", "seed": 1}
+    before = {"training.learning_rate": 1e-4, "code: kit/reward/rewards.py": "a", "file: data/two.jsonl": "x"}
+    now = {"training.learning_rate": 2e-4, "code: kit/reward/rewards.py": "b", "file: data/two.jsonl": "x", "seed": 1}
     names = fingerprint.differing(before, now)
-    assert names == ["code: kit/rewards.py", "seed", "training.learning_rate"]
+    assert names == ["code: kit/reward/rewards.py", "seed", "training.learning_rate"]
     assert fingerprint.told(names, before, now) == (
-        "kit/rewards.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")
+        "kit/reward/rewards.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kit import config, figures, paths
-from kit.config import ROOT, Config, KitError, read_yaml
-from kit.settings import Schedule
+from kit.report import figures
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Schedule, read_yaml
+from kit.settings import loading as config
 
 
 @pytest.fixture

@@ -12,10 +12,16 @@ import pandas as pd
 import pytest
 from fake_run import MIDDLE, Thinker
 
-from kit import arithmetic, config, dry_run, engines, evaluation, forcing, paths, problems, prompts, rollout, training
-from kit.config import ROOT, Config, KitError
-from kit.rollout import Response, Rollout, Sampling
-from kit.settings import Forcing
+from kit.chain import dry_run
+from kit.data import problems, prompts
+from kit.evaluation import evaluation, forcing
+from kit.laptop import arithmetic
+from kit.rollout import engines, rollout
+from kit.rollout.rollout import Response, Rollout, Sampling
+from kit.runs import paths
+from kit.settings import ROOT, Config, Forcing, KitError
+from kit.settings import loading as config
+from kit.training import training
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from conftest import tiny
 
-from kit import arithmetic, training
-from kit.config import Config
-from kit.settings import Schedule
+from kit.laptop import arithmetic
+from kit.settings import Config, Schedule
+from kit.training import training
 
 SHAPE = {  # DeepSeek-R1-Distill-Qwen-1.5B
     "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
@@ -75,7 +75,7 @@ def measure(config: Config) -> dict[str, float]:
     """One step: seconds and tokens per second of rollouts and of the whole update, responses and their mean length."""
     import pandas as pd
 
-    from kit import paths
+    from kit.runs import paths
 
     rollouts: list[float] = []
     began = time.monotonic()
@@ -89,10 +89,10 @@ def measure(config: Config) -> dict[str, float]:
 
 
 def planned(config: Config) -> float | None:
-    """Peak memory in GiB as kit.plan has it, without what CUDA itself takes; None where there is no kit.plan."""
-    if importlib.util.find_spec("kit.plan") is None:
+    """Peak memory in GiB as kit.chain.plan has it, without what CUDA itself takes; None where there is no kit.chain.plan."""
+    if importlib.util.find_spec("kit.chain.plan") is None:
         return None
-    from kit import memory, plan
+    from kit.chain import memory, plan
 
     table = plan.memory(config, memory.sizes_of(memory.model_config(config)))
     return float(table.loc["in all", ["rollouts", "update"]].max()) - config.hardware.reserve_gib

@@ -13,9 +13,9 @@ from grading_cases import BOXED, RESPONSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import equality, extraction, grading, symbolic, values
-from kit.answers import read
-from kit.grading import VERDICTS, Grade, extract_answer, grade, grade_many, verdict_counts, warnings_about
+from kit.reward import equality, extraction, grading, symbolic, values
+from kit.reward.answers import read
+from kit.reward.grading import VERDICTS, Grade, extract_answer, grade, grade_many, verdict_counts, warnings_about
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ROOT = Path(__file__).parents[1]
@@ -230,9 +230,9 @@ def test_the_docstring_states_the_rule_and_its_examples_run():
 
 def test_importing_the_grader_imports_no_parser_and_starts_nothing():
     code = (
-        "import sys, threading, kit.grading as g; g.grade(r'\\boxed{1/2}', '0.5');"
+        "import sys, threading, kit.reward.grading as g; g.grade(r'\\boxed{1/2}', '0.5');"
         "heavy = {'torch', 'trl', 'sympy', 'math_verify', 'transformers', 'numpy'} & set(sys.modules);"
-        "from kit.grading_workers import worker_pids; assert not heavy, heavy; assert not worker_pids();"
+        "from kit.reward.grading_workers import worker_pids; assert not heavy, heavy; assert not worker_pids();"
         "assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kit import grading_workers
-from kit.grading import grade, grade_many, verdict_counts
-from kit.grading_workers import MEMORY, START, stop_workers, worker_pids
+from kit.reward import grading_workers
+from kit.reward.grading import grade, grade_many, verdict_counts
+from kit.reward.grading_workers import MEMORY, START, stop_workers, worker_pids
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 8.0 if "PYTEST_XDIST_WORKER" in os.environ else 3.0  # seconds for any one verdict; longer beside other tests
@@ -217,8 +217,8 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
     code = """
         import sys
         sys.path.remove(sys.path[0])
-        from kit.grading import grade
-        from kit.grading_workers import worker_pids
+        from kit.reward.grading import grade
+        from kit.reward.grading_workers import worker_pids
         print("started")
         print(grade(r"\\boxed{\\tan x}", r"\\frac{\\sin x}{\\cos x}").verdict)
         print(*worker_pids())
@@ -232,8 +232,8 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
 
 STUCK = """
     import os, threading, time
-    from kit.grading import grade, grade_many
-    from kit.grading_workers import worker_pids
+    from kit.reward.grading import grade, grade_many
+    from kit.reward.grading_workers import worker_pids
     grade(r"\\boxed{\\tan x}", "x^2")
     threading.Timer(0.3, lambda: print(os.getpid(), *worker_pids(), flush=True)).start()
     try:
@@ -268,8 +268,8 @@ def test_no_worker_outlives_a_caller_that_was_killed(tmp_path):
 def test_no_worker_waits_for_a_killed_caller_whose_fork_still_holds_the_pipes(tmp_path):
     code = """
         import os, time
-        from kit.grading import grade
-        from kit.grading_workers import worker_pids
+        from kit.reward.grading import grade
+        from kit.reward.grading_workers import worker_pids
         grade(r"\\boxed{\\tan x}", "x^2")
         fork = os.fork()
         if fork:

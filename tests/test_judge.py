@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kit import judge
-from kit.config import KitError
-from kit.phases import CHECK_LOCAL, COMPUTE, UNDERSTAND
-from kit.settings import Judge
+from kit.behavior import judge
+from kit.behavior.phases import CHECK_LOCAL, COMPUTE, UNDERSTAND
+from kit.settings import Judge, KitError
 
 STEPS = ["We need to find 3 + 4.", "3 + 4 = 7", "Wait, is that right? Yes."]
 PHASES = [UNDERSTAND, COMPUTE, CHECK_LOCAL]

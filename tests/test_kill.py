@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL, Chain, small_chain
 
-from kit import verify
+from kit.chain import verify
 
 STARTED = re.compile(r"^ *\d+:\d\d  (\S+): (?:starts|continues|.*starts again|.*goes on)")
 

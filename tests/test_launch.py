@@ -14,10 +14,10 @@ import pytest
 import seeded_rollouts
 from conftest import stage_keys
 
-from kit import launch, paths, training
-from kit.config import ROOT, Config, KitError, read_yaml
-from kit.settings import Schedule, Training
-from kit.stages import Stage
+from kit.chain.stages import Stage
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Schedule, Training, read_yaml
+from kit.training import launch, training
 
 # --- the split --------------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ def test_accelerate_reads_our_files_and_knows_every_key(tiny_world: Config, name
     assert isinstance(load_config_from_file(str(file)), ClusterConfig)  # it refuses unknown keys
     config = with_training(tiny_world, processes=16, machines=2, accelerate=str(file), vllm="colocate")
     if name == "zero3":
-        command = ["--config_file", str(file), "-m", "kit.launch"]
+        command = ["--config_file", str(file), "-m", "kit.training.launch"]
     else:
         command = launch.accelerate_command(config, ["mine.yaml", "iterative", "1"], "node1:1234", machine=1)[3:]
     parser = launch_command_parser()
@@ -83,7 +83,7 @@ def test_accelerate_reads_our_files_and_knows_every_key(tiny_world: Config, name
     assert getattr(args, flag) and sum(map(bool, (args.multi_gpu, args.use_fsdp, args.use_deepspeed))) == 1
     if name != "zero3":
         assert (args.num_processes, args.num_machines, args.machine_rank) == (16, 2, 1)
-        assert (args.main_process_ip, args.main_process_port, args.training_script) == ("node1", 1234, "kit.launch")
+        assert (args.main_process_ip, args.main_process_port, args.training_script) == ("node1", 1234, "kit.training.launch")
 
 
 def test_the_sharded_file_means_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_the_end_of_the_processes_is_told_in_one_line(said: str, told: str) -> N
 
 
 def test_processes_end_when_the_one_that_started_them_is_killed() -> None:
-    child = "import os, time; from kit import launch; launch.end_with_parent(); print(os.getpid(), flush=True); time.sleep(300)"
+    child = "import os, time; from kit.training import launch; launch.end_with_parent(); print(os.getpid(), flush=True); time.sleep(300)"
     starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     process = subprocess.Popen([sys.executable, "-c", starter, child], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     state = Path(f"/proc/{int(process.stdout.readline())}/stat")

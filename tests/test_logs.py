@@ -13,11 +13,17 @@ from conftest import real, stage_keys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import behavior, chain, config, evaluation, figures, logs, paths, prompts, rollout, statistics
-from kit.chain import Stage
-from kit.config import ROOT, Config, KitError
-from kit.rollout import Rollout
-from kit.settings import Logs
+from kit.behavior import behavior
+from kit.chain import chain
+from kit.chain.chain import Stage
+from kit.data import prompts
+from kit.evaluation import evaluation, statistics
+from kit.report import figures
+from kit.rollout import logs, rollout
+from kit.rollout.rollout import Rollout
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Logs
+from kit.settings import loading as config
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
 ROLLOUTS = [Rollout(f"p{i}", f"question {i}?", str(i), None, [f"\\boxed{{{i}}}", "hm"], [3, 1], [True, False]) for i in range(7)]

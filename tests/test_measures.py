@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import config, measures
-from kit.config import ROOT, Config, KitError
-from kit.phases import CHECK_WHOLE, COMPUTE, PHASES
-from kit.rollout import Rollout
+from kit.behavior import measures
+from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
+from kit.rollout.rollout import Rollout
+from kit.settings import ROOT, Config, KitError
+from kit.settings import loading as config
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kit import arithmetic, models, prompts, rollout
-from kit.config import ROOT, Config, KitError, load
+from kit.data import prompts
+from kit.laptop import arithmetic
+from kit.rollout import models, rollout
+from kit.settings import ROOT, Config, KitError, load
 
 
 @pytest.fixture(scope="module")

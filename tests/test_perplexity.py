@@ -8,9 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from kit import arithmetic, perplexity, prompts
-from kit.config import Config
-from kit.rollout import Rollout
+from kit.behavior import perplexity
+from kit.data import prompts
+from kit.laptop import arithmetic
+from kit.rollout.rollout import Rollout
+from kit.settings import Config
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,8 @@ def test_what_is_scored_is_the_response_after_the_prompt(tiny_world: Config, mod
 
 
 def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(tiny_world: Config) -> None:
-    from kit import paths, rollout
+    from kit.rollout import rollout
+    from kit.runs import paths
 
     trained = dataclasses.replace(tiny_world.behavior, reference="trained", reference_steps=2)
     config = dataclasses.replace(tiny_world, behavior=trained)
@@ -102,7 +105,7 @@ def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(t
 
 
 def test_the_base_or_a_folder_can_be_the_reference(tiny_world: Config) -> None:
-    from kit import paths
+    from kit.runs import paths
 
     for source in ("base", str(paths.of(tiny_world).base_model)):
         config = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference=source))

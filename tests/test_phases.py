@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from kit import arithmetic, phases
-from kit.phases import (
+from kit.behavior import phases
+from kit.behavior.phases import (
     ANSWER,
     BREAK_DOWN,
     CHECK_LOCAL,
@@ -21,6 +21,7 @@ from kit.phases import (
     SUBSTITUTE,
     UNDERSTAND,
 )
+from kit.laptop import arithmetic
 from kit.settings import Arithmetic
 
 LAPTOP = [

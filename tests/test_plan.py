@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from conftest import stage_keys
 
-from kit import config, memory, plan
-from kit.config import ROOT, Config, KitError
-from kit.memory import GIB, Sizes
-from kit.settings import Engine, Schedule
-from kit.stages import Stage
+from kit.chain import memory, plan
+from kit.chain.memory import GIB, Sizes
+from kit.chain.stages import Stage
+from kit.settings import ROOT, Config, Engine, KitError, Schedule
+from kit.settings import loading as config
 
 DS, QWQ, LAPTOP = (config.load(f"params/{name}.yaml") for name in ("ds-1.5b-4k", "qwq-32b-4k", "laptop"))
 # By hand. A layer of the 1.5B model: q 1536 x 1536 + 1536, k and v 1536 x 256 + 256 each, o 1536 x 1536, MLP 3 x 1536 x 8960, two

@@ -17,10 +17,11 @@ from conftest import real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import config, paths, problems, sources
-from kit.config import ROOT, Config, KitError
-from kit.problems import Problem
-from kit.settings import Data
+from kit.data import problems, sources
+from kit.data.problems import Problem
+from kit.runs import paths
+from kit.settings import ROOT, Config, Data, KitError
+from kit.settings import loading as config
 
 FILES = {"aime24": "aime24.jsonl", "amc23": "amc23.jsonl", "math500": "math500.jsonl", "olympiadbench": "olympiadbench.jsonl",
          "aime-old": "aime_1983_2023.json", "aime22-23": "aime22_23_24.parquet"}
@@ -234,7 +235,7 @@ def test_from_a_hub_only_the_needed_rows_are_fetched_once_and_the_commit_is_reco
     (root / "math-ai" / "amc23").mkdir(parents=True)
     (root / "math-ai" / "amc23" / ".gated").touch()
     code = """
-from kit import problems
+from kit.data import problems
 for name in ("eurus-amc-aime", "eurus-amc-aime", "math500", "math500@v9", "amc23", "aime24"):
     name, _, revision = name.partition("@")
     try:

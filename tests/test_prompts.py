@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from kit import config, dry_run, paths, prompts
-from kit.config import ROOT, Config, KitError
+from kit.chain import dry_run
+from kit.data import prompts
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError
+from kit.settings import loading as config
 
 QUESTION = "What is $1+2$?"
 SYSTEM = (
@@ -186,7 +189,7 @@ def test_one_prompt_of_each_stage_is_shown_and_goes_into_the_manifest(tmp_path: 
 
 
 def test_the_laptops_words_for_budget_forcing_are_in_its_vocabulary() -> None:
-    from kit import arithmetic
+    from kit.laptop import arithmetic
 
     laptop, tok = config.load("params/laptop.yaml"), arithmetic.make_tokenizer()
     assert tok.decode(prompts.forcing_ending(tok, laptop.prompts)) == "</think> The final answer is"

@@ -17,9 +17,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import config, problems
-from kit.config import ROOT, KitError
-from kit.settings import Config
+from kit.data import problems
+from kit.settings import ROOT, Config, KitError
+from kit.settings import loading as config
 
 LAPTOP = (ROOT / "params" / "laptop.yaml").read_text()
 # What a message says of what would be right.
@@ -222,7 +222,7 @@ def test_command_papermill_and_notebook_say_the_same(tmp_path: Path) -> None:
     with pytest.raises(KitError) as caught:
         config.notebook(str(tmp_path / "mine.yaml"))
     assert str(caught.value) == message
-    chain = subprocess.run([sys.executable, "-m", "kit.chain", str(tmp_path / "mine.yaml")], capture_output=True, text=True, cwd=ROOT)
+    chain = subprocess.run([sys.executable, "-m", "kit.chain.chain", str(tmp_path / "mine.yaml")], capture_output=True, text=True, cwd=ROOT)
     assert (chain.returncode, chain.stdout, chain.stderr) == (1, "", f"error: {message}\n")
     line = ["papermill", "notebooks/03_evaluate.ipynb", str(tmp_path / "out.ipynb"), "-p", "params_file", str(tmp_path / "mine.yaml")]
     papermill = subprocess.run([sys.executable, "-m", *line, "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT)

@@ -14,9 +14,10 @@ import nbformat
 import papermill
 import pytest
 
-from kit import comparison_figures, comparison_tables, comparisons, evaluation, figures, forcing, paths, report, seeds
-from kit.config import ROOT, Config
-from kit.settings import Model
+from kit.evaluation import comparisons, evaluation, forcing, seeds
+from kit.report import comparison_figures, comparison_tables, figures, report
+from kit.runs import paths
+from kit.settings import ROOT, Config, Model
 
 HOSTILE = "<script>alert(1)</script>&\\\"'"
 FIGURES = ("trade_off", "relative_trade_off", "budget_forcing", "equal_spend", "efficiency", "problem_changes", "seeds")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessor, Qwen2Config, Qwen2ForCausalLM
 
-from kit.sampling import sample
+from kit.rollout.sampling import sample
 
 ENDS, PAD, LONGEST = [1, 2], 0, 60
 

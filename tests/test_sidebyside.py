@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kit import config, phases, sidebyside
-from kit.config import ROOT, Config
-from kit.sidebyside import Pair, Side
+from kit.behavior import phases
+from kit.report import sidebyside
+from kit.report.sidebyside import Pair, Side
+from kit.settings import ROOT, Config
+from kit.settings import loading as config
 
 EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src=x onerror=alert(2)>\n\nWait, &lt;b&gt; <!-- "
         "</div></body>\n\n<iframe srcdoc='<script>alert(3)</script>'>\u202e 3 + 4 = 7\x00</think> \\boxed{<svg onload=alert(4)>}")

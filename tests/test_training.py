@@ -9,10 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kit import arithmetic, evaluation, paths, prompts, training
-from kit.config import ROOT, Config, KitError, read_yaml
-from kit.rewards import get_token_limit_reward
-from kit.training import Point, select
+from kit.data import prompts
+from kit.evaluation import evaluation
+from kit.laptop import arithmetic
+from kit.reward.rewards import get_token_limit_reward
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, read_yaml
+from kit.training import training
+from kit.training.training import Point, select
 
 # --- the reward -------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kit import evaluation, paths, rollout, training
-from kit.config import Config, KitError
+from kit.evaluation import evaluation
+from kit.rollout import rollout
+from kit.runs import paths
+from kit.settings import Config, KitError
+from kit.training import training
 
 
 def weights(folder: Path) -> dict:

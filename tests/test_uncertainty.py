@@ -12,8 +12,8 @@ import math
 import numpy as np
 import pytest
 
-from kit import seeds, uncertainty
-from kit.uncertainty import accuracy_interval, paired_change, ratio_interval
+from kit.evaluation import seeds, uncertainty
+from kit.evaluation.uncertainty import accuracy_interval, paired_change, ratio_interval
 
 TIMES = 2000
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from kit import watch
 from kit.settings import Watch
+from kit.training import watch
 
 HEALTHY = {"limit": 100, "reward": 0.6, "length": 70.0, "truncated": 0.2, "no_variance": 0.2, "entropy": 0.07, "kl": 0.01,
            "grad_norm": 0.1, "loss": 0.001, "repeated": 0.0}

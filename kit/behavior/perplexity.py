@@ -1,0 +1,125 @@
+"""How likely a fixed reference model finds the traces: does pruned thinking still read like mathematics?
+
+The paper uses Qwen2.5-Math-7B on MATH-500 and finds perplexity nearly unchanged (as others quote it; no number is known). The
+reference must not be one of the compared models. On the laptop there is no other model of its small language, so a second one
+is trained: same kind of traces, other seed, fewer steps (`behavior.reference: trained`).
+
+Perplexity = exp(mean over tokens of -log p(token | question, tokens before)). The mean is over all tokens of a set's traces,
+so a long trace weighs more than a short one. Traces longer than the window are read in windows that overlap by half: each
+token is predicted once, from at least half a window of context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from kit.data import prompts
+from kit.laptop import arithmetic
+from kit.rollout import rollout
+from kit.rollout.rollout import Rollout
+from kit.runs import paths
+from kit.settings import Config
+from kit.training import training
+
+
+def reference(config: Config) -> tuple[Any, Any]:
+    """(model, tokenizer) of `behavior.reference`; a `trained` one is made at the first call, in results/<run>/reference."""
+    source = config.behavior.reference
+    if source == "trained":
+        own = trained(config)
+        if not training.has_weights(paths.of(own).base_model):
+            arithmetic.make_data(dataclasses.replace(own, seed=config.seed))  # the held-out questions stay held out
+            arithmetic.train_base(own)
+        source = str(paths.of(own).base_model)
+    elif source == "base":
+        source = training.base_model(config)
+    if source != config.model.source:  # a revision, and the trust in its code, belong to the base model
+        own = dataclasses.replace(config.model, source=source, revision=None, trust_remote_code=False)
+        config = dataclasses.replace(config, model=own)
+    return rollout.load_model(source, config).eval(), prompts.load_tokenizer(source, config)
+
+
+def trained(config: Config) -> Config:
+    """Settings of the laptop's reference model: a run of its own inside this run's folder."""
+    steps = config.behavior.reference_steps
+    shorter = dataclasses.replace(config.arithmetic, sft_steps=steps, drill_steps=max(1, steps // 4))
+    return dataclasses.replace(config, run=f"{config.run}/reference", seed=config.seed + 7919, arithmetic=shorter)
+
+
+def of_rollouts(
+    model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout], progress: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(-log p summed, tokens) of the first `reference_samples` responses of each problem: two arrays, a value per problem."""
+    texts, owner = [], []
+    for k, r in enumerate(rollouts):
+        for text in r.model_answer[: config.behavior.reference_samples]:
+            texts.append((r.question, text))
+            owner.append(k)
+    loss, tokens = score(model, encoded(tokenizer, config, texts), window(model, config), config.behavior.batch_tokens, progress)
+    n = len(rollouts)
+    return np.bincount(owner, loss, n), np.bincount(owner, tokens, n)
+
+
+def window(model: Any, config: Config) -> int:
+    """Tokens that are seen at once: the params' window, or what the model can take."""
+    return min(config.behavior.window, getattr(model.config, "max_position_embeddings", None) or config.behavior.window)
+
+
+def encoded(tokenizer: Any, config: Config, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    """(token ids of prompt and response, where the response begins) of each (question, response)."""
+    found = []
+    for question, response in texts:
+        if tokenizer.chat_template and config.prompts:
+            before = prompts.encode(tokenizer, prompts.evaluation_messages(config.prompts, question))
+        else:
+            before = tokenizer(question + "\n\n")["input_ids"]
+        after = tokenizer(response.removeprefix("<think>"), add_special_tokens=False)["input_ids"]
+        found.append((before + after, max(len(before), 1)))  # nothing predicts a first token
+    return found
+
+
+def windows(length: int, start: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, first token that counts) of the windows that read tokens `start` .. `length` once each.
+
+    >>> list(windows(10, 2, 6))
+    [(0, 6, 2), (3, 9, 6), (6, 10, 9)]
+    """
+    begin, counted = 0, start
+    if start >= size:  # a prompt that fills the window: its end is context enough
+        begin = start - size // 2
+    while counted < length:
+        end = min(begin + size, length)
+        yield begin, end, counted
+        counted, begin = end, end - size // 2
+
+
+def score(
+    model: Any, rows: Sequence[tuple[list[int], int]], size: int, batch_tokens: int, progress: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(-log p summed over the response, its tokens) of each row; windows of like lengths are read together."""
+    import torch
+    from tqdm.auto import tqdm
+
+    jobs = [(k, *w) for k, (ids, start) in enumerate(rows) for w in windows(len(ids), start, size)]
+    jobs.sort(key=lambda job: job[2] - job[1])
+    loss, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+    with torch.inference_mode(), tqdm(total=len(jobs), desc=progress, disable=not progress) as bar:
+        while jobs:
+            longest = jobs[-1][2] - jobs[-1][1]
+            count = min(len(jobs), max(1, batch_tokens // longest))
+            batch, jobs = jobs[-count:], jobs[:-count]
+            ids = torch.zeros(count, longest, dtype=torch.long)  # padded on the right, behind every token that counts
+            for i, (k, begin, end, _) in enumerate(batch):
+                ids[i, : end - begin] = torch.tensor(rows[k][0][begin:end])
+            logits = model(input_ids=ids.to(model.device)).logits[:, :-1].float()
+            targets = ids[:, 1:].to(model.device)
+            nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").cpu().double().numpy()
+            for i, (k, begin, end, counted) in enumerate(batch):
+                loss[k] += nll[i, counted - begin - 1 : end - begin - 1].sum()
+                tokens[k] += end - counted
+            bar.update(count)
+    return loss, tokens

@@ -1,0 +1,263 @@
+"""The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
+
+A stage is one notebook with its parameters. `run_all` executes them with papermill, one kernel each (that frees the
+GPU's memory), and keeps the copies in results/<run>/notebooks. results/<run>/stages says of each what it was made from
+(kit.runs.fingerprint: settings, code, files of the stages before it), whether it is done, and which files it made:
+
+- done, and made from the same: skipped;
+- stopped in the middle, and made from the same settings and files: goes on, also when the code has changed since (a fix
+  should not cost days of training), which is said and recorded;
+- anything else: starts again, saying what changed. What it had made goes to replaced/: nothing is lost to a slip of the hand.
+
+`python -m kit.chain.chain params/laptop.yaml` is what `make reproduce` calls: the runner notebook, errors in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
+from kit.evaluation import seeds
+from kit.runs import fingerprint, lock, paths
+from kit.settings import Config, KitError, load
+
+# For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
+# two small models side by side that halved the time of a step. Nothing is sent anywhere.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
+    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
+}
+QUIET = ["--IPKernelApp.log_level=50"]
+
+def describe(config: Config) -> str:
+    """The schedules of a run and the stages they make, in a few lines."""
+    lines = [f"  {name}: limits {', '.join(map(str, plan.limits))}{'' if plan.state_limit else ' (not stated in the prompt)'}, "
+             f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
+    lines += [f"  {name}: from its logs" for name in config.logs.models]
+    count = sum(len(lane) for phase in stages(config) for lane in phase)
+    again = f", and as many for each of the seeds {', '.join(map(str, config.seeds))}" if config.seeds else ""
+    return "\n".join([f"{count} stages, up to {config.parallel} at a time{again}", *lines])
+
+
+def set_aside(config: Config, stage: Stage) -> None:
+    """Move what a stage had made to replaced/<stage>, in place of what was there from before. Can be killed anywhere."""
+    run = paths.of(config)
+    kept, moving = run.replaced / stage.name, run.replaced / f".{stage.name}"
+    for path in outputs_of(config, stage):
+        if path.exists():
+            target = moving / path.relative_to(run.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    if moving.exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        moving.rename(kept)
+
+
+def execute(stage: Stage, config: Config, **options: Any) -> None:
+    """Execute one notebook into the run's folder; KitError in one line when a cell of it fails."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+    from traitlets.config import Config as Settings
+
+    run = paths.of(config)
+    copy = run.notebooks / f"{stage.name}.ipynb"
+    look = f"(see {run.shown}/notebooks/{copy.name})"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    source = NOTEBOOKS / f"{stage.notebook}.ipynb"
+    declared = papermill.inspect_notebook(str(source))
+    parameters = {"params_file": config.file, **stage.parameters}
+    for name in parameters:
+        if name not in declared:
+            raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
+    connection.parent.mkdir(mode=0o700, exist_ok=True)
+    connection.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET,
+            config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
+        )
+    except PapermillExecutionError as error:
+        told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
+        raise KitError(f"{stage.name}: {' '.join(told.split())} {look}") from None
+    except (PapermillException, CellTimeoutError, DeadKernelError) as error:
+        raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
+    finally:
+        if copy.is_file():
+            with paths.atomic(copy) as file:
+                file.write(paths.scrubbed(copy.read_text(encoding="utf-8"), config))
+
+
+def progress(config: Config, name: str) -> str:
+    """Where a running stage stands, from the log it writes."""
+    parts = name.split("-")
+    where = ("base", 0) if parts[0] == "01_base_model" else ("-".join(parts[1:-1]), parts[-1])
+    with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet, or a stage without one
+        row = pd.read_csv(paths.of(config).training(where[0], int(where[1])) / "log.csv").iloc[-1]
+        if "reward" not in row:
+            return f"{name} step {row.step:.0f}: loss {row.loss:.3f}"
+        told = f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
+        return f"{name} step {row.step:.0f}: {told}"
+    return name
+
+
+def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
+    """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
+
+    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand. Another
+    run in the same folder is refused.
+    """
+    run = paths.of(config)
+    if not config.schedules:
+        paths.write_manifest(config, {})  # else notebook 01 does, with the prompts
+    began = time.monotonic()
+    rows: list[dict[str, Any]] = []
+    made: dict[str, dict[str, list]] = {}
+    running: list[str] = []
+    stop = threading.Event()
+
+    def say(text: str) -> None:
+        seconds = int(time.monotonic() - began)
+        show(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}")
+
+    def work(lane: list[Stage]) -> None:
+        for stage in lane:
+            if stop.is_set():
+                return
+            marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
+            before = paths.read_json(marker) if marker.is_file() else {}
+            if (results := unchanged(run.root, before, inputs)) is not None:
+                made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
+                other = [name for name in results if made[stage.name][name][2] != results[name][2]]
+                say(f"{stage.name}: unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
+                rows.append({"stage": stage.name, "status": "skipped", "seconds": 0.0})
+                continue
+            goes_on, said, code = plan_of(before, inputs)
+            say(f"{stage.name}: {said}")
+            if before and not goes_on:
+                set_aside(config, stage)
+            record = {"inputs": inputs, "done": False, "other_code": code}
+            paths.write_json(marker, record)
+            running.append(stage.name)
+            started = time.monotonic()
+            try:
+                execute(stage, config)
+            except BaseException:
+                stop.set()
+                say(f"{stage.name}: failed; what runs beside it is left to end")
+                raise
+            finally:
+                running.remove(stage.name)
+            seconds = round(time.monotonic() - started, 1)
+            made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
+            paths.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
+                                               "commit": paths.commit(), "finished": paths.now()})
+            rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
+            say(f"{stage.name}: done in {seconds:.0f} s")
+
+    with lock.hold(run.root, run.shown):
+        paths.sweep(run.root)
+        for other in seeds.write_params(config):
+            show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+            table = run_all(other, show, every)
+            rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
+        for phase in stages(config):
+            with ThreadPoolExecutor(max_workers=config.parallel) as pool:
+                waiting = {pool.submit(work, lane) for lane in phase}
+                while waiting:
+                    done, waiting = wait(waiting, timeout=every)
+                    for future in done:
+                        future.result()
+                    if waiting and not done:
+                        say(" · ".join(progress(config, name) for name in running))
+        record_stages(config)
+        with contextlib.suppress(OSError):
+            run.kernels.rmdir()
+    return pd.DataFrame(rows)
+
+
+def unchanged(root: Path, before: dict[str, Any], inputs: dict[str, Any]) -> dict[str, list] | None:
+    """The files of a stage that is done, made from the same, and still has them all; else None."""
+    if not before.get("done") or before.get("inputs") != inputs:
+        return None
+    return before["results"] if all((root / name).is_file() for name in before["results"]) else None
+
+
+def plan_of(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, str, list[str]]:
+    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
+    if not before:
+        return False, "starts", []
+    if "inputs" not in before:
+        return False, "an older version of the kit made it, starts again", []
+    changed = fingerprint.differing(before["inputs"], inputs)
+    code = [name for name in changed if name.startswith("code: ")]
+    why = fingerprint.told(changed, before["inputs"], inputs)
+    if not changed:
+        said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
+        return True, said, before["other_code"]
+    if code == changed and not before["done"]:
+        since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
+        return True, f"continues where it stopped, though {why} since", since
+    return False, f"{why}: starts again", []
+
+
+def record_stages(config: Config) -> None:
+    """Add to the manifest when, how long and from which commit each stage was made."""
+    run = paths.of(config)
+    if not run.manifest.is_file():
+        return
+    manifest = paths.read_json(run.manifest)
+    facts = {path.stem: paths.read_json(path) for path in sorted(run.stages.glob("*.json"))}
+    kept = ("finished", "seconds", "commit", "other_code")
+    manifest["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
+    paths.write_json(run.manifest, manifest)
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """The run's folder for this command and the kernels it starts, without what killed ones have left."""
+    run = paths.of(config)
+    with lock.hold(run.root, run.shown), lock.for_children(run.root):
+        shutil.rmtree(run.kernels, ignore_errors=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(run.kernels, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m kit.chain.chain PARAMS`: execute notebooks/00_run_all.ipynb with papermill; a failure is one line, exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m kit.chain.chain", description=main.__doc__)
+    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
+    chosen = parser.parse_args(arguments)
+    try:
+        config = load(chosen.params_file)
+        print(f"{config.file} -> {paths.of(config).shown}", flush=True)
+        with alone(config):
+            execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    shown = paths.of(config).shown
+    print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

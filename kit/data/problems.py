@@ -1,0 +1,267 @@
+r"""`Problem`, and `load(name)`: the problems of one data set, wherever its rows are.
+
+A name is looked up in this order: `data.files` of the params file; what notebook 01 generated for the run; `data.folder` (data/
+in the project), as <name>.jsonl, .json, .csv, .parquet or a folder <name>; the cache; the hub (data/sources). All of the shapes
+that these sets go by are read: the hub's columns, the Qwen2.5-Math bundle's, verl's, a JSON list, a user's own rows with
+`question` (or `problem`) and `answer`.
+
+- the question: `question`, `problem`, or the user's turn of `prompt`; OlympiadBench's `context`, if any, comes before it;
+- the answer: `answer`, `final_answer` or `reward_model.ground_truth`; of a list the first, as the official code grades;
+- 025 and 27.0 become 25 and 27 in sets whose answers are whole numbers by definition; all other answers stay as written;
+- the id: the source's own, else a hash of the question, so that it does not depend on the order of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.data import sources
+from kit.data.sources import SOURCES, Row, Source
+from kit.runs import paths
+from kit.settings import Config, KitError
+from kit.settings import loading as configuration
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known.
+
+    `multiple` and `unit` are OlympiadBench's: the answer stands for several values; the unit that it is in.
+    """
+
+    id: str
+    question: str
+    answer: str
+    core: int | None = None
+    multiple: bool = False
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The problems of a set, and what the manifest says of them: where from, at which commit of the hub, how many rows."""
+
+    problems: list[Problem]
+    origin: str
+    revision: str | None = None
+    rows: int = 0
+    duplicates: int = 0  # rows whose question stands in a row before: dropped
+
+
+def load(name: str, config: Config) -> list[Problem]:
+    """The problems of data set `name`. Raises KitError naming the file and row that is not a problem, or what to download."""
+    return open_set(name, config).problems
+
+
+def open_set(name: str, config: Config) -> Loaded:
+    """`load`, with where the problems come from and how many rows were dropped."""
+    for other in config.data.revisions:
+        if other not in SOURCES:
+            raise KitError(f"{config.file}: data.revisions.{other} is no set of the hub; there are {', '.join(SOURCES)}")
+    given, generated = config.data.files.get(name), paths.of(config).data(name)
+    if given is not None:
+        path = paths.given(config, given)
+        if not path.exists():
+            raise KitError(f"{config.file}: data.files.{name}: there is no file or folder {given}")
+        return _load(sources.read_local(path, name), name, path.name, path.name)
+    if generated.is_file():
+        return _load(sources.read_local(generated, name), name, generated.name, "generated")
+    path = sources.find_in(paths.given(config, config.data.folder), name)
+    if path is not None:
+        return _load(sources.read_local(path, name), name, path.name, f"{config.data.folder}/{path.name}")
+    if name in SOURCES:
+        return from_hub(name, config.data.revisions.get(name), config.data.folder)
+    raise KitError(f"data set {name}: {generated} does not exist; notebook 01 makes the arithmetic sets, the hub's are called "
+                   f"{', '.join(SOURCES)}, and a file of your own is named under data.files.{name} in {config.file}")
+
+
+def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
+    """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them.
+
+    `folder` is where the message tells the user to put a copy when the hub cannot be reached.
+    """
+    kept, facts = paths.cached(name, revision), paths.cached(name, revision).with_suffix(".json")
+    source = SOURCES[name]
+    if not (kept.is_file() and facts.is_file()):
+        commit = sources.hub_commit(name, revision, folder)
+        print(f"{name}: fetching from the hub ({source.hub}), once" + (
+            "; only some rows are kept, but the whole set is gone through" if source.data_source else ""))
+        try:
+            got = _load(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit)
+        except KitError:
+            raise
+        except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
+            raise KitError(sources.not_from_hub(name, revision, folder, error)) from None
+        paths.write_json(facts, {k: v for k, v in vars(got).items() if k != "problems"})
+        write(kept, got.problems)
+    return Loaded(read(kept), **paths.read_json(facts))
+
+
+def read(path: Path) -> list[Problem]:
+    """The problems of one file: JSON lines, a JSON list, CSV or parquet; KitError names the row that is none."""
+    return _load(sources.read_local(path, path.stem), path.stem, path.name, path.name).problems
+
+
+def write(path: Path, problems: list[Problem]) -> None:
+    """The inverse of `read`, as JSON lines."""
+    with paths.atomic(path) as file:
+        for p in problems:
+            record = {k: v for k, v in dataclasses.asdict(p).items() if k not in ("multiple", "unit") or v}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, revision: str | None = None) -> Loaded:
+    """Rows -> problems without the duplicates (by question); `shown` is what messages call the file."""
+    source, count = SOURCES.get(name), 0
+    found: dict[str, Problem] = {}
+    for number, row in rows:
+        try:
+            if not isinstance(row, dict):
+                raise ValueError("not a JSON object; should be one with `question` and `answer`")
+            if not sources.wanted(row, source):
+                continue
+            problem = as_problem(row, name, source)
+        except ValueError as error:
+            why = "text that is not Unicode" if isinstance(error, UnicodeError) else error
+            raise KitError(f"{shown} row {number}: {why}") from None
+        count += 1
+        found.setdefault(plain(problem.question), problem)
+    if len({p.id for p in found.values()}) != len(found):
+        raise KitError(f"{shown}: two rows have the same id")
+    if not found:
+        raise KitError(f"{shown}: no problems in this file" + (f" that belong to {name}" if source else ""))
+    return Loaded(list(found.values()), origin, revision, count, count - len(found))
+
+
+# --- a row ------------------------------------------------------------------------------------------------------------
+
+
+def as_problem(row: Row, name: str, source: Source | None = None) -> Problem:
+    """One row as a problem; ValueError says what is wrong with it."""
+    question = question_of(row)
+    if context := row.get("context"):
+        question = f"{text_of(context, 'context')}\n\n{question}"
+    own = next((row[k] for k in ("id", "unique_id") if row.get(k) not in (None, "")), None)
+    if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
+        raise ValueError("`id` should be a text or a whole number")
+    if own is not None and not str(own).isprintable():
+        raise ValueError("`id` has a character that cannot be printed")
+    core = row.get("core") or None
+    if core is not None and (type(core) is not int or core < 0):
+        raise ValueError("`core` should be a whole number of tokens")
+    unit = row.get("unit")
+    return Problem(
+        text_of(str(own), "id") if own is not None else f"{name}-{digest(question)}", question,
+        answer_of(row, source is not None and source.integers), core,
+        row.get("multiple", row.get("is_multiple_answer")) in (True, "True", "true"), None if not unit else text_of(unit, "unit"),
+    )
+
+
+# What the training set's questions end in; the training prompt says it in its own words.
+INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
+
+
+def question_of(row: Row) -> str:
+    """`question` or `problem`; else the user's turn of `prompt`, without the system turn and the instruction at its end."""
+    for key in ("question", "problem"):
+        if row.get(key) is not None:
+            return text_of(row[key], key)
+    turns = row.get("prompt")
+    if not isinstance(turns, list):
+        raise ValueError("no `question` (or `problem`) in it")
+    users = [t.get("content") for t in turns if isinstance(t, dict) and t.get("role") == "user"]
+    if len(users) != 1:
+        raise ValueError("`prompt` should have one turn of the user")
+    return text_of(INSTRUCTION.sub("", text_of(users[0], "prompt")), "prompt")
+
+
+def answer_of(row: Row, integers: bool = False) -> str:
+    """The gold answer as one text."""
+    model = row.get("reward_model")
+    answer = next((row[k] for k in ("answer", "final_answer") if row.get(k) is not None), None)
+    if answer is None:
+        answer = model.get("ground_truth") if isinstance(model, dict) else None
+    if answer is None:
+        raise ValueError("no `answer` in it")
+    if isinstance(answer, list):
+        if not answer:
+            raise ValueError("`answer` is an empty list")
+        answer = answer[0]
+    if type(answer) in (int, float):
+        if not math.isfinite(answer):
+            raise ValueError("`answer` is not a number")
+        answer = str(int(answer) if answer == int(answer) and abs(answer) < 2**53 else answer)
+    answer = text_of(answer, "answer")
+    if not integers:
+        return answer
+    if not re.fullmatch(r"-?[0-9]{1,300}(\.0+)?", answer.strip()):
+        raise ValueError(f"`answer` is {answer[:40]!r}; all answers of this set are whole numbers")
+    return str(int(answer.strip().split(".")[0]))
+
+
+def text_of(value: Any, key: str) -> str:
+    """`value` if it is a text with something in it that can be written to a file; ValueError otherwise."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"`{key}` should be a text that is not empty")
+    value.encode("utf-8")  # a lone surrogate could be read from JSON but never written
+    return value
+
+
+def plain(question: str) -> str:
+    """The question with all white space alike: two rows with the same one are duplicates."""
+    return " ".join(question.split())
+
+
+def digest(question: str) -> str:
+    """What an id is made of where the source has none."""
+    return hashlib.sha256(plain(question).encode()).hexdigest()[:12]
+
+
+# --- the sets of a run ------------------------------------------------------------------------------------------------
+
+
+def names(config: Config) -> list[str]:
+    """The data sets of a run: training, validation, evaluation."""
+    return [name for name in (config.data.train, config.data.validation, *config.data.evaluation) if name]
+
+
+def facts(config: Config) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each data set of the run; loading them all shows early what is missing.
+
+    `expected` is how many rows the set of that name is known to have: fewer or more, and it is another one.
+    """
+    found = {}
+    for name in names(config):
+        got = open_set(name, config)
+        expected = {"expected": SOURCES[name].rows} if name in SOURCES else {}
+        found[name] = {"problems": len(got.problems), **{k: v for k, v in vars(got).items() if k != "problems"}, **expected}
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m kit.data.problems PARAMS`: a line per data set of the run; what is not here is fetched, as before going offline."""
+    parser = argparse.ArgumentParser(prog="python -m kit.data.problems", description=main.__doc__)
+    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
+    try:
+        for name, f in facts(configuration.load(parser.parse_args(arguments).params_file)).items():
+            at = f" at {f['revision']}" if f["revision"] else ""
+            known = f"; the set is known to have {f['expected']} rows" if f.get("expected", f["rows"]) != f["rows"] else ""
+            print(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped{known}")
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Several seeds: each a whole run of its own (data, base model, training, evaluation), and their results side by side.
+
+`seeds: [2, 3]` in a params file asks for two further runs, `<run>-seed2` and `<run>-seed3`, with a params file each that extends
+the first and differs in the seed alone. Within a seed, models are compared on the same problems (bootstrap over problems);
+over seeds, a comparison is the mean of its values with an interval that holds the luck of training as well as that of drawing
+problems. With three seeds it is wide, and honestly so. Beside the spread between seeds stands the spread that
+drawing problems would cause alone (from the seeds' own intervals): on the laptop, where each seed has problems of its own, what
+is above it is the seeds'; benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from kit.evaluation.uncertainty import Z, t_quantile
+from kit.report import comparison_tables
+from kit.report.figures import read
+from kit.runs import paths
+from kit.settings import ROOT, Config
+
+UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%"}
+
+
+def others(config: Config) -> list[Config]:
+    """The settings of the further runs. Their params files are `write_params`'s."""
+    folder = paths.of(config).root
+    return [dataclasses.replace(config, run=f"{config.run}-seed{seed}", seed=seed, seeds=(),
+                                file=os.path.relpath(folder / f"seed{seed}.yaml", ROOT)) for seed in config.seeds]
+
+
+def write_params(config: Config) -> list[Config]:
+    """Write each further run's params file into results/<run>/seed<k>.yaml, so that its notebooks can be run by hand as well."""
+    for other in others(config):
+        file = ROOT / other.file
+        parent = os.path.relpath(ROOT / config.file, file.resolve().parent)
+        with paths.atomic(file) as text:
+            text.write(f"# Written by the chain: {config.file} with another seed.\n"
+                       f"extends: {parent}\nrun: {other.run}\nseed: {other.seed}\nseeds: []\n")
+    return others(config)
+
+
+def summarize(config: Config) -> None:
+    """Gather main.csv, changes.csv and one_shot.csv of all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
+    rows = [row for c in (config, *others(config)) for row in values_of(c)]
+    each = pd.DataFrame(rows)
+    paths.write_csv(paths.of(config).metrics / "seeds.csv", each)
+    same = config.model.source != "arithmetic"
+    combined = []
+    for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
+        by_seed = " · ".join(f"{v:+.1f}" if "change" in quantity else f"{v:.1f}" for v in own.value)
+        combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,
+                         **combine(own.value.to_numpy(), own.low.to_numpy(), own.high.to_numpy(), same)})
+    paths.write_csv(paths.of(config).metrics / "seeds_combined.csv", pd.DataFrame(combined))
+
+
+def values_of(config: Config) -> Iterator[dict[str, object]]:
+    """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot."""
+    called = comparison_tables.labels(config)
+    for r in read(config, "main").itertuples():
+        for quantity in ("accuracy", "length"):
+            yield _value(config, called[r.model], quantity, r, quantity)
+    for name in ("changes", "one_shot"):
+        table = read(config, name)
+        for r in table[table.against == "base"].itertuples() if name == "changes" else table.itertuples():
+            for quantity in ("accuracy change", "length change"):
+                title = f"{called[r.model]} minus {called[r.against]}"
+                yield _value(config, title, quantity, r, quantity.replace(" ", "_"))
+
+
+def _value(config: Config, comparison: str, quantity: str, row: object, column: str) -> dict[str, object]:
+    return {"comparison": comparison, "quantity": quantity, "set": row.set, "seed": config.seed,  # type: ignore[attr-defined]
+            "value": getattr(row, column), "low": getattr(row, f"{column}_low"), "high": getattr(row, f"{column}_high")}
+
+
+def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems: bool = False) -> dict[str, float]:
+    """Mean over n >= 2 seeds and its 95 % interval, for other seeds and other problems: mean ± half.
+
+        each seed has problems of its own:  half = max(t * sd, z * sd_problems) / sqrt(n)
+        all seeds have the same problems:   half = sqrt((t * sd)^2 / n + (z * sd_problems)^2)
+
+    `sd` is the standard deviation between the seeds' values, t Student's quantile (n - 1 degrees of freedom), z the normal one.
+    `low` and `high` are each seed's own 95 % interval over problems; `sd_problems` is the root mean square of the standard errors
+    they stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it; and more
+    seeds do not make up for few problems.
+    """
+    n, sd, mean = len(values), float(np.std(values, ddof=1)), float(np.mean(values))
+    problems = float(np.sqrt(np.mean(((high - low) / (2 * Z)) ** 2)))
+    seeds = t_quantile(n - 1) * sd
+    half = math.hypot(seeds / math.sqrt(n), Z * problems) if same_problems else max(seeds, Z * problems) / math.sqrt(n)
+    return {"seeds": n, "value": mean, "low": mean - half, "high": mean + half, "sd": sd, "sd_problems": problems}

@@ -1,0 +1,172 @@
+"""How sure a number is: intervals, paired tests, and the smallest difference that a set can show.
+
+Everywhere problems are what is drawn at random, and a problem comes with all its samples: the samples of one problem are
+alike, so 16 samples of 30 problems are 30 observations, not 480. Means over data sets weigh each set equally. What is
+used, and why:
+
+- accuracy: Wilson's score interval with the effective number of observations that the spread between problems leaves. Near 0
+  and 100 % a bootstrap, like mean ± 2 standard errors, is far too narrow (30 problems at 97 %: it covers 60 times in 100);
+- change of accuracy: the paired t interval and t test, over problems. Bootstraps find a difference that is not there in 6 to 14
+  of 100 comparisons of 30 problems instead of in 5;
+- lengths and their ratios: the studentized bootstrap on the log scale, since lengths are skewed;
+- anything else: `bootstrap_weights` and `interval`, widened as a t interval is, which matters with 30 problems.
+
+tests/test_uncertainty.py simulates evaluations of 30 to 500 problems and counts how often the truth is inside, and how often a
+difference is found where there is none. Formulas: Wilson 1927; Dean and Pagano 2015 (effective sample size); Efron and Tibshirani
+1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom). Several seeds: evaluation/seeds; pass@k: evaluation/comparisons.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+POWER = 0.80  # of the smallest difference that counts as one a set can show
+Z = 1.959964  # the normal quantile of LEVEL
+FEW = 2  # with fewer problems' worth of failures, or of successes, their spread cannot be estimated
+
+Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
+
+
+# --- Student's t ------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _t_curve(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """(values of t, P(|T| > t)) of Student's distribution: with t = sqrt(df) tan(a) the density goes as cos(a)^(df - 1)."""
+    a = np.linspace(0, np.pi / 2, 20_001)
+    density = np.cos(a) ** (df - 1)
+    parts = (density[1:] + density[:-1]) / 2
+    above = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
+    return np.sqrt(df) * np.tan(a[:-1]), (above / above[0])[:-1]
+
+
+def t_test(t: float, df: float) -> float:
+    """Two-sided p-value of Student's t."""
+    values, tail = _t_curve(df)
+    return float(np.interp(abs(t), values, tail))
+
+
+@functools.lru_cache(maxsize=1024)
+def t_quantile(df: float, level: float = LEVEL) -> float:
+    """The t that |T| stays below with probability `level`."""
+    values, tail = _t_curve(df)
+    return float(np.interp(-(1 - level), -tail, values))
+
+
+# --- bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, n) weights of a bootstrap over n problems; each row sums to 1.
+
+    The rows are spread about 1/n a little more than drawing gives, so that the `interval` of `weights @ values` is as wide as
+    the t interval of the mean; a weight can be slightly negative for it.
+    """
+    if n < 2:
+        return np.ones((resamples, n))
+    widened = math.sqrt(n / (n - 1)) * t_quantile(n - 1) / Z
+    return 1 / n + widened * (_draws(n, resamples, seed) - 1 / n)
+
+
+def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of bootstrap replicates."""
+    low, high = np.nanpercentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % interval of (mean over sets of the mean of `above`) / (the same of `below`); `below` of ones: of a mean.
+
+    Studentized bootstrap of the log: log R +- q * se, where q are quantiles of (log R* - log R) / se* and se, se* come from the
+    problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing.
+    """
+    point = np.array([[y.mean(), x.mean()] for y, x in zip(above, below, strict=True)])
+    top, bottom = point.mean(axis=0)
+    if not np.isfinite(point).all() or top <= 0 or bottom <= 0:
+        return math.nan, math.nan
+    drawn = []  # per set: (resamples, 5) bootstrap means of y, x, y², x², xy
+    for k, (y, x) in enumerate(zip(above, below, strict=True)):
+        moments = np.column_stack([y, x, y * y, x * x, x * y])
+        drawn.append(np.vstack([moments.mean(axis=0), _draws(len(y), resamples, seed + k) @ moments]))
+    tops, bottoms = (np.mean([d[:, i] for d in drawn], axis=0) for i in (0, 1))
+    u, v = 1 / tops, 1 / bottoms  # the residual of a problem is u y - v x
+    spread = sum(
+        np.maximum(u * u * d[:, 2] + v * v * d[:, 3] - 2 * u * v * d[:, 4] - (u * d[:, 0] - v * d[:, 1]) ** 2, 0) / len(y)
+        for d, y in zip(drawn, above, strict=True)
+    )
+    logs, errors = np.log(tops / bottoms), np.sqrt(spread) / len(drawn)
+    if errors[0] < 1e-12:
+        return float(top / bottom), float(top / bottom)
+    low, high = interval((logs[1:] - logs[0]) / np.maximum(errors[1:], errors[0] / 2))
+    return float(math.exp(logs[0] - high * errors[0])), float(math.exp(logs[0] - low * errors[0]))
+
+
+# --- accuracy ---------------------------------------------------------------------------------------------------------
+
+
+def accuracy_interval(values: Arrays, samples: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of an accuracy in percent: the mean over sets of the mean over problems.
+
+    Wilson's score interval with n = p(1 - p) / variance of the mean observations, at most the number of samples. With less than
+    FEW problems' worth of failures (or successes) a problem's samples count as one: their spread cannot be estimated then.
+
+    Args:
+        values: for each set the problems' accuracies, percent of their samples.
+        samples: for each set the number of samples per problem.
+    """
+    parts = [np.asarray(v, dtype=float) / 100 for v in values]
+    p = float(np.mean([v.mean() for v in parts]))
+    problems = sum(len(v) for v in parts)
+    variance = sum(v.var(ddof=1) / len(v) if len(v) > 1 else v.mean() * (1 - v.mean()) for v in parts) / len(parts) ** 2
+    n = float(problems)
+    if variance > 0 and problems * min(p, 1 - p) >= FEW:
+        n = min(p * (1 - p) / variance, sum(len(v) * k for v, k in zip(parts, samples, strict=True)))
+    middle, reach = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    low, high = (100 * (middle + sign * reach) / (1 + Z * Z / n) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 100.0)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference with its 95 % interval and two-sided p-value; `detectable` is the smallest true difference that would be shown
+    (p < 0.05) four times out of five, given how much the problems differ. NaN where there is one problem only."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
+
+
+def paired_change(differences: Arrays) -> Change:
+    """The mean over sets of the mean difference, by the paired t test over problems (Satterthwaite's degrees of freedom)."""
+    parts = [np.asarray(d, dtype=float) for d in differences]
+    mean = float(np.mean([d.mean() for d in parts]))
+    if any(len(d) < 2 for d in parts):
+        return Change(mean, math.nan, math.nan, math.nan, math.nan)
+    variances = [d.var(ddof=1) / len(d) / len(parts) ** 2 for d in parts]
+    df = _degrees(variances, [len(d) - 1 for d in parts])
+    return _change(mean, math.sqrt(sum(variances)), df)
+
+
+def _change(mean: float, error: float, df: float) -> Change:
+    if error < 1e-9:  # every problem changed by the same amount
+        return Change(mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 0.0, 0.0)
+    reach = t_quantile(df) * error
+    return Change(mean, mean - reach, mean + reach, t_test(mean / error, df), reach + t_quantile(df, 2 * POWER - 1) * error)
+
+
+def _degrees(variances: Sequence[float], own: Sequence[float]) -> float:
+    """Satterthwaite's degrees of freedom of a sum of variances that have `own` degrees each."""
+    below = sum(v * v / f for v, f in zip(variances, own, strict=True))
+    return sum(variances) ** 2 / below if below > 0 else float(min(own))

@@ -1,0 +1,50 @@
+"""The reward of ThinkPrune, as a TRL reward function (paper, section 3).
+
+    r(y) = 1 if the answer found in the first L tokens of the response y is correct, else 0
+
+No length term, no format term: what is beyond the limit does not exist, and that alone teaches brevity. Truncated
+responses stay in the loss; their 0 is the signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kit.reward.grading import grade_many
+from kit.training import watch
+
+
+def get_token_limit_reward(
+    limit: int, tokenizer: Any, reading: str = "official", ends: set[int] | None = None
+) -> Callable[..., list[float]]:
+    """A reward function for `GRPOTrainer`.
+
+    Args:
+        limit: L, in tokens; longer responses are cut there before grading.
+        tokenizer: decodes the token ids that TRL passes as `completion_ids`.
+        reading: "official" grades the last box anywhere in those tokens, also in unfinished thinking; "strict" only
+            what follows `</think>`.
+        ends: token ids that end a response; the tokenizer's EOS if not given.
+    """
+    return TokenLimitReward(limit, tokenizer, reading, ends or {tokenizer.eos_token_id})
+
+
+class TokenLimitReward:
+    """Callable: completion_ids (list of token id lists) and the column `answer` (golds) -> list of 0.0 / 1.0."""
+
+    def __init__(self, limit: int, tokenizer: Any, reading: str, ends: set[int]) -> None:
+        self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends
+        self.__name__ = f"token_limit_{limit}"
+
+    def __call__(
+        self, completion_ids: Sequence[list[int]], answer: Sequence[str],
+        log_metric: Callable[[str, float], None] | None = None, **_: Any,
+    ) -> list[float]:
+        kept = [ids[: self.limit] for ids in completion_ids]
+        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        finished = [bool(ids) and ids[-1] in self.ends for ids in kept]
+        grades = grade_many(texts, list(answer), reading=self.reading, finished=finished)
+        if log_metric and kept:
+            log_metric("repeated", sum(map(watch.repeats, kept)) / len(kept))
+        return [float(grade.correct) for grade in grades]

@@ -1,0 +1,206 @@
+"""Generation logs in the official format, read as if the kit had made them, and the kit's rollouts written in it.
+
+A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (any number of them, a problem in one of
+them). A line has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and
+`model_answer_length` (list of token counts). Other harnesses leave the counts out: they are counted with the tokenizer that
+params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are missing, as
+None. Whether a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kit.data import problems, prompts, sources
+from kit.data.problems import Problem
+from kit.data.sources import SOURCES
+from kit.rollout import rollout
+from kit.rollout.rollout import Rollout
+from kit.runs import paths
+from kit.settings import Config, KitError, load
+
+Counter = Callable[[Sequence[str]], list[int]]  # texts -> tokens
+
+
+def read_official(
+    path: Path, name: str = "log", count: Counter | None = None, known: Mapping[str, Problem] | None = None
+) -> list[Rollout]:
+    """The rollouts of a log of data set `name`.
+
+    `count` counts the tokens of responses without a length. `known` are the set's problems by question (`problems.plain`): with
+    it, id and gold answer are the set's and not the log's. Raises KitError naming the file and the row that is wrong.
+    """
+    found: dict[str, Rollout] = {}
+    first: dict[str, str] = {}
+    for file in rank_files(path):
+        for number, row in sources.read_local(file, file.stem):
+            where = f"{file.name} row {number}"
+            try:
+                made = as_rollout(row, name, count)
+            except ValueError as error:
+                why = "text that is not Unicode" if isinstance(error, UnicodeError) else error
+                raise KitError(f"{where}: {why}") from None
+            question = problems.plain(made.question)
+            if question in found:
+                raise KitError(f"{where}: the same problem as in {first[question]}; is there another run's file in the folder?")
+            if known is not None:
+                if question not in known:
+                    raise KitError(f"{where}: its question is not in the data set {name}")
+                p = known[question]
+                made = dataclasses.replace(made, id=p.id, answer=p.answer, core=p.core)
+            found[question], first[question] = made, where
+    if not found:
+        raise KitError(f"{path}: no rollouts in this log")
+    if len({r.id for r in found.values()}) != len(found):
+        raise KitError(f"{path}: two problems have the same id")
+    return list(found.values())
+
+
+def rank_files(path: Path) -> list[Path]:
+    """A log's files in the order of their ranks; KitError when one is missing between them."""
+    if path.is_file():
+        return [path]
+    ranks = {int(m[1]): p for p in path.glob("rank*.jsonl") if (m := re.fullmatch(r"rank(\d+)\.jsonl", p.name))}
+    if not ranks:
+        why = "no rank0.jsonl, rank1.jsonl, … in this folder" if path.is_dir() else "no such file or folder"
+        raise KitError(f"{path}: {why}")
+    missing = [f"rank{k}.jsonl" for k in range(max(ranks)) if k not in ranks]
+    if missing:
+        raise KitError(f"{path}: {', '.join(missing)} missing, but there is rank{max(ranks)}.jsonl; problems would be left out")
+    return [ranks[k] for k in sorted(ranks)]
+
+
+def as_rollout(row: Any, name: str, count: Counter | None = None) -> Rollout:
+    """One line of a log; ValueError says what is wrong with it."""
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    problem = problems.as_problem(row, name, SOURCES.get(name))
+    texts = row.get("model_answer")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("`model_answer` should be a list of texts")
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half an emoji cannot be written to a file
+    lengths = _per_response(row, "model_answer_length", texts, int)
+    if any(n is not None and not 0 <= n < 2**31 for n in lengths):
+        raise ValueError("`model_answer_length` has a length below 0 or above 2147483647")
+    if count and None in lengths:
+        lengths = [n if own is None else own for own, n in zip(lengths, count(texts), strict=True)]
+    finished = _per_response(row, "finished", texts, bool)
+    return Rollout(problem.id, problem.question, problem.answer, problem.core, texts, lengths, finished)
+
+
+def _per_response(row: dict[str, Any], key: str, texts: list[str], kind: type) -> list[Any]:
+    values = row.get(key)
+    if values is None:
+        return [None] * len(texts)
+    if not isinstance(values, list) or len(values) != len(texts):
+        raise ValueError(f"`{key}` should be a list with one value for each of the {len(texts)} responses")
+    if any(value is not None and type(value) is not kind for value in values):
+        raise ValueError(f"`{key}` should hold {'token counts' if kind is int else 'true or false'}")
+    return values
+
+
+def write_official(rollouts: Sequence[Rollout], folder: Path, ranks: int = 1, lists: bool = False) -> list[Path]:
+    """Rollouts as rank files, in order; `lists` writes the answer as a list, as the official code wants it for OlympiadBench.
+
+    The official tools do not look at the fields that the kit adds (`id`, `core`, `finished`); `read_official` does.
+    """
+    if any(folder.glob("rank*.jsonl")):
+        raise KitError(f"{folder}: there are rank files already; name another folder, or move them away")
+    size = -(-len(rollouts) // ranks)
+    files = [folder / f"rank{k}.jsonl" for k in range(ranks)]
+    for k, path in enumerate(files):
+        with paths.atomic(path) as file:
+            for r in rollouts[k * size : (k + 1) * size]:
+                record = {**dataclasses.asdict(r), "answer": [r.answer] if lists else r.answer}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return files
+
+
+# --- the models of a run ----------------------------------------------------------------------------------------------
+
+
+def responses(config: Config, model: str, name: str) -> list[Rollout]:
+    """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own.
+
+    Says in a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own
+    or params say where the set is (`data.files`), else the log's: some harnesses write answers that they have mangled.
+    """
+    given = str(Path(config.logs.folder) / config.logs.models[model][name])
+    path = paths.given(config, given)
+    if not path.exists():
+        raise KitError(f"{config.file}: logs.models.{model}.{name}: there is no file or folder {given}")
+    named = config.schedules or name in config.data.files
+    known = {problems.plain(p.question): p for p in problems.load(name, config)} if named else None
+    found = read_official(path, name, counter(config), known)
+    if known is None and model != "base" and "base" in config.logs.models:
+        found = as_in_base(config, model, name, found)
+    with paths.atomic(paths.of(config).rollouts(model, name)) as file:
+        for r in found:
+            file.write(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n")
+    flat = [(n, f) for r in found for n, f in zip(r.model_answer_length, r.finished, strict=True)]
+    lacking = {"lengths": sum(n is None for n, _ in flat), "truncation": sum(f is None for _, f in flat)}
+    told = [f"{what} unknown for {count}" for what, count in lacking.items() if count]
+    print(f"{model}, {name}: {len(flat)} responses to {len(found)} problems from {path.name}" + "".join(f"; {t}" for t in told))
+    return found
+
+
+def as_in_base(config: Config, model: str, name: str, found: Sequence[Rollout]) -> list[Rollout]:
+    """A model's rollouts with the ids and gold answers of the base's log, matched by question; KitError when one has a problem
+    that the other lacks."""
+    log = paths.given(config, str(Path(config.logs.folder) / config.logs.models["base"][name]))
+    base = {problems.plain(r.question): r for r in read_official(log, name)}
+    own = {problems.plain(r.question): r for r in found}
+    for one, other, lacking in (("base", model, base.keys() - own.keys()), (model, "base", own.keys() - base.keys())):
+        if lacking:
+            raise KitError(f"{config.file}: logs.models: {name}: {len(lacking)} problems of {one}'s log are not in {other}'s, "
+                           f"such as {min(lacking)[:80]!r}; models are compared on the same problems")
+    differ = [(r.answer, base[q].answer) for q, r in own.items() if r.answer != base[q].answer]
+    if differ:
+        print(f"warning: {model}, {name}: {len(differ)} gold answers are not the base's, such as {differ[0][0][:40]!r}, there "
+              f"{differ[0][1][:40]!r}; all are graded against the base's")
+    return [dataclasses.replace(r, id=base[q].id, answer=base[q].answer, core=base[q].core) for q, r in own.items()]
+
+
+def counter(config: Config) -> Counter | None:
+    """Counts tokens with the tokenizer of `logs.tokenizer`; None when none is named."""
+    source = config.logs.tokenizer
+    if source is None:
+        return None
+    here = paths.given(config, source)
+    try:
+        tokenizer = prompts.load_tokenizer(here if here.is_dir() else source, config)
+    except (OSError, ValueError) as error:
+        raise KitError(f"{config.file}: logs.tokenizer: {source} is no tokenizer ({sources.first_line(error)})") from None
+    return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m kit.rollout.logs PARAMS MODEL FOLDER`: write a model's rollouts in the official format, FOLDER/<set>/rank<k>.jsonl."""
+    parser = argparse.ArgumentParser(prog="python -m kit.rollout.logs", description=main.__doc__)
+    parser.add_argument("params_file")
+    parser.add_argument("model", help="base, or <schedule>/round<k>")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ranks", type=int, default=1, help="files per set")
+    chosen = parser.parse_args(arguments)
+    try:
+        config = load(chosen.params_file)
+        for name in config.data.evaluation:
+            found = list(rollout.read(paths.of(config).rollouts(chosen.model, name)))
+            lists = name in SOURCES and SOURCES[name].lists
+            write_official(found, chosen.folder / name, max(1, chosen.ranks), lists)
+            print(f"{chosen.folder / name}: written")
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

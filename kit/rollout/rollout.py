@@ -1,0 +1,213 @@
+"""`Rollout` records and how they are collected; one line per problem, written as they come, resumed where torn.
+
+A rollout file is JSON lines, a superset of the official log format (kit.rollout.logs): the question's fields plus `answer`,
+`model_answer` (a list of responses) and `model_answer_length` (tokens, one per response); ours adds `id`, `core` and
+`finished` (false: the response ran into the token cap, i.e. it is truncated). Where responses will be cut (budget forcing),
+`model_answer_ids` keeps their token ids: encoding a text again need not give the tokens that the model wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kit.data.problems import Problem
+from kit.rollout import models
+from kit.settings import Config, KitError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. Lengths are tokens."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the model wrote after the prompt; `finished` means that it ended by itself."""
+
+    text: str
+    length: int
+    finished: bool
+    ids: list[int] = field(default_factory=list, compare=False, repr=False)  # the tokens themselves, end token included
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """All responses to one problem. A length or `finished` is None where a log does not say (kit.rollout.logs)."""
+
+    id: str
+    question: str
+    answer: str
+    core: int | None
+    model_answer: list[str]
+    model_answer_length: list[int | None]
+    finished: list[bool | None]
+    model_answer_ids: list[list[int]] | None = None
+
+
+class Engine(Protocol):
+    """Anything that can answer prompts (kit.rollout.engines).
+
+    `batch_size` is how many responses it draws together, from one seed; None: each prompt is by itself, so give it all there are.
+    """
+
+    tokenizer: Any
+    batch_size: int | None
+
+    def generate(
+        self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[Response]]]:
+        """(index of the prompt, its `sampling.samples` responses) for each prompt (token ids, of any lengths), as they come.
+
+        The same seed gives the same responses: of a prompt by itself, or where `batch_size` is not None, of all prompts of a call
+        together by the first seed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory, processes and connections."""
+        ...
+
+
+def load_model(source: str | Path, config: Config) -> Any:
+    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = models.fetch(source, config.model.revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
+            trust_remote_code=config.model.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
+    """Cut padding off after the first end token; length counts the end token."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), None)
+    kept = ids if stop is None else ids[: stop + 1]
+    return Response(tokenizer.decode(kept, skip_special_tokens=True), len(kept), stop is not None, kept)
+
+
+def collect(
+    engine: Engine,
+    problems: Sequence[Problem],
+    encode: Callable[[Problem], list[int]],
+    sampling: Sampling,
+    path: Path,
+    seed: int,
+    progress: str = "",
+    keep_ids: bool = False,
+) -> list[Rollout]:
+    """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
+
+    Problems are drawn in fixed chunks or each by itself, as the engine does, with seeds that follow from their ids, so an
+    interrupted collection ends with the same responses as an undisturbed one.
+    """
+    from tqdm.auto import tqdm
+
+    _drop_torn_line(path)
+    done = {r.id: r for r in read(path)} if path.exists() else {}
+    known = {p.id: p for p in problems}
+    for r in done.values():
+        if r.id not in known or r.question != known[r.id].question or len(r.model_answer) != sampling.samples:
+            raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    alone = engine.batch_size is None
+    size = max(1, len(problems) if alone else engine.batch_size // sampling.samples)
+    asked = [p for p in problems if p.id not in done] if alone else problems
+    tokens, started = 0, time.monotonic()
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=progress, initial=len(done)) as bar:
+        for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
+            if all(p.id in done for p in chunk):
+                continue
+            seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
+            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
+                for k, responses in answers:
+                    if chunk[k].id in done:
+                        continue
+                    done[chunk[k].id] = made = record(chunk[k], responses, keep_ids)
+                    line = {name: value for name, value in asdict(made).items() if name != "model_answer_ids" or keep_ids}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()
+                    tokens += sum(r.length for r in responses)
+                    bar.update()
+                    bar.set_postfix_str(_shown(done.values(), tokens / (time.monotonic() - started)), refresh=False)
+    return [done[p.id] for p in problems]
+
+
+def _seed(seed: int, problems: Sequence[Problem]) -> int:
+    """A seed for the responses to these problems."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {[p.id for p in problems]}".encode()).digest()[:4], "big")
+
+
+def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
+    lengths = [n for r in rollouts for n in r.model_answer_length]
+    cut = 1 - sum(f for r in rollouts for f in r.finished) / len(lengths)
+    return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
+
+
+def complete(path: Path, problems: Sequence[Problem], sampling: Sampling) -> list[Rollout] | None:
+    """The rollouts of `path` if it holds all that are asked for, in the order of the problems; else None."""
+    if not path.is_file() or not path.read_bytes().endswith(b"\n"):
+        return None
+    done = {r.id: r for r in read(path)}
+    if set(done) != {p.id for p in problems} or any(len(r.model_answer) != sampling.samples for r in done.values()):
+        return None
+    return [done[p.id] for p in problems] if all(done[p.id].question == p.question for p in problems) else None
+
+
+def digest(rollouts: Iterable[Rollout]) -> str:
+    """A hash of all that is graded and counted in these rollouts."""
+    found = hashlib.sha256()
+    for r in rollouts:
+        found.update(json.dumps(asdict(r), sort_keys=True).encode())
+    return found.hexdigest()[:16]
+
+
+def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
+    """One line of a rollout file."""
+    return Rollout(
+        problem.id, problem.question, problem.answer, problem.core,
+        [r.text for r in responses], [r.length for r in responses], [r.finished for r in responses],
+        [r.ids for r in responses] if keep_ids else None,
+    )
+
+
+def read(path: Path) -> Iterator[Rollout]:
+    """The rollouts of a file. A missing file or a bad line is a KitError, and the file is left as it is."""
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except ValueError:
+        raise KitError(f"{path}: not UTF-8 text; move it away and run this again") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            names = [name for name in Rollout.__dataclass_fields__ if name in fields or name != "model_answer_ids"]
+            yield Rollout(**{name: fields[name] for name in names})
+        except (ValueError, KeyError, TypeError):
+            raise KitError(f"{path} line {number}: not a rollout record") from None
+
+
+def _drop_torn_line(path: Path) -> None:
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,125 @@
+"""What a stage was made from, as a flat table of name -> value, so that a change can be named and not only noticed.
+
+- settings: by their dotted key, as in params;
+- code: of the notebook its code cells, and of every module of the kit that it imports, directly or through others, a hash of what
+  Python makes of it. Comments, docstrings, layout and the notebook's prose do not count. Modules that cannot change a
+  number are left out (WITHOUT_EFFECT): whoever edits a figure must not lose a trained model;
+- files: those that earlier stages wrote, by content. A stage redone with the same outcome redoes nothing after it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+KIT = Path(__file__).parents[1]
+_PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
+
+# Folders of the kit. Settings get into the table by value; the others say where files lie, or start stages. DRAWING matters only
+# where figures are the result.
+WITHOUT_EFFECT = {"settings", "runs", "chain"}
+DRAWING = {"report"}
+
+
+def flat(table: Any, key: str = "") -> dict[str, Any]:
+    """Nested settings as one table with dotted keys."""
+    if isinstance(table, dict) and table:
+        return {name: value for k, v in table.items() for name, value in flat(v, f"{key}.{k}" if key else str(k)).items()}
+    return {key: list(table) if isinstance(table, tuple) else table}
+
+
+def code(notebook: Path, draws: bool = False) -> dict[str, str]:
+    """The code that a notebook runs: `code: notebook` and `code: kit/<module>.py` -> hash. `draws`: figures are what it makes."""
+    cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    source = "\n".join("".join(c["source"]) for c in cells)
+    without = WITHOUT_EFFECT if draws else WITHOUT_EFFECT | DRAWING
+    with _PARSING:
+        tree = ast.parse(source)
+        found = _modules(_imported(tree))
+        digest = _short(ast.unparse(tree).encode())
+    return {f"code: {notebook.name}": digest,
+            **{f"code: kit/{name}.py": value for name, value in found.items() if name.split("/")[0] not in without}}
+
+
+def modules(*names: str) -> dict[str, str]:
+    """Hashes of these modules of the kit (as folder/name) and of all that they import from it, by name."""
+    with _PARSING:
+        return _modules(set(names))
+
+
+def _modules(waiting: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (KIT / f"{name}.py").is_file():
+            found[name], imported = _module(KIT / f"{name}.py")
+            waiting |= imported - set(found)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _module(path: Path) -> tuple[str, frozenset[str]]:
+    """(hash of a module without its docstrings, the kit's modules that it imports)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[0].value.value = ""
+    return _short(ast.unparse(tree).encode()), frozenset(_imported(tree))
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kit"):
+            place = "/".join(str(node.module).split(".")[1:])
+            found |= {place, f"{place}/__init__", *(f"{place}/{alias.name}".strip("/") for alias in node.names)}
+    return found
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def files(found: Iterable[Path], root: Path, known: Mapping[str, list] | None = None) -> dict[str, list]:
+    """Path below `root` -> [bytes, time of the last change, hash of the content]. What `known` has with the same size and time
+    is not read again: weights can be many gigabytes."""
+    table: dict[str, list] = {}
+    for path in sorted(found):
+        name, facts = path.relative_to(root).as_posix(), path.stat()
+        before = (known or {}).get(name)
+        if before and before[:2] == [facts.st_size, facts.st_mtime_ns]:
+            table[name] = before
+            continue
+        with path.open("rb") as file:
+            table[name] = [facts.st_size, facts.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()[:16]]
+    return table
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names whose values differ, added and removed ones too."""
+    missing = object()
+    return sorted(name for name in {*before, *now} if before.get(name, missing) != now.get(name, missing))
+
+
+def told(names: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What changed, in words; of settings also from what to what. At most three by name."""
+    words = []
+    for name in names[:3]:
+        kind, _, rest = name.partition(": ")
+        if rest:
+            words.append(f"{rest} changed" if name in before and name in now else f"{rest} is {'new' if name in now else 'gone'}")
+        else:
+            words.append(f"{kind} is {_shown(now.get(name))}, was {_shown(before.get(name))}")
+    return ", ".join(words) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else text[:37] + "…"

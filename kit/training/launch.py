@@ -1,0 +1,256 @@
+"""A pruning round in several processes, on one machine or more: `accelerate launch` started, followed and ended in one line.
+
+The notebook calls `train_round`. With one process that is `training.train_round`. With more, this starts
+
+    accelerate launch --config_file params/accelerate/… -m kit.training.launch SETTINGS SCHEDULE ROUND
+
+and every process runs `training.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
+several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
+
+All processes meet on this machine's loopback address, or with several machines on this machine's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from kit.runs import paths
+from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
+from kit.training import training, watch
+
+MODULE = "kit.training.launch"  # what the processes run
+
+
+# --- the notebook's side ----------------------------------------------------------------------------------------------
+
+
+def train_round(config: Config, schedule: str, round: int) -> Path:
+    """Train a round in as many processes as the params ask for; returns the folder of its checkpoints.
+
+    What a process says goes to processes.log beside log.csv. Raises KitError with the reason when a process fails or is killed;
+    the same call then goes on from the last checkpoint.
+    """
+    t, run = config.training, paths.of(config)
+    if t.processes == 1:
+        return training.train_round(config, schedule, round)
+    accelerate_file(config)
+    if t.machines > 1 and shutil.which("srun") is None:
+        raise KitError(f"{config.file}: training.machines is {t.machines}, but there is no srun here to reach them; start from a "
+                       "Slurm allocation: sbatch params/slurm.sh " + config.file)
+    training.prepare(config, schedule, round)
+    folder, steps = run.models(schedule, round), training.steps_of(config, schedule)
+    done = training.checkpoints(folder)
+    begin = training.step_of(done[-1]) if done else 0
+    if begin >= steps:
+        return folder
+    place = run.training(schedule, round).resolve()
+    table, said = place / "log.csv", place / "processes.log"
+    keep_rows(table, begin)
+    paths.write_json(place / "settings.json", dataclasses.asdict(config))
+    work, meeting = [str(place / "settings.json"), schedule, str(round)], meeting_point(t.machines)
+    if t.machines == 1:
+        command = accelerate_command(config, work, meeting, 0)
+    else:
+        command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
+                   sys.executable, "-m", MODULE, "--start", meeting, *work]
+    with said.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        follow(process, table, f"{schedule} round {round}", begin, steps, config.watch)
+    finally:
+        stop(process)
+    if process.returncode:
+        raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
+                       f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
+    training.merge_adapters(config, schedule, round)
+    return folder
+
+
+def accelerate_file(config: Config) -> Path:
+    """The accelerate config that the params name; KitError when it is missing or cannot work here."""
+    given = config.training.accelerate
+    path = next((p for p in (Path(given), ROOT / given) if p.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(f"params/accelerate/{p.name}" for p in (ROOT / "params" / "accelerate").glob("*.yaml")))
+        raise KitError(f"{config.file}: training.accelerate: no file {given}; there are {known}")
+    kind = read_yaml(path).get("distributed_type")
+    if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        raise KitError(f"{config.file}: {given} needs deepspeed, which is not installed; pip install deepspeed, or take "
+                       "params/accelerate/fsdp2.yaml")
+    if kind == "FSDP" and config.training.vllm == "off":
+        raise KitError(f"{config.file}: with {given} the weights are in shards, from which transformers cannot write rollouts; "
+                       "say training: {vllm: colocate} or {vllm: server}")
+    return path.resolve()
+
+
+def meeting_point(machines: int) -> str:
+    """Where the processes meet: a free port of this machine, by its loopback address or, for others to reach, its name."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    return f"127.0.0.1:{port}" if machines == 1 else f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}:{port}"
+
+
+def environment(config: Config) -> dict[str, str]:
+    """The environment of the processes: this very kit and results folder, a parent whose end is theirs too, and loopback where
+    one machine is enough."""
+    t, alone = config.training, {}
+    away = t.machines > 1 or t.vllm == "server" and t.vllm_host not in ("127.0.0.1", "localhost")
+    if not away and "lo" in [name for _, name in socket.if_nameindex()]:
+        alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return {
+        **alone, **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "KIT_RESULTS": str(paths.of(config).root.parent.resolve()),
+        "KIT_PARENT": f"{socket.gethostname()} {os.getpid()}",
+    }
+
+
+def keep_rows(table: Path, step: int) -> None:
+    """Cut log.csv back to the checkpoint from which the round goes on."""
+    import pandas as pd
+
+    rows = training.rows_until(table, step)
+    if rows:
+        paths.write_csv(table, pd.DataFrame(rows))
+    else:
+        table.unlink(missing_ok=True)
+        table.parent.mkdir(parents=True, exist_ok=True)
+
+
+def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps: int, limits: Watch) -> None:
+    """Draw the bar from the growing log.csv, with its warnings, until the process ends."""
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    with tqdm(total=steps, initial=begin, desc=title) as bar:
+        running = True
+        while running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            running = process.poll() is None
+            with contextlib.suppress(FileNotFoundError):
+                rows = pd.read_csv(table).to_dict("records")
+                for k, row in enumerate(rows, 1):
+                    if row["step"] > bar.n:
+                        training.show(bar, row, watch.warnings_about(rows[:k], limits), title)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End the processes if they still run: in order first, then by force. They also end by themselves when we are gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+
+
+def reason(said: str, code: int) -> str:
+    """Why the processes ended, in a line, from all that they said. torch's own report comes after it and is left out."""
+    ends = [(rank, int(end)) for rank, end in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", said)]
+    # First, because the processes that are left tell only that a connection was closed.
+    killed = [pair for pair in ends if pair[1] < 0 and -pair[1] != signal.SIGTERM]  # which torch sends to all when one has failed
+    if killed:
+        rank, name = killed[0][0], signal.Signals(-killed[0][1]).name
+        why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
+        return f"process {rank} was ended by {name}{why}; run this again to go on from the last checkpoint"
+    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
+    if told:
+        return told[1]
+    own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
+    return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"
+
+
+# --- the processes' side ----------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m kit.training.launch SETTINGS SCHEDULE ROUND`: one process of a round; `accelerate launch` starts as many as there are.
+
+    SETTINGS is a params file, or the settings.json that the notebook's side wrote. With `--start HOST:PORT`, which is what
+    `srun` runs, it becomes this machine's `accelerate launch` instead.
+    """
+    parser = argparse.ArgumentParser(prog="python -m kit.training.launch", description=main.__doc__)
+    parser.add_argument("--start", metavar="HOST:PORT", help="start this machine's processes, which meet there")
+    parser.add_argument("settings")
+    parser.add_argument("schedule")
+    parser.add_argument("round", type=int)
+    chosen = parser.parse_args(arguments)
+    work = [chosen.settings, chosen.schedule, str(chosen.round)]
+    try:
+        config = load(chosen.settings)
+        if chosen.settings.endswith(".json"):
+            config = dataclasses.replace(config, file=paths.read_json(Path(chosen.settings))["file"])
+        if chosen.start:
+            command = accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"]))
+            kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
+            os.execve(sys.executable, command, kept)
+        end_with_parent()
+        know_numbered_cpus()
+        if os.environ.get("RANK", "0") != "0":
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
+        training.train_round(config, chosen.schedule, chosen.round, bar=False)
+    except KitError as error:
+        print(f"\nKitError: {error}", file=sys.stderr, flush=True)
+        return 1
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def accelerate_command(config: Config, work: list[str], meeting: str, machine: int) -> list[str]:
+    """`accelerate launch` for the share of machine number `machine` (from 0); all processes meet at HOST:PORT of machine 0."""
+    t, (address, port) = config.training, meeting.rsplit(":", 1)
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_file(config)),
+        "--num_processes", str(t.processes), "--num_machines", str(t.machines), "--machine_rank", str(machine),
+        "--main_process_ip", address, "--main_process_port", port,
+        "--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no",
+        "--num_cpu_threads_per_process", str(config.threads), "-m", MODULE, *work,
+    ]
+
+
+def know_numbered_cpus() -> None:
+    """Have torch.load put tensors on `cpu:0`, `cpu:1`, …, as the trainer of several CPU processes asks of it; it knows `cpu`."""
+    from torch.serialization import register_package
+
+    register_package(0, lambda storage: None, lambda storage, where: storage if where.startswith("cpu:") else None)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it, or the notebook (on its own machine), is gone: none is left over."""
+    host, _, notebook = os.environ.get("KIT_PARENT", "").partition(" ")
+    starter = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            if host == socket.gethostname():
+                try:
+                    os.kill(int(notebook), 0)
+                except ProcessLookupError:
+                    break
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
