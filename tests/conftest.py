@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from kit.chain.stages import Stage, inputs_of
-from kit.settings import ROOT, Config, Schedule
-from kit.settings import loading as configuration
+from kit.settings import ROOT, Config, Schedule, load
 
 DATA = Path(os.environ.get("KIT_DATA", ROOT.parent / "shared" / "data"))
 
@@ -48,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def tiny(run: str = "tiny", **training: object) -> Config:
     """The smoke settings, smaller still: a model of a few thousand parameters that is hardly trained."""
-    smoke = configuration.load(ROOT / "params" / "smoke.yaml")
+    smoke = load(ROOT / "params" / "smoke.yaml")
     arithmetic = dataclasses.replace(
         smoke.arithmetic, train_problems=64, validation_problems=8, evaluation_problems=8,
         hidden_size=32, layers=1, heads=2, key_value_heads=1, intermediate_size=32, drill_steps=2, sft_steps=3, sft_batch=8,

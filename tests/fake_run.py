@@ -22,8 +22,7 @@ from kit.laptop.thinking import Chain
 from kit.rollout import rollout
 from kit.rollout.rollout import Response, Sampling
 from kit.runs import paths
-from kit.settings import Config, Habits
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, Habits, load
 
 LONG = Habits(careful=(1.0,), another_round=(1.0, 1.0), step_check=(0.8,), restate=1.0, slip_spelled=0.02)
 SHORT = Habits(careful=(0.0,), another_round=(0.0,), step_check=(0.0,), restate=0.0, conclude=0.0, slip_hard=0.1, slip_easy=0.05)
@@ -51,8 +50,8 @@ schedules:
 def settings(folder: Path, run: str = "fake", seeds: Sequence[int] = (), label: str = "limit 30, untold") -> Config:
     """Smoke settings with 20 problems a set, two rounds, their one-shot counterpart, and two controls; written to `folder`."""
     file = folder / f"{run}.yaml"
-    file.write_text(PARAMS.format(smoke=config.ROOT / "params" / "smoke.yaml", run=run, seeds=list(seeds), label=label))
-    return config.load(file)
+    file.write_text(PARAMS.format(smoke=ROOT / "params" / "smoke.yaml", run=run, seeds=list(seeds), label=label))
+    return load(file)
 
 
 def chain_of(text: str) -> Chain:

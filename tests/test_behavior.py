@@ -18,8 +18,7 @@ from kit.report import behavior_figures, figures, sidebyside
 from kit.rollout import rollout
 from kit.rollout.rollout import Rollout
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, Schedule
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, Schedule, load
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODELS = {"base": "instruct", "iterative/round1": "rlft"}
@@ -32,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent (set KIT_DATA to the folder of the real data)")
     results = tmp_path_factory.mktemp("real")
-    smoke = config.load(ROOT / "params" / "smoke.yaml")
+    smoke = load(ROOT / "params" / "smoke.yaml")
     settings = dataclasses.replace(
         smoke, run="real", data=dataclasses.replace(smoke.data, evaluation=("amc23",)),
         schedules={"iterative": Schedule(limits=(3000,), label="rlft")},

@@ -17,8 +17,7 @@ from kit.chain import chain
 from kit.chain.chain import Stage
 from kit.evaluation import evaluation
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, checks
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, checks, load
 
 
 def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -39,7 +38,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.slow
 def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]) -> None:
     folder, printed = smoke
-    settings = config.load("params/smoke.yaml")
+    settings = load("params/smoke.yaml")
     expected = {stage.name for phase in chain.stages(settings) for lane in phase for stage in lane} | {"00_run_all"}
     copies = {path.stem: json.loads(path.read_text()) for path in (folder / "notebooks").glob("*.ipynb")}
     assert set(copies) == expected
@@ -69,7 +68,7 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
     for path in csvs:
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
-    models = {model.replace("/", "-") for model in evaluation.model_names(config.load("params/smoke.yaml"))}
+    models = {model.replace("/", "-") for model in evaluation.model_names(load("params/smoke.yaml"))}
     assert {path.stem for path in (folder / "metrics").glob("*.csv")} - models <= checks.TABLES
     main = pd.read_csv(folder / "metrics" / "main.csv")
     assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "one-shot/round1",
@@ -98,7 +97,7 @@ def test_without_a_limit_the_same_training_shortens_less(smoke: tuple[Path, str]
 @pytest.mark.slow
 def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str]) -> None:
     manifest = paths.read_json(smoke[0] / "manifest.json")
-    limits = config.load("params/smoke.yaml").schedules["iterative"].limits
+    limits = load("params/smoke.yaml").schedules["iterative"].limits
     assert manifest["settings"]["schedules"]["iterative"]["limits"] == list(limits)
     assert manifest["versions"]["trl"] and len(manifest["commit"]) >= 7 and manifest["seed"] == 1
     assert "tokens" in manifest["prompts"]["training"] and "tokens" not in manifest["prompts"]["evaluation"]
@@ -116,14 +115,14 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
 
 def changed_by(**settings: object) -> set[str]:
     """Names of the stages that are redone when these settings of the smoke run do."""
-    before = config.load("params/smoke.yaml")
+    before = load("params/smoke.yaml")
     found = [stage for phase in chain.stages(before) for lane in phase for stage in lane]
     one, two = (stage_keys(c, found) for c in (before, dataclasses.replace(before, **settings)))
     return {name for name in one if one[name] != two[name]}
 
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
-    smoke = config.load("params/smoke.yaml")
+    smoke = load("params/smoke.yaml")
     everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
@@ -172,7 +171,7 @@ def test_a_round_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> N
 
 def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
-    settings: Config = config.load("params/smoke.yaml")
+    settings: Config = load("params/smoke.yaml")
     missing = r"03_evaluate-base: .*no base model yet; run notebooks/01_base_model.ipynb .*03_evaluate-base.ipynb"
     with pytest.raises(KitError, match=missing):
         chain.execute(Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}), settings)

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from kit.evaluation import comparisons, evaluation, seeds
 from kit.report import comparison_figures, comparison_tables
-from kit.settings import KitError, Schedule
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, Schedule, load
 
-SMOKE = config.load("params/smoke.yaml")
+SMOKE = load("params/smoke.yaml")
 
 
 def graded(problems: dict[str, list[tuple[str, int]]]) -> pd.DataFrame:
@@ -149,7 +148,7 @@ def test_names_beside_neighbouring_points_do_not_cover_each_other() -> None:
 # --- pairs of schedules -----------------------------------------------------------------------------------------------
 
 
-def plans(**schedules: Schedule) -> config.Config:
+def plans(**schedules: Schedule) -> Config:
     return dataclasses.replace(SMOKE, schedules=schedules)
 
 
@@ -220,9 +219,9 @@ def test_intervals_over_three_seeds_cover_the_truth_at_least_as_often_as_they_sa
 def test_each_further_seed_has_a_params_file_that_differs_in_the_seed_alone(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     file = tmp_path / "mine.yaml"
-    file.write_text(f"extends: {config.ROOT / 'params' / 'smoke.yaml'}\nrun: mine\nseeds: [7, 8]\n")
-    first = config.load(file)
+    file.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nrun: mine\nseeds: [7, 8]\n")
+    first = load(file)
     for other, seed in zip(seeds.write_params(first), (7, 8), strict=True):
-        read = config.load(other.file)
+        read = load(other.file)
         assert read == other and (read.run, read.seed, read.seeds) == (f"mine-seed{seed}", seed, ())
         assert dataclasses.replace(read, run="mine", seed=first.seed, seeds=(7, 8), file=first.file) == first

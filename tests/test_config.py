@@ -9,8 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.settings import ROOT, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, KitError, load
 from kit.settings import schema as kit_settings
 
 
@@ -24,20 +23,20 @@ def write(folder: Path, changes: dict, base: str = "laptop.yaml") -> Path:
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml"))
 def test_every_params_file_of_the_project_loads(name: str) -> None:
-    loaded = config.load(ROOT / "params" / name)
+    loaded = load(ROOT / "params" / name)
     assert loaded.file == f"params/{name}"
     assert all(schedule.limits for schedule in loaded.schedules.values())
 
 
 def test_a_params_file_is_found_from_the_notebooks_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT / "notebooks")
-    assert config.load("params/laptop.yaml").run == "laptop"
+    assert load("params/laptop.yaml").run == "laptop"
 
 
 def test_a_params_file_outside_the_project_is_found_again_by_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = config.load(write(tmp_path, {"seed": 7}))
+    loaded = load(write(tmp_path, {"seed": 7}))
     monkeypatch.chdir(ROOT / "notebooks")
-    assert config.load(loaded.file) == loaded and loaded.seed == 7
+    assert load(loaded.file) == loaded and loaded.seed == 7
 
 
 def test_defaults_are_the_official_settings() -> None:
@@ -51,7 +50,7 @@ def test_defaults_are_the_official_settings() -> None:
 
 def test_extends_lays_keys_over_keys_and_replaces_schedules_whole(tmp_path: Path) -> None:
     file = write(tmp_path, {"training": {"learning_rate": 1e-5}, "schedules": {"only": {"limits": [50]}}})
-    loaded = config.load(file)
+    loaded = load(file)
     assert loaded.training.learning_rate == 1e-5
     assert loaded.training.prompts_per_step == 12  # from laptop.yaml; the default is 128
     assert list(loaded.schedules) == ["only"]
@@ -61,14 +60,14 @@ def test_several_parents_are_laid_over_one_another_in_their_order(tmp_path: Path
     (tmp_path / "a.yaml").write_text("seed: 1\nthreads: 3\ntraining: {steps: 40, learning_rate: 1e-5}\n")
     (tmp_path / "b.yaml").write_text("seed: 2\ntraining: {steps: 60}\n")
     file = write(tmp_path, {"extends": ["laptop.yaml", "a.yaml", "b.yaml"], "threads": 2})
-    loaded = config.load(file)
+    loaded = load(file)
     assert (loaded.seed, loaded.threads, loaded.training.steps, loaded.training.learning_rate) == (2, 2, 60, 1e-5)
 
 
 def test_a_number_in_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     file = write(tmp_path, {})
     file.write_text("extends: laptop.yaml\ntraining: {learning_rate: 1e-6}\n")
-    assert config.load(file).training.learning_rate == 1e-6
+    assert load(file).training.learning_rate == 1e-6
 
 
 REFUSED = [
@@ -131,7 +130,7 @@ REFUSED = [
 @pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[m[:50] for _, m in REFUSED])
 def test_a_bad_setting_is_refused_by_file_key_and_remedy(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(KitError) as caught:
-        config.load(write(tmp_path, changes))
+        load(write(tmp_path, changes))
     assert message in str(caught.value)
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -139,7 +138,7 @@ def test_a_bad_setting_is_refused_by_file_key_and_remedy(tmp_path: Path, changes
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(KitError) as caught:
-        config.load(write(tmp_path, {"training": {"steps": "x", "lr": 1}, "seeed": 3}))
+        load(write(tmp_path, {"training": {"steps": "x", "lr": 1}, "seeed": 3}))
     assert all(f"`{key}`" in str(caught.value) for key in ("training.steps", "training.lr", "seeed"))
 
 
@@ -153,14 +152,14 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str, message: str) -> N
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(KitError) as caught:
-        config.load(file)
+        load(file)
     assert message in str(caught.value) and "broken.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_those_that_exist() -> None:
     with pytest.raises(KitError, match="params/laptop.yaml"):
-        config.load("params/desktop.yaml")
+        load("params/desktop.yaml")
 
 
 values = st.recursive(
@@ -178,6 +177,6 @@ def test_anything_at_all_is_either_loaded_or_refused_in_one_line(tmp_path: Path,
     except (ValueError, UnicodeEncodeError):
         return  # YAML itself cannot hold it
     try:
-        config.load(file)
+        load(file)
     except KitError as error:
         assert "mine.yaml" in str(error) and "\n" not in str(error)

@@ -13,8 +13,7 @@ from kit.data import contamination, problems
 from kit.data.contamination import overlaps, shingles
 from kit.data.problems import Problem
 from kit.runs import paths
-from kit.settings import Config, Data
-from kit.settings import loading as config
+from kit.settings import Config, Data, load
 from kit.training import training
 
 
@@ -51,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: tuple[str, 
     """AIME 1983 to 2023 as the training set, the real data for the others."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     data = Data(evaluation, "aime-old", "aime22-23", files={"aime-old": str(real("aime_1983_2023.json"))}, folder=str(DATA))
-    return dataclasses.replace(config.load("params/smoke.yaml"), run="overlap", data=data)
+    return dataclasses.replace(load("params/smoke.yaml"), run="overlap", data=data)
 
 
 def test_the_sixty_validation_problems_are_found_in_aime_1983_to_2023(

@@ -12,11 +12,10 @@ import pytest
 
 from kit.chain import dry_run
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, Schedule
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, Schedule, load
 from kit.training import training
 
-FILES = [config.load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
+FILES = [load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
 TRAINED = [c for c in FILES if c.schedules]
 
 
@@ -75,7 +74,7 @@ def test_the_groups_are_all_params_files() -> None:
 
 
 def test_nothing_but_size_is_changed() -> None:
-    real = config.load("params/ds-1.5b.yaml")
+    real = load("params/ds-1.5b.yaml")
     small = dry_run.scaled(real)
     assert small.prompts == real.prompts and small.seed == real.seed and small.keywords == real.keywords
     assert (small.data.train, small.data.validation, small.data.evaluation) == (
@@ -96,7 +95,7 @@ def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Pa
     made.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[answer]"
     made.save_pretrained(tmp_path / "model")
     Qwen2Config().save_pretrained(tmp_path / "model")
-    real = config.load("params/ds-1.5b-2k.yaml")
+    real = load("params/ds-1.5b-2k.yaml")
     real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
     small = dry_run.scaled(real)
     assert dry_run.make_base(small, real) == f"random weights, the tokenizer of {tmp_path / 'model'}"
@@ -110,7 +109,7 @@ def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Pa
     made.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
     made.save_pretrained(tmp_path / "model")
     Qwen2Config().save_pretrained(tmp_path / "model")
-    real = config.load("params/ds-1.5b-2k.yaml")
+    real = load("params/ds-1.5b-2k.yaml")
     real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
     with pytest.raises(KitError, match="leaves out .* the system message"):
         dry_run.run(real, lambda line: None)

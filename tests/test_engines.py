@@ -20,8 +20,7 @@ from kit.evaluation import evaluation
 from kit.rollout import engines, rollout, server
 from kit.rollout.rollout import Response, Sampling
 from kit.runs import paths
-from kit.settings import Config, KitError
-from kit.settings import loading as configuration
+from kit.settings import ROOT, Config, KitError, load
 from kit.training import training
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [20], [21, 22], [5, 6, 7]]  # the last is the first again
@@ -262,7 +261,7 @@ def test_a_model_is_evaluated_through_a_server(serve: Callable, tiny_world: Conf
 ], ids=lambda v: str(v)[:40])
 def test_bad_engine_settings_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(json.dumps({"extends": "laptop.yaml", "engine": changes}))
-    (tmp_path / "laptop.yaml").write_text((configuration.ROOT / "params" / "laptop.yaml").read_text())
+    (tmp_path / "laptop.yaml").write_text((ROOT / "params" / "laptop.yaml").read_text())
     with pytest.raises(KitError) as caught:
-        configuration.load(tmp_path / "mine.yaml")
+        load(tmp_path / "mine.yaml")
     assert message in str(caught.value) and "sk-abc" not in str(caught.value) and "secret" not in str(caught.value)

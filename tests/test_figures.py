@@ -10,15 +10,14 @@ import pytest
 
 from kit.report import figures
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, Schedule, read_yaml
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, Schedule, load, read_yaml
 
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run with metrics as `evaluation.summarize` writes them, made up."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
-    settings = dataclasses.replace(config.load("params/smoke.yaml"), schedules={
+    settings = dataclasses.replace(load("params/smoke.yaml"), schedules={
         "iterative": Schedule(limits=(70,), label="iterative"),
         "no-limit": Schedule(limits=(250,), label="no limit", state_limit=False)})
     models = [("base", "base", 0, None, 80.0, 90.0), ("iterative/round1", "iterative", 1, 70, 81.0, 45.0),

@@ -19,22 +19,21 @@ from kit.laptop import arithmetic
 from kit.rollout import engines, rollout
 from kit.rollout.rollout import Response, Rollout, Sampling
 from kit.runs import paths
-from kit.settings import ROOT, Config, Forcing, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, Forcing, KitError, load
 from kit.training import training
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964
 
 
-LAPTOP = config.load("params/laptop.yaml")
+LAPTOP = load("params/laptop.yaml")
 SHORT = Forcing(budgets=(5, 12, 20), models=("base",), samples=2, answer_tokens=4)
 
 
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Config:
     """A run whose problems exist; `Thinker` stands for its model."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
-    smoke = config.load("params/smoke.yaml")
+    smoke = load("params/smoke.yaml")
     small = dataclasses.replace(smoke.arithmetic, train_problems=20, validation_problems=5, evaluation_problems=6)
     made = dataclasses.replace(smoke, run="forced", arithmetic=small, **{"forcing": SHORT, **changes})
     arithmetic.make_data(made)
@@ -277,5 +276,5 @@ def test_settings_that_do_not_fit_are_told(tmp_path: Path, line: str, told: str)
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT / 'params' / 'laptop.yaml'}\n{line}\n")
     with pytest.raises(KitError) as caught:
-        config.load(file)
+        load(file)
     assert told in str(caught.value)

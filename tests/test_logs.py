@@ -22,8 +22,7 @@ from kit.report import figures
 from kit.rollout import logs, rollout
 from kit.rollout.rollout import Rollout
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, Logs
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, Logs, load
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
 ROLLOUTS = [Rollout(f"p{i}", f"question {i}?", str(i), None, [f"\\boxed{{{i}}}", "hm"], [3, 1], [True, False]) for i in range(7)]
@@ -209,7 +208,7 @@ def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(t
     lines = ["run: mine", "data: {evaluation: [two, three]}", f"logs: {{folder: {tmp_path}, models: {{",
              "base: {two: base/two, three: base/three}, other: {two: other/two, three: other/three}}}"]
     (tmp_path / "mine.yaml").write_text("\n  ".join(lines[2:]).join(["\n".join(lines[:2]) + "\n", "\n"]))
-    settings = config.load(tmp_path / "mine.yaml")
+    settings = load(tmp_path / "mine.yaml")
     stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
     assert [s.name for s in stages] == ["03_evaluate-base", "03_evaluate-other", "05_behavior", "06_figures"]
     before = stage_keys(settings, stages)
@@ -225,7 +224,7 @@ def of_logs(folder: Path, base: list[dict[str, Any]], other: list[dict[str, Any]
     settings = {"run": "mine", "data": {"evaluation": ["two"]},
                 "logs": {"folder": str(folder), "models": {"base": {"two": "base"}, "other": {"two": "other"}}}, **more}
     (folder / "mine.yaml").write_text(json.dumps(settings))
-    return config.load(folder / "mine.yaml")
+    return load(folder / "mine.yaml")
 
 
 def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bases_answers(
@@ -294,7 +293,7 @@ def test_lists_of_words_without_words_are_refused(tmp_path: Path, keywords: dict
 def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(json.dumps({"run": "x", "data": {"evaluation": ["two", "three"]}, "logs": change}))
     with pytest.raises(KitError) as caught:
-        config.load(tmp_path / "mine.yaml")
+        load(tmp_path / "mine.yaml")
     assert message in str(caught.value)
 
 
@@ -319,7 +318,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     """params/traces.yaml as it is, but for the folder; then the tables and figures that notebook 06 draws."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/traces.yaml\nlogs: {{folder: {real('traces')}}}\n")
-    mine = config.load(tmp_path / "mine.yaml")
+    mine = load(tmp_path / "mine.yaml")
     printed = {}
     for model in ("base", "rlft"):
         chain.execute(Stage(f"03_evaluate-{model}", "03_evaluate", {"schedule": model}), mine)

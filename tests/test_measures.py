@@ -12,8 +12,7 @@ import pytest
 from kit.behavior import measures
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
 from kit.rollout.rollout import Rollout
-from kit.settings import ROOT, Config, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, load
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964
@@ -24,7 +23,7 @@ HESITATION = ("wait", "but wait", "alternatively", "double-check")
 
 @pytest.fixture(scope="module")
 def settings() -> Config:
-    smoke = config.load(ROOT / "params" / "smoke.yaml")
+    smoke = load(ROOT / "params" / "smoke.yaml")
     return dataclasses.replace(smoke, evaluation=dataclasses.replace(smoke.evaluation, resamples=200),
                                keywords={"hesitation": HESITATION, "core": ("compute",)})
 

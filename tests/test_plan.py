@@ -12,10 +12,9 @@ from conftest import stage_keys
 from kit.chain import memory, plan
 from kit.chain.memory import GIB, Sizes
 from kit.chain.stages import Stage
-from kit.settings import ROOT, Config, Engine, KitError, Schedule
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, Engine, KitError, Schedule, load
 
-DS, QWQ, LAPTOP = (config.load(f"params/{name}.yaml") for name in ("ds-1.5b-4k", "qwq-32b-4k", "laptop"))
+DS, QWQ, LAPTOP = (load(f"params/{name}.yaml") for name in ("ds-1.5b-4k", "qwq-32b-4k", "laptop"))
 # By hand. A layer of the 1.5B model: q 1536 x 1536 + 1536, k and v 1536 x 256 + 256 each, o 1536 x 1536, MLP 3 x 1536 x 8960, two
 # norms of 1536: 46,797,824. 28 of them, embedding and output layer of 151,936 x 1536 each, a last norm of 1536.
 SMALL = Sizes(28 * 46_797_824 + 2 * 233_373_696 + 1536, 28, 1536, 8960, 1536, 256, 151_936)
@@ -196,7 +195,7 @@ FILES = sorted(p for p in (ROOT / "params").glob("*.yaml") if p.name != "publish
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None:
-    settings = config.load(path)
+    settings = load(path)
     if not settings.schedules:
         with pytest.raises(KitError, match="nothing to plan"):
             plan.report(settings)
@@ -230,9 +229,9 @@ def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
 
 def test_one_shot_and_iterative_files_share_what_they_have_in_common() -> None:
     for name in ("ds-1.5b", "deepscaler"):
-        whole = config.load(f"params/{name}.yaml")
+        whole = load(f"params/{name}.yaml")
         for row in ("2k", "3k", "4k", "iter2k"):
-            part = config.load(f"params/{name}-{row}.yaml")
+            part = load(f"params/{name}-{row}.yaml")
             base = [Stage("01_base_model", "01_base_model", {}),
                     Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}, ("01_base_model",))]
             assert whole.run == part.run and stage_keys(whole, base) == stage_keys(part, base)

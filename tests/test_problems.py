@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from kit.data import problems, sources
 from kit.data.problems import Problem
 from kit.runs import paths
-from kit.settings import ROOT, Config, Data, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, Data, KitError, load
 
 FILES = {"aime24": "aime24.jsonl", "amc23": "amc23.jsonl", "math500": "math500.jsonl", "olympiadbench": "olympiadbench.jsonl",
          "aime-old": "aime_1983_2023.json", "aime22-23": "aime22_23_24.parquet"}
@@ -32,7 +31,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run in empty folders, without network."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
-    smoke = config.load("params/smoke.yaml")
+    smoke = load("params/smoke.yaml")
     data = Data(("aime24",), "eurus-amc-aime", "aime22-23", folder=str(tmp_path / "data"))
     return dataclasses.replace(smoke, run="data", data=data)
 
@@ -183,7 +182,7 @@ def test_a_file_named_in_params_comes_before_a_generated_one_and_that_before_the
 def test_a_path_in_params_is_relative_to_the_params_file_or_to_the_project(tmp_path: Path) -> None:
     jsonl(tmp_path / "sub" / "mine.jsonl", {"question": "q?", "answer": "1"})
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\ndata: {{files: {{two: sub/mine.jsonl}}}}\n")
-    loaded = config.load(tmp_path / "mine.yaml")
+    loaded = load(tmp_path / "mine.yaml")
     assert [p.question for p in problems.load("two", loaded)] == ["q?"]
     assert paths.given(loaded, "params/smoke.yaml") == ROOT / "params" / "smoke.yaml"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -54,8 +54,8 @@ def test_what_a_notebook_calls_is_there(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
     modules = {alias.asname or alias.name: importlib.import_module(f"{node.module}.{alias.name}") for node in ast.walk(tree)
-               if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kit.") for alias in node.names
-               if (ROOT / f"{node.module}.{alias.name}".replace(".", "/")).with_suffix(".py").is_file()}
+               if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kit" for alias in node.names
+               if importlib.util.find_spec(f"{node.module}.{alias.name}")}
     used = {(node.value.id, node.attr) for node in ast.walk(tree)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules}
     assert used and [f"{name}.{attribute}" for name, attribute in used if not hasattr(modules[name], attribute)] == []

@@ -12,8 +12,7 @@ import pytest
 from kit.chain import dry_run
 from kit.data import prompts
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, load
 
 QUESTION = "What is $1+2$?"
 SYSTEM = (
@@ -24,7 +23,7 @@ SYSTEM = (
 )
 OUTPUT = QUESTION + " Let's think step by step and output the final answer within \\boxed{}."
 PUT = QUESTION + " Please reason step by step, and put your final answer within \\boxed{}."
-DEEPSEEK, QWQ = config.load("params/ds-1.5b-4k.yaml"), config.load("params/qwq-32b-4k.yaml")
+DEEPSEEK, QWQ = load("params/ds-1.5b-4k.yaml"), load("params/qwq-32b-4k.yaml")
 BOS = "<｜begin▁of▁sentence｜>"
 
 
@@ -191,7 +190,7 @@ def test_one_prompt_of_each_stage_is_shown_and_goes_into_the_manifest(tmp_path: 
 def test_the_laptops_words_for_budget_forcing_are_in_its_vocabulary() -> None:
     from kit.laptop import arithmetic
 
-    laptop, tok = config.load("params/laptop.yaml"), arithmetic.make_tokenizer()
+    laptop, tok = load("params/laptop.yaml"), arithmetic.make_tokenizer()
     assert tok.decode(prompts.forcing_ending(tok, laptop.prompts)) == "</think> The final answer is"
     assert prompts.encode(tok, prompts.forcing_messages(laptop.prompts, "Start with 1 , first + 2 . What is the result ?"))
     with pytest.raises(KitError, match="no token for Answer"):

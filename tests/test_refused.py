@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.data import problems
-from kit.settings import ROOT, Config, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, load, notebook
 
 LAPTOP = (ROOT / "params" / "laptop.yaml").read_text()
 # What a message says of what would be right.
@@ -33,7 +32,7 @@ def refused(folder: Path, text: str) -> str:
     (folder / "laptop.yaml").write_text(LAPTOP)
     (folder / "mine.yaml").write_text(text)
     with pytest.raises(KitError) as caught:
-        config.load(folder / "mine.yaml")
+        load(folder / "mine.yaml")
     message = str(caught.value)
     assert "mine.yaml" in message and "\n" not in message
     return message
@@ -173,7 +172,7 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(tmp_path: Path, ke
     (tmp_path / "laptop.yaml").write_text(LAPTOP)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"extends": "laptop.yaml", **table}))
     try:
-        config.load(tmp_path / "mine.yaml")
+        load(tmp_path / "mine.yaml")
     except KitError as error:
         assert "mine.yaml" in str(error) and "\n" not in str(error) and str(error).isprintable()
 
@@ -220,7 +219,7 @@ def test_command_papermill_and_notebook_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: laptop.yaml\ntraining: {steps: many}\nseeed: 1\n")
     message = "mine.yaml: `training.steps` is 'many'; should be a whole number; mine.yaml: unknown key `seeed`; did you mean `seed`?"
     with pytest.raises(KitError) as caught:
-        config.notebook(str(tmp_path / "mine.yaml"))
+        notebook(str(tmp_path / "mine.yaml"))
     assert str(caught.value) == message
     chain = subprocess.run([sys.executable, "-m", "kit.chain.chain", str(tmp_path / "mine.yaml")], capture_output=True, text=True, cwd=ROOT)
     assert (chain.returncode, chain.stdout, chain.stderr) == (1, "", f"error: {message}\n")

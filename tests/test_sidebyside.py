@@ -11,8 +11,7 @@ import pytest
 from kit.behavior import phases
 from kit.report import sidebyside
 from kit.report.sidebyside import Pair, Side
-from kit.settings import ROOT, Config
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, load
 
 EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src=x onerror=alert(2)>\n\nWait, &lt;b&gt; <!-- "
         "</div></body>\n\n<iframe srcdoc='<script>alert(3)</script>'>\u202e 3 + 4 = 7\x00</think> \\boxed{<svg onload=alert(4)>}")
@@ -20,7 +19,7 @@ EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src
 
 @pytest.fixture(scope="module")
 def settings() -> Config:
-    return config.load(ROOT / "params" / "smoke.yaml")
+    return load(ROOT / "params" / "smoke.yaml")
 
 
 def pair(id: str, before: float, after: float, verdicts: tuple[str, str] = ("correct", "correct"), text: str = "x = 1") -> Pair:

@@ -23,8 +23,7 @@ from kit.behavior import behavior
 from kit.evaluation import comparisons, evaluation, forcing
 from kit.rollout import rollout
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError
-from kit.settings import loading as config
+from kit.settings import ROOT, Config, KitError, from_table
 
 CLOSE = 2e-5  # relative; six digits are written
 
@@ -134,7 +133,7 @@ def settings_of(folder: Path) -> Config:
     if not manifest.is_file():
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/manifest.json"))) or "none yet"
         raise KitError(f"{folder.name}: no run with this name in {folder.parent.name}/; there are {known}")
-    return config.from_table(paths.read_json(manifest)["settings"], str(manifest.name))
+    return from_table(paths.read_json(manifest)["settings"], str(manifest.name))
 
 
 @contextlib.contextmanager

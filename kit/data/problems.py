@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import settings
 from kit.data import sources
 from kit.data.sources import SOURCES, Row, Source
 from kit.runs import paths
 from kit.settings import Config, KitError
-from kit.settings import loading as configuration
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kit.data.problems", description=main.__doc__)
     parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
     try:
-        for name, f in facts(configuration.load(parser.parse_args(arguments).params_file)).items():
+        for name, f in facts(settings.load(parser.parse_args(arguments).params_file)).items():
             at = f" at {f['revision']}" if f["revision"] else ""
             known = f"; the set is known to have {f['expected']} rows" if f.get("expected", f["rows"]) != f["rows"] else ""
             print(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped{known}")
