@@ -19,8 +19,8 @@ from kit.data import problems, prompts
 from kit.evaluation import evaluation, statistics
 from kit.laptop import arithmetic, thinking
 from kit.laptop.thinking import Chain
-from kit.rollout import rollout
-from kit.rollout.rollout import Response, Sampling
+from kit.rollout import records
+from kit.rollout.records import Response, Sampling
 from kit.runs import paths
 from kit.settings import ROOT, Config, Habits, load
 
@@ -84,7 +84,7 @@ class Thinker:
                     trace, value = thinking.think(rng, chain, self.world)
                     said = f"{trace} </think> \\boxed{{ {value} }}"
                 ids.append([*tok(said)["input_ids"], tok.eos_token_id][: how.max_new_tokens])
-            yield k, [rollout.as_response(i, {tok.eos_token_id}, tok) for i in ids]
+            yield k, [records.as_response(i, {tok.eos_token_id}, tok) for i in ids]
 
     def close(self) -> None:
         pass
@@ -103,7 +103,7 @@ def make(settings: Config) -> Config:
                 for p in problems.load(name, settings):
                     traces = [thinking.think(rng, chain_of(p.question), world) for _ in range(settings.evaluation.samples)]
                     texts = [f"{trace} </think> \\boxed{{ {value} }}" for trace, value in traces]
-                    found.append(rollout.record(p, [Response(t, len(t.split()) + 1, True) for t in texts]))
+                    found.append(records.record(p, [Response(t, len(t.split()) + 1, True) for t in texts]))
                 with paths.atomic(run.rollouts(model + told, name)) as file:
                     file.writelines(json.dumps(dataclasses.asdict(r)) + "\n" for r in found)
                 graded[name] = evaluation.grade(found)

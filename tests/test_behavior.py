@@ -15,8 +15,8 @@ import pytest
 from kit.behavior import behavior, phases
 from kit.evaluation import evaluation
 from kit.report import behavior_figures, figures, sidebyside
-from kit.rollout import rollout
-from kit.rollout.rollout import Rollout
+from kit.rollout import records
+from kit.rollout.records import Rollout
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
@@ -142,7 +142,7 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
 
     settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
     monkeypatch.setattr(evaluation, "model_names", lambda _: ["base"])
-    monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(rollout.read(tmp_path / f"{name}.jsonl")))
+    monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
     for name in settings.data.evaluation:
         path = tmp_path / f"{name}.jsonl"  # not where other tests keep this run's own responses
         made = [Rollout(p.id, p.question, p.answer, p.core, [f"Compute first 1 + 1 = {k} ."], [8], [True])

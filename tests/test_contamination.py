@@ -12,6 +12,7 @@ from conftest import DATA, real
 from kit.data import contamination, problems
 from kit.data.contamination import overlaps, shingles
 from kit.data.problems import Problem
+from kit.rollout import models
 from kit.runs import paths
 from kit.settings import Config, Data, load
 from kit.training import training
@@ -80,7 +81,6 @@ def test_unrelated_sets_have_nothing_in_common() -> None:
 
 
 def test_training_rows_leave_out_what_is_held_out(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kit.data import prompts
 
     held_out = problems.load("two", tiny_world)[0]
     more = [*problems.load("train", tiny_world), dataclasses.replace(held_out, id="leak")]
@@ -88,7 +88,7 @@ def test_training_rows_leave_out_what_is_held_out(tiny_world: Config, monkeypatc
     for name in ("validation", "two", "three"):
         problems.write(paths.of(leaky).data(name), problems.load(name, tiny_world))
     problems.write(paths.of(leaky).data("train"), more)
-    tokenizer = prompts.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
+    tokenizer = models.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
     rows = training.training_rows(leaky, tokenizer, None)
     assert len(rows) == len(more) - 1 and "leak" not in {row["id"] for row in rows}
     assert pd.read_csv(paths.of(leaky).contamination).to_dict("records") == [

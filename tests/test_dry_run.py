@@ -99,7 +99,7 @@ def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Pa
     real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
     small = dry_run.scaled(real)
     assert dry_run.make_base(small, real) == f"random weights, the tokenizer of {tmp_path / 'model'}"
-    assert dry_run.prompts.load_tokenizer(small.model.source, small).chat_template == made.chat_template
+    assert dry_run.models.load_tokenizer(small.model.source, small).chat_template == made.chat_template
 
 
 def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:

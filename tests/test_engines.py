@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from fake_server import END, FakeServer, response_ids, running
 
-from kit.data import prompts
 from kit.data.problems import Problem
 from kit.evaluation import evaluation
-from kit.rollout import engines, rollout, server
-from kit.rollout.rollout import Response, Sampling
+from kit.rollout import engines, models, records, server
+from kit.rollout.records import Response, Sampling
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, load
 from kit.training import training
@@ -41,7 +40,7 @@ def source(tiny_world: Config) -> str:
 @pytest.fixture
 def serve(tiny_world: Config, source: str) -> Iterator[Callable[..., tuple[FakeServer, engines.ServerEngine]]]:
     """A server that may misbehave, and the engine that asks it."""
-    tokenizer = prompts.load_tokenizer(source, tiny_world)
+    tokenizer = models.load_tokenizer(source, tiny_world)
     opened: list[Any] = []
 
     def start(mishap: Callable[[dict, int], Any] | None = None, **settings: Any) -> tuple[FakeServer, Any]:
@@ -117,8 +116,8 @@ def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_ke
 ) -> None:
     problems = [Problem(f"p{i}", f"question {i}", str(i)) for i in range(5)]
 
-    def collect(path: Path, engine: Any) -> list[rollout.Rollout]:
-        return rollout.collect(engine, problems, lambda p: PROMPTS[int(p.answer)], HOW, path, seed=7)
+    def collect(path: Path, engine: Any) -> list[records.Rollout]:
+        return records.collect(engine, problems, lambda p: PROMPTS[int(p.answer)], HOW, path, seed=7)
 
     broken = True
     settings = {"timeout": 2.0 if mishap == "hang" else 30.0, "retries": 1, "concurrency": 2}

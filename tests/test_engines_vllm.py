@@ -20,7 +20,7 @@ from conftest import tiny
 
 from kit.laptop import arithmetic
 from kit.rollout import engines
-from kit.rollout.rollout import Response, Sampling
+from kit.rollout.records import Response, Sampling
 from kit.runs import paths
 from kit.settings import Config, KitError, Model
 from kit.training import training

@@ -14,8 +14,8 @@ import pytest
 
 from kit.data import problems
 from kit.evaluation import evaluation, statistics
-from kit.rollout import engines, rollout
-from kit.rollout.rollout import Response, Rollout, Sampling
+from kit.rollout import engines, records
+from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import paths
 from kit.settings import Config, KitError
 from kit.training import training
@@ -131,7 +131,7 @@ class Stream(Parrot):
 
 def collect(path: Path, engine: Parrot, samples: int = 2) -> list[Rollout]:
     how = Sampling(samples, 0.6, 0.95, 50)
-    return rollout.collect(engine, PROBLEMS, lambda p: [int(p.answer)], how, path, seed=3)
+    return records.collect(engine, PROBLEMS, lambda p: [int(p.answer)], how, path, seed=3)
 
 
 def test_an_interrupted_collection_ends_with_the_same_responses(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_engine_that_streams_is_given_all_problems_and_after_a_stop_only_thos
     assert [json.loads(line)["id"] for line in torn.read_text().splitlines()] == ["p6", "p5", "p4"]  # written as they came
     engine = Stream(allowed=4)
     assert collect(torn, engine) == whole and engine.allowed == 0
-    assert rollout.collect(Stream(), [], lambda p: [0], Sampling(2, 0.6, 0.95, 50), tmp_path / "none.jsonl", seed=3) == []
+    assert records.collect(Stream(), [], lambda p: [0], Sampling(2, 0.6, 0.95, 50), tmp_path / "none.jsonl", seed=3) == []
 
 
 def test_a_rollout_file_is_a_superset_of_the_official_log_format(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     (tmp_path / "r.jsonl").write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n")
     with pytest.raises(KitError, match="r.jsonl line 2: not a rollout record"):
-        list(rollout.read(tmp_path / "r.jsonl"))
+        list(records.read(tmp_path / "r.jsonl"))
 
 
 def test_the_engine_gives_the_same_responses_for_the_same_seed_and_counts_their_tokens(tiny_world: Config) -> None:
@@ -196,8 +196,8 @@ def test_a_second_end_token_is_a_finish_not_a_truncation() -> None:
         def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
             return " ".join(map(str, ids))
 
-    assert rollout.as_response([7, 8, 2, 0, 0], {1, 2}, Words()) == Response("7 8 2", 3, True)
-    assert rollout.as_response([7, 8, 9], {1, 2}, Words()) == Response("7 8 9", 3, False)
+    assert records.as_response([7, 8, 2, 0, 0], {1, 2}, Words()) == Response("7 8 2", 3, True)
+    assert records.as_response([7, 8, 9], {1, 2}, Words()) == Response("7 8 9", 3, False)
 
 
 def test_greedy_generation_does_not_depend_on_the_batch(tiny_world: Config) -> None:
@@ -222,7 +222,7 @@ def test_a_model_is_evaluated_on_every_set(tiny_world: Config) -> None:
     run = paths.of(tiny_world)
     assert list(table.set) == [*tiny_world.data.evaluation, "mean"]
     for name in tiny_world.data.evaluation:
-        rows = list(rollout.read(run.rollouts("base", name)))
+        rows = list(records.read(run.rollouts("base", name)))
         assert len(rows) == 8 and all(len(r.model_answer) == tiny_world.evaluation.samples for r in rows)
         assert len(pd.read_csv(run.grades("base", name))) == 8 * tiny_world.evaluation.samples
     first = (run.metrics / "base.csv").read_bytes()

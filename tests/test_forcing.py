@@ -16,8 +16,8 @@ from kit.chain import dry_run
 from kit.data import problems, prompts
 from kit.evaluation import evaluation, forcing
 from kit.laptop import arithmetic
-from kit.rollout import engines, rollout
-from kit.rollout.rollout import Response, Rollout, Sampling
+from kit.rollout import engines, records
+from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import paths
 from kit.settings import ROOT, Config, Forcing, KitError, load
 from kit.training import training
@@ -41,7 +41,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) ->
 
 
 def ids_of(folder: Path) -> dict[str, list[list[int]]]:
-    return {r.id: r.model_answer_ids for r in rollout.read(folder / "thinking.jsonl")}
+    return {r.id: r.model_answer_ids for r in records.read(folder / "thinking.jsonl")}
 
 
 # --- where thinking ends ----------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Script:
         self.asked.append([list(p) for p in asked])
         rows = self.thinking if how.samples > 1 else [self.answer]
         for k in reversed(range(len(asked))):  # engines may answer in any order
-            yield k, [rollout.as_response(ids, {self.tokenizer.eos_token_id}, self.tokenizer) for ids in rows]
+            yield k, [records.as_response(ids, {self.tokenizer.eos_token_id}, self.tokenizer) for ids in rows]
 
 
 def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monke
     assert engine.asked[0] == [question]
     first_forced = engine.asked[6][0]  # six problems were asked to think; then budget 5
     assert first_forced == question + letters[:5] + ending
-    r = next(rollout.read(paths.of(made).forcing("base", "two") / "budget5.jsonl"))
+    r = next(records.read(paths.of(made).forcing("base", "two") / "budget5.jsonl"))
     assert r.model_answer_length == [5 + len(ending) + 2, 6] and r.model_answer[1] == "abc</think>a"
     assert r.model_answer[0] == "abcab" + tok.decode(ending) + "b" and r.finished == [True, True]
 
@@ -112,10 +112,10 @@ def test_what_ended_within_the_budget_is_left_alone_and_the_rest_is_answered(tmp
     seen = {"left": 0, "forced": 0}
     for name in made.data.evaluation:
         folder = paths.of(made).forcing("base", name)
-        ids, thinking = ids_of(folder), {r.id: r for r in rollout.read(folder / "thinking.jsonl")}
+        ids, thinking = ids_of(folder), {r.id: r for r in records.read(folder / "thinking.jsonl")}
         for budget in made.forcing.budgets:
             grades = pd.read_csv(folder / f"budget{budget}.csv").set_index(["id", "sample"])
-            for r in rollout.read(folder / f"budget{budget}.jsonl"):
+            for r in records.read(folder / f"budget{budget}.jsonl"):
                 for s, own in enumerate(ids[r.id]):
                     end = forcing.thinking_end(own, thinking[r.id].finished[s], engine.tokenizer)
                     assert grades.forced[r.id, s] == (end > budget)
@@ -180,8 +180,8 @@ def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config) -> 
     forcing.force(made, "base", engine)
     forced = 0
     for p in problems.load("two", made):
-        thinking = next(r for r in rollout.read(run.forcing("base", "two") / "thinking.jsonl") if r.id == p.id)
-        r = next(r for r in rollout.read(run.forcing("base", "two") / "budget6.jsonl") if r.id == p.id)
+        thinking = next(r for r in records.read(run.forcing("base", "two") / "thinking.jsonl") if r.id == p.id)
+        r = next(r for r in records.read(run.forcing("base", "two") / "budget6.jsonl") if r.id == p.id)
         ids, = thinking.model_answer_ids
         if forcing.thinking_end(ids, thinking.finished[0], engine.tokenizer) <= 6:
             assert r.model_answer == thinking.model_answer
@@ -242,12 +242,12 @@ def test_the_example_is_one_response_at_every_budget(tmp_path: Path, monkeypatch
     forcing.force(made, "base", engine)
     table = forcing.example(made)
     folder = paths.of(made).forcing("base", "two")
-    whole = {r.model_answer[0]: r.id for r in rollout.read(folder / "thinking.jsonl")}
+    whole = {r.model_answer[0]: r.id for r in records.read(folder / "thinking.jsonl")}
     assert list(table.index) == [10, 40, 100] and table.forced[10]
     cut = table.response[10].partition(" </think>")[0]
     (problem,) = {id for text, id in whole.items() if text.startswith(cut)}
     for budget in table.index:
-        assert table.response[budget] in [r.model_answer[0] for r in rollout.read(folder / f"budget{budget}.jsonl")
+        assert table.response[budget] in [r.model_answer[0] for r in records.read(folder / f"budget{budget}.jsonl")
                                           if r.id == problem]
 
 

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from kit.behavior import behavior
 from kit.chain import chain
 from kit.chain.chain import Stage
-from kit.data import prompts
 from kit.evaluation import evaluation, statistics
 from kit.report import figures
-from kit.rollout import logs, rollout
-from kit.rollout.rollout import Rollout
+from kit.rollout import logs, models, records
+from kit.rollout.records import Rollout
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, Logs, load
 
@@ -165,9 +164,9 @@ def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
         settings.logs, tokenizer=str(paths.of(tiny_world).base_model)))
     evaluation.evaluate(settings, "base")
     for name in tiny_world.data.evaluation:
-        made = list(rollout.read(paths.of(tiny_world).rollouts("base", name)))
-        read = list(rollout.read(paths.of(settings).rollouts("base", name)))
-        tokenizer = prompts.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
+        made = list(records.read(paths.of(tiny_world).rollouts("base", name)))
+        read = list(records.read(paths.of(settings).rollouts("base", name)))
+        tokenizer = models.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
         assert [r.model_answer_length for r in read] == [[len(tokenizer(t)["input_ids"]) for t in r.model_answer] for r in made]
     nowhere = dataclasses.replace(settings, logs=dataclasses.replace(settings.logs, tokenizer=str(tmp_path)))
     with pytest.raises(KitError, match="logs.tokenizer: .* is no tokenizer|no tokenizer here"):
@@ -196,7 +195,7 @@ def test_the_command_writes_a_models_rollouts_for_the_official_tools(
 ) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: {tiny_world.run}\n")
     assert logs.main([str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out"), "--ranks", "2"]) == 0
-    assert logs.read_official(tmp_path / "out" / "two") == list(rollout.read(paths.of(tiny_world).rollouts("base", "two")))
+    assert logs.read_official(tmp_path / "out" / "two") == list(records.read(paths.of(tiny_world).rollouts("base", "two")))
     assert logs.main([str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "out")]) == 1
     assert "not there yet" in capsys.readouterr().err
 

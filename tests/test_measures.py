@@ -11,7 +11,7 @@ import pytest
 
 from kit.behavior import measures
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
-from kit.rollout.rollout import Rollout
+from kit.rollout.records import Rollout
 from kit.settings import ROOT, Config, KitError, load
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.data import prompts
 from kit.laptop import arithmetic
-from kit.rollout import models, rollout
+from kit.rollout import models
 from kit.settings import ROOT, Config, KitError, load
 
 
@@ -66,6 +65,7 @@ def to_pickle(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
 
 
+SPOILT = "cut off, overwritten, or not a safetensors file (Error while deserializing header: "
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), "not a model (config.json is missing)"),
     ("an adapter", lambda f: (f / "config.json").rename(f / "adapter_config.json"), "a LoRA adapter, not a model"),
@@ -75,11 +75,11 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
      "half-written, model.safetensors.index.json names 3 files and 1 are missing (model-00002-of-00003.safetensors)"),
     ("no index", lambda f: (f / models.INDEX).unlink(), "its weights are in parts but model.safetensors.index.json is missing"),
     ("an empty index", lambda f: (f / models.INDEX).write_text("{}"), "has no weight_map"),
-    ("a part cut off", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes()[:-5]), "cut off or overwritten"),
-    ("a part longer", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes() + b"12345"), "cut off or overwritten"),
-    ("a header cut off", lambda f: part(f, 1).write_bytes(part(f, 1).read_bytes()[:100]), "cut off in its header (100 bytes)"),
-    ("an empty part", lambda f: part(f, 1).write_bytes(b""), "cut off in its header (0 bytes)"),
-    ("a foreign part", swap_header, "not a safetensors file"),
+    ("a part cut off", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes()[:-5]), SPOILT),
+    ("a part longer", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes() + b"12345"), SPOILT),
+    ("a header cut off", lambda f: part(f, 1).write_bytes(part(f, 1).read_bytes()[:100]), SPOILT),
+    ("an empty part", lambda f: part(f, 1).write_bytes(b""), SPOILT),
+    ("a foreign part", swap_header, SPOILT),
     ("pickle only", to_pickle, "only pickle weights (pytorch_model.bin), which can run code"),
     ("no weights", lambda f: [file.unlink() for file in f.glob("model*")], "config.json but no weights"),
 ]
@@ -91,13 +91,13 @@ def test_a_broken_folder_is_refused_by_name_and_reason(
 ) -> None:
     break_it(folder)
     with pytest.raises(KitError) as caught:
-        rollout.load_model(folder, settings)
+        models.load_model(folder, settings)
     assert message in str(caught.value) and str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_whole_folder_loads(folder: Path, settings: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    rollout.load_model(folder, settings)
-    prompts.load_tokenizer(folder, settings)
+    models.load_model(folder, settings)
+    models.load_tokenizer(folder, settings)
     assert capsys.readouterr().out == ""  # and there is nothing to say about it
 
 
@@ -111,7 +111,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(
 ) -> None:
     break_it(folder)
     with pytest.raises(KitError) as caught:
-        prompts.load_tokenizer(folder, settings)
+        models.load_tokenizer(folder, settings)
     assert message in str(caught.value) and str(folder) in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_a_missing_pad_token_becomes_the_end_token_and_is_told(
     folder: Path, settings: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(folder / "tokenizer_config.json", pad_token=None)
-    tokenizer = prompts.load_tokenizer(folder, settings)
+    tokenizer = models.load_tokenizer(folder, settings)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert f"{folder}: its tokenizer has no pad token; <eos> is used" in capsys.readouterr().out
 

@@ -11,7 +11,8 @@ import pytest
 from kit.behavior import perplexity
 from kit.data import prompts
 from kit.laptop import arithmetic
-from kit.rollout.rollout import Rollout
+from kit.rollout import models
+from kit.rollout.records import Rollout
 from kit.settings import Config
 
 
@@ -87,7 +88,6 @@ def test_what_is_scored_is_the_response_after_the_prompt(tiny_world: Config, mod
 
 
 def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(tiny_world: Config) -> None:
-    from kit.rollout import rollout
     from kit.runs import paths
 
     trained = dataclasses.replace(tiny_world.behavior, reference="trained", reference_steps=2)
@@ -96,7 +96,7 @@ def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(t
     folder = paths.of(tiny_world).root / "reference"
     weights = next((folder / "models" / "base").glob("*.safetensors"))
     made = weights.stat().st_mtime_ns
-    base = rollout.load_model(paths.of(tiny_world).base_model, tiny_world)
+    base = models.load_model(paths.of(tiny_world).base_model, tiny_world)
     assert any((a != b).any() for a, b in zip(model.parameters(), base.parameters(), strict=True))
     held_out = [(paths.of(tiny_world).data(name), folder / "data" / f"{name}.jsonl") for name in tiny_world.data.evaluation]
     assert all(a.read_bytes() == b.read_bytes() for a, b in held_out)  # no evaluation question is learned from

@@ -11,6 +11,7 @@ import pytest
 
 from kit.chain import dry_run
 from kit.data import prompts
+from kit.rollout import models
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, load
 
@@ -150,10 +151,10 @@ def test_decoding_keeps_thinking_tags_that_the_tokenizer_calls_special(tmp_path:
     folder = saved(made, tmp_path / "a")
     ids = prompts.tokenize(made, f"{BOS}<think>\nhm\n</think>\n\n3<｜end▁of▁sentence｜>")
     assert made.decode(ids, skip_special_tokens=True) == "\nhm\n\n\n3"  # the trap: nothing ends the thinking any more
-    loaded = prompts.load_tokenizer(folder, DEEPSEEK)
+    loaded = models.load_tokenizer(folder, DEEPSEEK)
     assert loaded.decode(ids, skip_special_tokens=True) == "<think>\nhm\n</think>\n\n3"
     loaded.save_pretrained(tmp_path / "b")
-    again = prompts.load_tokenizer(tmp_path / "b", DEEPSEEK)
+    again = models.load_tokenizer(tmp_path / "b", DEEPSEEK)
     assert again.decode(ids, skip_special_tokens=True) == "<think>\nhm\n</think>\n\n3"
 
 
@@ -166,20 +167,20 @@ def test_the_rules_of_tokenizer_json_are_not_replaced_by_those_of_the_model_type
     folder = saved(made, tmp_path / "a", tokenizer_class="LlamaTokenizerFast")  # as the real DeepSeek distillations say
     expected = prompts.tokenize(made, OUTPUT)
     assert AutoTokenizer.from_pretrained(folder)(OUTPUT, add_special_tokens=False)["input_ids"] != expected  # the trap
-    assert prompts.tokenize(prompts.load_tokenizer(folder, DEEPSEEK), OUTPUT) == expected
+    assert prompts.tokenize(models.load_tokenizer(folder, DEEPSEEK), OUTPUT) == expected
 
 
 def test_a_folder_without_a_tokenizer_and_a_hub_id_that_is_not_here_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{}")
     for source in (tmp_path, "nobody/no-such-model"):
         with pytest.raises(KitError, match="its tokenizer cannot be loaded") as caught:
-            prompts.load_tokenizer(source, DEEPSEEK)
+            models.load_tokenizer(source, DEEPSEEK)
         assert "\n" not in str(caught.value)
 
 
 def test_one_prompt_of_each_stage_is_shown_and_goes_into_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
-    shown = prompts.examples(DEEPSEEK, saved(tokenizer("deepseek"), tmp_path / "model"), QUESTION)
+    shown = prompts.examples(DEEPSEEK, models.load_tokenizer(saved(tokenizer("deepseek"), tmp_path / "model"), DEEPSEEK), QUESTION)
     paths.write_manifest(DEEPSEEK, shown)
     kept = json.loads((tmp_path / "ds-1.5b" / "manifest.json").read_text())["prompts"]
     assert list(kept) == ["training", "evaluation", "budget forcing"]

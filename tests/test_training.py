@@ -13,6 +13,7 @@ from kit.data import prompts
 from kit.evaluation import evaluation
 from kit.laptop import arithmetic
 from kit.reward.rewards import get_token_limit_reward
+from kit.rollout import models
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, read_yaml
 from kit.training import training
@@ -129,7 +130,7 @@ def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
     from trl import GRPOTrainer
 
     start = training.base_model(config)
-    tokenizer = prompts.load_tokenizer(start, config)
+    tokenizer = models.load_tokenizer(start, config)
     rows = training.training_rows(config, tokenizer, 24)
     trainer = GRPOTrainer(
         model=start, args=training.grpo_settings(config, folder, limit=24, steps=1, seed=3), reward_funcs=rewards,
@@ -189,7 +190,7 @@ def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
 
 
 def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = prompts.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    tokenizer = models.load_tokenizer(training.base_model(tiny_world), tiny_world)
     lengths = [len(prompts.encode(tokenizer, r["prompt"])) for r in training.training_rows(tiny_world, tokenizer, 24)]
     cap = min(lengths)
     capped = dataclasses.replace(tiny_world, data=dataclasses.replace(tiny_world.data, prompt_cap=cap))

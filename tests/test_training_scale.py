@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.evaluation import evaluation
-from kit.rollout import rollout
+from kit.rollout import models
 from kit.runs import paths
 from kit.settings import Config, KitError
 from kit.training import training
@@ -89,11 +89,11 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
     config, run = variant(tiny_world, "adapter", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
     monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
     folder = training.train_round(config, "adapter", 1)
-    start = rollout.load_model(training.base_model(config), config)
-    merged = rollout.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
+    start = models.load_model(training.base_model(config), config)
+    merged = models.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
     assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
     with pytest.raises(KitError, match="a LoRA adapter, not a model"):
-        rollout.load_model(folder / "checkpoint-2", config)
+        models.load_model(folder / "checkpoint-2", config)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         plain, whole = start(ids).logits, merged(ids).logits

@@ -15,8 +15,8 @@ import pandas as pd
 from kit.behavior import agreement, judge, measures, perplexity, phases
 from kit.behavior.measures import MEAN, UNLABELLED
 from kit.evaluation import evaluation
-from kit.rollout import rollout
-from kit.rollout.rollout import Rollout
+from kit.rollout import records
+from kit.rollout.records import Rollout
 from kit.runs import paths
 from kit.settings import Config, KitError
 
@@ -32,7 +32,7 @@ def step_unit(config: Config) -> str:
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The stored responses of a model to a data set."""
-    return list(rollout.read(paths.of(config).rollouts(model, name)))
+    return list(records.read(paths.of(config).rollouts(model, name)))
 
 
 def facts(config: Config) -> dict[str, dict[str, object]]:

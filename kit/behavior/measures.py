@@ -16,7 +16,7 @@ import pandas as pd
 
 from kit.behavior import attempts, phases
 from kit.evaluation import uncertainty
-from kit.rollout.rollout import Rollout
+from kit.rollout.records import Rollout
 from kit.settings import Config, KitError
 
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code

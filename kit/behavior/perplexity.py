@@ -19,8 +19,8 @@ import numpy as np
 
 from kit.data import prompts
 from kit.laptop import arithmetic
-from kit.rollout import rollout
-from kit.rollout.rollout import Rollout
+from kit.rollout import models
+from kit.rollout.records import Rollout
 from kit.runs import paths
 from kit.settings import Config
 from kit.training import training
@@ -40,7 +40,7 @@ def reference(config: Config) -> tuple[Any, Any]:
     if source != config.model.source:  # a revision, and the trust in its code, belong to the base model
         own = dataclasses.replace(config.model, source=source, revision=None, trust_remote_code=False)
         config = dataclasses.replace(config, model=own)
-    return rollout.load_model(source, config).eval(), prompts.load_tokenizer(source, config)
+    return models.load_model(source, config).eval(), models.load_tokenizer(source, config)
 
 
 def trained(config: Config) -> Config:

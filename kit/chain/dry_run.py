@@ -33,6 +33,7 @@ from kit.data import problems, prompts
 from kit.evaluation import evaluation
 from kit.laptop import arithmetic
 from kit.report import figures
+from kit.rollout import models
 from kit.runs import paths
 from kit.settings import Config, Engine, KitError, load
 from kit.training import training
@@ -122,7 +123,7 @@ def own_tokenizer(config: Config) -> Any:
         known = cached_file(config.model.source, "tokenizer.json", **here)
     except OSError:
         known = None
-    return prompts.load_tokenizer(config.model.source, config) if known else None
+    return models.load_tokenizer(config.model.source, config) if known else None
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
         told = make_base(config, real)
     show(f"base model: {told}; problems: made up")
     example = problems.load(config.data.evaluation[0], config)[0]
-    rendered = prompts.examples(config, training.base_model(config), example.question)
+    rendered = prompts.examples(config, models.load_tokenizer(training.base_model(config), config), example.question)
     paths.write_manifest(config, rendered)
     for stage, text in rendered.items():
         show(f"{stage} prompt:\n{text}")

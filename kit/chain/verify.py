@@ -21,7 +21,7 @@ import pandas as pd
 
 from kit.behavior import behavior
 from kit.evaluation import comparisons, evaluation, forcing
-from kit.rollout import rollout
+from kit.rollout import records
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, from_table
 
@@ -93,12 +93,12 @@ def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
     forcing.write(settings, tables)
 
 
-def stored(path: Path, grades: Path | None = None) -> list[rollout.Rollout]:
+def stored(path: Path, grades: Path | None = None) -> list[records.Rollout]:
     """Rollouts, in the order of the problems in `grades`: a file has them in the order in which they were done."""
     for needed in filter(None, (path, grades)):
         if not needed.is_file():
             raise KitError(f"{needed}: not there, so nothing can be computed from it; run the chain to its end first")
-    found = list(rollout.read(path))
+    found = list(records.read(path))
     if grades is None:
         return found
     place = {key: k for k, key in enumerate(pd.read_csv(grades, dtype=str, usecols=["id"]).id)}

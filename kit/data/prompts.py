@@ -9,7 +9,8 @@ Ways for a prompt to go wrong in silence, and what is done about each:
 - the template leaves a system message out, or cuts an earlier answer at `</think>`: `render` looks for every message;
 - some templates already open the thinking (`<think>`) and some leave that to the model: `opens_thinking` tells; nothing here
   needs the opening tag, thinking is what comes before `</think>`;
-- a tokenizer counts `</think>` among its special tokens, so that decoding would drop it: `load_tokenizer` makes it a word;
+- a tokenizer counts `</think>` among its special tokens, so that decoding would drop it: `rollout.models.load_tokenizer`
+  makes it a word;
 - AutoTokenizer goes by the model's type and may put other rules over those of tokenizer.json: that file is read as it is.
 
 TRL renders and tokenizes the training prompts itself, by the tokenizer's `apply_chat_template`: the same ids as `encode`.
@@ -17,11 +18,8 @@ TRL renders and tokenizes the training prompts itself, by the tokenizer's `apply
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-from kit.rollout import models
 from kit.settings import Config, KitError, Prompts
 
 Messages = list[dict[str, str]]
@@ -109,45 +107,9 @@ def opens_thinking(tokenizer: Any, messages: Messages) -> bool:
     return render(tokenizer, messages).rstrip().endswith(TAGS[0])
 
 
-def load_tokenizer(source: str | Path, config: Config) -> Any:
-    """The tokenizer of a folder or hub id, padding on the left, `<think>` and `</think>` kept when decoding.
-
-    A tokenizer.json is taken as it stands. AutoTokenizer goes by the model type instead and would put Qwen2's byte-level
-    rules over the laptop's word-level vocabulary, or over another family's, without a word.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.utils import cached_file
-
-    if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").is_file():
-        raise KitError(f"{source}: no tokenizer here (tokenizer_config.json is missing)")
-    trust, revision = config.model.trust_remote_code, config.model.revision
-    try:
-        whole = cached_file(str(source), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
-        if whole and not trust:
-            found = PreTrainedTokenizerFast.from_pretrained(source, padding_side="left", revision=revision)
-        else:
-            found = AutoTokenizer.from_pretrained(source, padding_side="left", revision=revision, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
-        raise KitError(f"{source}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from None
-    return models.fitting(_keep_tags(found), source, revision)
-
-
-def _keep_tags(tokenizer: Any) -> Any:
-    """Makes the thinking tags ordinary tokens where they are special ones, which `skip_special_tokens` would drop."""
-    from tokenizers import Tokenizer
-
-    core = json.loads(tokenizer.backend_tokenizer.to_str())
-    hidden = [token for token in core["added_tokens"] if token["content"] in TAGS and token["special"]]
-    if hidden:
-        for token in hidden:
-            token["special"] = False
-        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
-    return tokenizer
-
-
-def examples(config: Config, source: str | Path, question: str) -> dict[str, str]:
+def examples(config: Config, tokenizer: Any, question: str) -> dict[str, str]:
     """One rendered prompt per stage, for the screen and the manifest."""
-    tokenizer, words = load_tokenizer(source, config), config.prompts
+    words = config.prompts
     first = next(iter(config.schedules.values()))
     limit = first.limits[0] if first.state_limit else None
     forced = render(tokenizer, forcing_messages(words, question))

@@ -21,8 +21,8 @@ import pandas as pd
 from kit.data import problems, prompts
 from kit.evaluation import statistics
 from kit.reward import grading
-from kit.rollout import engines, logs, rollout
-from kit.rollout.rollout import Rollout, Sampling
+from kit.rollout import engines, logs, records
+from kit.rollout.records import Rollout, Sampling
 from kit.runs import fingerprint, lock, paths
 from kit.settings import Config, KitError
 from kit.training import disk, training, watch
@@ -73,7 +73,7 @@ def respond(
     config: Config, source: str, name: str, how: Sampling, path: Path, title: str, engine=None, ask=prompts.evaluation_messages
 ) -> list[Rollout]:
     """Responses of the model at `source` to data set `name`, in the evaluation prompt unless `ask` is another; kept in `path`."""
-    kept = rollout.complete(path, problems.load(name, config), how)
+    kept = records.complete(path, problems.load(name, config), how)
     if kept is not None:  # all there: no need to load the model, which may have been thinned away
         return kept
     if engine is None:
@@ -85,7 +85,7 @@ def respond(
         return prompts.encode(engine.tokenizer, ask(config.prompts, problem.question))
 
     with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20), answering(title), paths.telling(path):
-        return rollout.collect(engine, problems.load(name, config), encode, how, path, seed, title)
+        return records.collect(engine, problems.load(name, config), encode, how, path, seed, title)
 
 
 @contextlib.contextmanager
@@ -126,7 +126,7 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
             if logged:
                 answers = logs.responses(config, model, name)
             else:
-                if engine is None and rollout.complete(path, problems.load(name, config), how) is None:
+                if engine is None and records.complete(path, problems.load(name, config), how) is None:
                     engine = stack.enter_context(closing(engines.get_engine(source, config)))
                 answers = respond(config, source, name, how, path, f"{model}: {name}", engine)
             graded[name] = regrade(config, model, name, answers)
@@ -139,7 +139,7 @@ def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -
     """The grades of a set: the stored ones if they are of these very responses by this very grader, else made and stored."""
     path = paths.of(config).grades(model, name)
     note = path.with_suffix(".json")
-    made_from = {"responses": rollout.digest(answers), "grader": fingerprint.modules("reward/grading"),
+    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"),
                  "rows": sum(len(r.model_answer) for r in answers)}
     if path.is_file() and note.is_file() and paths.read_json(note) == made_from:
         with contextlib.suppress(KitError):

@@ -26,8 +26,8 @@ import pandas as pd
 
 from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluation, statistics
-from kit.rollout import engines, rollout
-from kit.rollout.rollout import Response, Rollout, Sampling
+from kit.rollout import engines, records
+from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import paths
 from kit.settings import Config, KitError
 
@@ -43,7 +43,7 @@ def sampling(config: Config, name: str) -> Sampling:
 def think(config: Config, model: str, name: str, engine: Any) -> list[Rollout]:
     """Responses in budget forcing's prompt, with their token ids; kept in thinking.jsonl, where later calls find them."""
     path, seed = paths.of(config).forcing(model, name) / "thinking.jsonl", _seed(config, name, "thinking")
-    found = rollout.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer),
+    found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer),
                             sampling(config, name), path, seed, f"{model}: {name}, thinking", keep_ids=True)
     for r in found:
         if [len(ids) for ids in r.model_answer_ids or []] != r.model_answer_length:
@@ -73,7 +73,7 @@ def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:
 
 
 class Forced:
-    """An engine for `rollout.collect` whose responses are stored thinking, cut at `budget` tokens and answered.
+    """An engine for `records.collect` whose responses are stored thinking, cut at `budget` tokens and answered.
 
     The "prompt" of a problem is its row in `thoughts` (a list of one number).
     """
@@ -133,7 +133,7 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
         how = dataclasses.replace(sampling(config, name), max_new_tokens=f.answer_tokens)
         for budget in f.budgets:
             forced.budget = budget
-            answers = rollout.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, folder / f"budget{budget}.jsonl",
+            answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, folder / f"budget{budget}.jsonl",
                                       _seed(config, name, budget), f"{model}: {name}, budget {budget}")
             graded[budget][name] = evaluation.grade(answers).assign(forced=forced.cut.ravel())
             paths.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
@@ -160,7 +160,7 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
     firsts = {budget: grades[grades["sample"] == 0].set_index("id").sort_index() for budget, grades in graded.items()}
     chosen = sum(grades.forced.astype(int) for grades in firsts.values()).idxmax()
     for budget, grades in firsts.items():
-        text = next(r.model_answer[0] for r in rollout.read(folder / f"budget{budget}.jsonl") if r.id == chosen)
+        text = next(r.model_answer[0] for r in records.read(folder / f"budget{budget}.jsonl") if r.id == chosen)
         grade = grades.loc[chosen]
         rows.append({"budget": budget, "forced": bool(grade.forced), "response": text, "answer": grade.answer,
                      "verdict": grade.verdict})

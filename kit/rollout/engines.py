@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.data.prompts import load_tokenizer
 from kit.rollout import models
 from kit.rollout.background import Background
-from kit.rollout.rollout import Engine, Response, Sampling, as_response, load_model
+from kit.rollout.models import load_model, load_tokenizer
+from kit.rollout.records import Engine, Response, Sampling, as_response
 from kit.rollout.sampling import sample
 from kit.rollout.server import Refused, Server
 from kit.settings import Config, KitError

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.data import problems, prompts, sources
+from kit.data import problems, sources
 from kit.data.problems import Problem
 from kit.data.sources import SOURCES
-from kit.rollout import rollout
-from kit.rollout.rollout import Rollout
+from kit.rollout import models, records
+from kit.rollout.records import Rollout
 from kit.runs import paths
 from kit.settings import Config, KitError, load
 
@@ -175,7 +175,7 @@ def counter(config: Config) -> Counter | None:
         return None
     here = paths.given(config, source)
     try:
-        tokenizer = prompts.load_tokenizer(here if here.is_dir() else source, config)
+        tokenizer = models.load_tokenizer(here if here.is_dir() else source, config)
     except (OSError, ValueError) as error:
         raise KitError(f"{config.file}: logs.tokenizer: {source} is no tokenizer ({sources.first_line(error)})") from None
     return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(chosen.params_file)
         for name in config.data.evaluation:
-            found = list(rollout.read(paths.of(config).rollouts(chosen.model, name)))
+            found = list(records.read(paths.of(config).rollouts(chosen.model, name)))
             lists = name in SOURCES and SOURCES[name].lists
             write_official(found, chosen.folder / name, max(1, chosen.ranks), lists)
             print(f"{chosen.folder / name}: written")

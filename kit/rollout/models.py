@@ -1,8 +1,6 @@
-"""Whether a folder holds a model that can be loaded, told in one line before the heavy work starts.
+"""Models and tokenizers: checked and loaded. What is wrong with a folder is told in one line before the heavy work starts.
 
-Weights are read from safetensors only: a pickle runs whatever its author put into it. A safetensors file begins with 8 bytes
-(the length of its header, little-endian) and the header, JSON that gives each tensor's shape and its place in the rest; so
-a glance at the header says whether the file is whole.
+Weights are read from safetensors only: a pickle runs whatever its author put into it.
 """
 
 from __future__ import annotations
@@ -12,8 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kit.data.prompts import TAGS
 from kit.runs import paths
-from kit.settings import KitError
+from kit.settings import Config, KitError
 
 INDEX = "model.safetensors.index.json"
 FILES = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]  # .py is read only with trust_remote_code
@@ -84,20 +83,70 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def check_safetensors(file: Path) -> None:
-    """Refuse a safetensors file that is cut off or has no readable header."""
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise KitError(f"{file}: cut off in its header ({size} bytes); copy or download it again")
-        try:
-            tensors = {k: v for k, v in json.loads(handle.read(length)).items() if k != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise KitError(f"{file}: not a safetensors file (its header cannot be read)") from None
-    if size != 8 + length + end:
-        raise KitError(f"{file}: {size} bytes where its header says {8 + length + end}: cut off or overwritten; "
-                       "copy or download it again")
+    """Refuse a safetensors file that is cut off, overwritten or none at all; only its header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            return
+    except (SafetensorError, OSError) as error:
+        raise KitError(f"{file}: cut off, overwritten, or not a safetensors file ({error}, {file.stat().st_size} bytes); "
+                       "copy or download it again") from None
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(source: str | Path, config: Config) -> Any:
+    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = fetch(source, config.model.revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
+            trust_remote_code=config.model.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(source: str | Path, config: Config) -> Any:
+    """The tokenizer of a folder or hub id, padding on the left, `<think>` and `</think>` kept when decoding.
+
+    A tokenizer.json is taken as it stands. AutoTokenizer goes by the model type instead and would put Qwen2's byte-level
+    rules over the laptop's word-level vocabulary, or over another family's, without a word.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
+    if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").is_file():
+        raise KitError(f"{source}: no tokenizer here (tokenizer_config.json is missing)")
+    trust, revision = config.model.trust_remote_code, config.model.revision
+    try:
+        whole = cached_file(str(source), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+        if whole and not trust:
+            found = PreTrainedTokenizerFast.from_pretrained(source, padding_side="left", revision=revision)
+        else:
+            found = AutoTokenizer.from_pretrained(source, padding_side="left", revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise KitError(f"{source}: its tokenizer cannot be loaded ({str(error).splitlines()[0]})") from None
+    return fitting(_keep_tags(found), source, revision)
+
+
+def _keep_tags(tokenizer: Any) -> Any:
+    """Makes the thinking tags ordinary tokens where they are special ones, which `skip_special_tokens` would drop."""
+    from tokenizers import Tokenizer
+
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    hidden = [token for token in core["added_tokens"] if token["content"] in TAGS and token["special"]]
+    if hidden:
+        for token in hidden:
+            token["special"] = False
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
+    return tokenizer
 
 
 def fitting(tokenizer: Any, source: str | Path, revision: str | None = None) -> Any:

@@ -123,7 +123,7 @@ def checkpoint_model(config: Config, schedule: str, round: int, step: int) -> st
         unfinished, trust = checkpoint / ".merged", config.model.trust_remote_code
         model = AutoModelForCausalLM.from_pretrained(start, dtype="float32", use_safetensors=True, trust_remote_code=trust)
         PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload().save_pretrained(unfinished)
-        prompts.load_tokenizer(start, config).save_pretrained(unfinished)
+        models.load_tokenizer(start, config).save_pretrained(unfinished)
         unfinished.rename(merged)
     return str(merged)
 
@@ -163,7 +163,7 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
     if t.vllm == "server":
         check_server(config, start)
     start = models.fetch(start, config.model.revision)
-    tokenizer = prompts.load_tokenizer(start, config)
+    tokenizer = models.load_tokenizer(start, config)
     return start, tokenizer, training_rows(config, tokenizer, plan.limits[round - 1] if plan.state_limit else None)
 
 

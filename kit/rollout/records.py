@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kit.data.problems import Problem
-from kit.rollout import models
-from kit.settings import Config, KitError
+from kit.settings import KitError
 
 
 @dataclass(frozen=True)
@@ -78,22 +77,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory, processes and connections."""
         ...
-
-
-def load_model(source: str | Path, config: Config) -> Any:
-    """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    source = models.fetch(source, config.model.revision)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, dtype=getattr(torch, config.model.dtype),
-            trust_remote_code=config.model.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model that can be loaded ({str(error).splitlines()[0]})") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
