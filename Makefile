@@ -13,10 +13,10 @@ export TOKENIZERS_PARALLELISM = false
 .PHONY: reproduce data test test-vllm lab verify bench lint clean
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
-	$(BIN)/python -m kit.chain.chain $(PARAMS)
+	$(BIN)/python -m kit run $(PARAMS)
 
 data: .venv/installed  ## the data sets of a params file, fetched into cache/ where they are not here (before going offline)
-	$(BIN)/python -m kit.data.problems $(PARAMS)
+	$(BIN)/python -m kit data $(PARAMS)
 
 test: .venv/installed  ## all tests that a machine without a GPU can run
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not vllm and not long" $(ARGS)
@@ -28,17 +28,17 @@ lab: .venv/installed  ## open the notebooks (on this machine only)
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
 
 verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? make verify RUN=laptop
-	$(BIN)/python -m kit.chain.verify $(RUN)
+	$(BIN)/python -m kit verify $(RUN)
 
 bench: .venv/installed  ## grading speed, side by side with the official scheme and TRL's reward
 	$(BIN)/python tests/bench_grading.py
 
 .PHONY: plan dry-run
 plan: .venv/installed  ## what a run needs: memory, tokens, hours, disk; make plan PARAMS=params/ds-1.5b.yaml
-	$(BIN)/python -m kit.chain.plan $(PARAMS)
+	$(BIN)/python -m kit plan $(PARAMS)
 
 dry-run: .venv/installed  ## the whole path of a params file with a tiny model, in seconds: make dry-run PARAMS=params/ds-1.5b.yaml
-	$(BIN)/python -m kit.chain.dry_run $(PARAMS)
+	$(BIN)/python -m kit dry-run $(PARAMS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@
 # This only asks for the machines and starts the same chain as `make reproduce PARAMS=…` on the first of them. Its notebooks do
 # the rest: a pruning round with `training.machines` above 1 calls
 #
-#   srun --nodes=M --ntasks=M … python -m kit.training.launch --start HOST:PORT …
+#   srun --nodes=M --ntasks=M … python -m kit round --start HOST:PORT …
 #
 # which on each machine becomes `accelerate launch --machine_rank <its SLURM_PROCID> --main_process_ip HOST --main_process_port
 # PORT …`; HOST is the first machine. Evaluations use the GPUs of the first machine.
@@ -33,4 +33,4 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}  # compute nodes often have no way ou
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # srun no longer takes this from sbatch by itself
 export OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.venv/bin/python -m kit.chain.chain "$params"
+.venv/bin/python -m kit run "$params"

@@ -115,11 +115,11 @@ class Chain:
 
     def start(self, *, runner: bool = True, **environment: str) -> None:
         """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
-        stages_only = ["-c", "import sys; from kit.chain import chain; from kit.settings import load; chain.run_all(load(sys.argv[1]))"]
+        stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; runner.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()
-        command = ["-m", "kit.chain.chain"] if runner else stages_only
+        command = ["-m", "kit", "run"] if runner else stages_only
         self.process = subprocess.Popen(
             [sys.executable, *command, str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,

@@ -4,7 +4,7 @@ Each response is drawn with noise that is seeded by its prompt, its place in the
 the largest of logit + Gumbel noise is a sample of the softmax). So however a batch is split, it holds the same responses,
 drawn by the real policy. The reward is 1 for an even sum of token ids, since an untrained model earns no other.
 
-Run with `python -m tests.seeded_rollouts` in place of `kit.training.launch`. TEST_KILL=n: the second process is killed when it begins its
+Run with `python -m tests.seeded_rollouts` in place of `python -m kit round`. TEST_KILL=n: the second process is killed when it begins its
 n-th batch. TEST_REFUSE: the second process finds something wrong with the settings.
 """
 
@@ -18,8 +18,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from kit.chain import commands
 from kit.settings import KitError
-from kit.training import launch, training
+from kit.training import training
 
 
 def seeded(generate: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,4 +79,4 @@ if __name__ == "__main__":
         training.train_round = refuse
     else:
         install()
-    sys.exit(launch.main())
+    sys.exit(commands.main(["round", *sys.argv[1:]]))

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from conftest import stage_keys
 
-from kit.chain import chain
-from kit.chain.chain import Stage
+from kit.chain import runner
+from kit.chain.stages import Stage, stages
 from kit.evaluation import evaluation
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, checks, load
@@ -30,7 +30,7 @@ def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.Comp
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One smoke run: its folder, and what the command printed."""
     results = tmp_path_factory.mktemp("smoke")
-    done = command("kit.chain.chain", "params/smoke.yaml", results=results)
+    done = command("kit", "run", "params/smoke.yaml", results=results)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return results / "smoke", done.stdout
 
@@ -39,7 +39,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]) -> None:
     folder, printed = smoke
     settings = load("params/smoke.yaml")
-    expected = {stage.name for phase in chain.stages(settings) for lane in phase for stage in lane} | {"00_run_all"}
+    expected = {stage.name for phase in stages(settings) for lane in phase for stage in lane} | {"00_run_all"}
     copies = {path.stem: json.loads(path.read_text()) for path in (folder / "notebooks").glob("*.ipynb")}
     assert set(copies) == expected
     for name, notebook in copies.items():
@@ -108,7 +108,7 @@ def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str
 def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
     before = (folder / "metrics" / "main.csv").read_bytes()
-    again = command("kit.chain.chain", "params/smoke.yaml", results=folder.parent)
+    again = command("kit", "run", "params/smoke.yaml", results=folder.parent)
     assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
@@ -116,14 +116,14 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
 def changed_by(**settings: object) -> set[str]:
     """Names of the stages that are redone when these settings of the smoke run do."""
     before = load("params/smoke.yaml")
-    found = [stage for phase in chain.stages(before) for lane in phase for stage in lane]
+    found = [stage for phase in stages(before) for lane in phase for stage in lane]
     one, two = (stage_keys(c, found) for c in (before, dataclasses.replace(before, **settings)))
     return {name for name in one if one[name] != two[name]}
 
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
     smoke = load("params/smoke.yaml")
-    everything = {stage.name for phase in chain.stages(smoke) for lane in phase for stage in lane}
+    everything = {stage.name for phase in stages(smoke) for lane in phase for stage in lane}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
         "02_prune_round-one-shot-1", "03_evaluate-one-shot", "04_budget_forcing", "05_behavior", "06_figures"}
@@ -143,7 +143,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
 
 def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nsead: 3\n")
-    done = command("kit.chain.chain", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
+    done = command("kit", "run", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n"
     assert not (tmp_path / "results").exists()
@@ -174,6 +174,6 @@ def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path
     settings: Config = load("params/smoke.yaml")
     missing = r"03_evaluate-base: .*no base model yet; run notebooks/01_base_model.ipynb .*03_evaluate-base.ipynb"
     with pytest.raises(KitError, match=missing):
-        chain.execute(Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}), settings)
+        runner.execute(Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}), settings)
     with pytest.raises(KitError, match="03_evaluate.ipynb has no parameter model; it has params_file, schedule"):
-        chain.execute(Stage("x", "03_evaluate", {"model": "base"}), settings)
+        runner.execute(Stage("x", "03_evaluate", {"model": "base"}), settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kit.chain import dry_run
+from kit.chain import commands, dry_run
 from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 from kit.training import training
@@ -117,7 +117,7 @@ def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Pa
 
 def test_the_command_tells_a_mistake_in_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/ds-1.5b-2k.yaml\nrun: mine\ndata: {{prompt_cap: 50}}\n")
-    assert dry_run.main([str(tmp_path / "mine.yaml")]) == 1
+    assert commands.main(["dry-run", str(tmp_path / "mine.yaml")]) == 1
     told = capsys.readouterr()
     assert len(told.err.splitlines()) == 1 and "but eurus-amc-aime has 0 problems" in told.err
     assert "budget forcing prompt:" in told.out and "it/s" not in told.out

@@ -123,7 +123,7 @@ def test_a_table_appears_whole_or_not_at_all_and_the_reason_is_told(
 
 
 def command(folder: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kit.chain.chain", "params/smoke.yaml"], cwd=ROOT, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "kit", "run", "params/smoke.yaml"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "KIT_RESULTS": folder}, check=False)
 
 

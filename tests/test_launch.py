@@ -172,7 +172,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
 
     pair = with_training(three_steps, processes=2)
     with monkeypatch.context() as patched:
-        patched.setattr(launch, "MODULE", "tests.seeded_rollouts")
+        patched.setattr(launch, "COMMAND", ("tests.seeded_rollouts",))
         patched.setenv("TEST_KILL", "3")
         with pytest.raises(KitError) as caught:
             launch.train_round(pair, "together", 1)
@@ -208,7 +208,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
 
 def test_what_one_process_refuses_ends_them_all_in_that_line(three_steps: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process waits for the second to join the group; it must not wait for the ten minutes of the time limit."""
-    monkeypatch.setattr(launch, "MODULE", "tests.seeded_rollouts")
+    monkeypatch.setattr(launch, "COMMAND", ("tests.seeded_rollouts",))
     monkeypatch.setenv("TEST_REFUSE", "1")
     config = dataclasses.replace(with_training(three_steps, processes=2), schedules={"refused": Schedule(limits=(24,), steps=3)})
     began = time.monotonic()
@@ -233,7 +233,7 @@ Root Cause (first observed failure):
 
 
 @pytest.mark.parametrize(("said", "told"), [
-    ("loading\n\nKitError: mine.yaml: wrong\n" + ELASTIC.format(code=-15), "mine.yaml: wrong"),
+    ("loading\n\nerror: mine.yaml: wrong\n" + ELASTIC.format(code=-15), "mine.yaml: wrong"),
     ("step\n" + ELASTIC.format(code=-9), "process 1 was ended by SIGKILL, perhaps because the machine ran out of memory; "
      "run this again to go on from the last checkpoint"),
     ("a\nb\n[rank0]:  File x\n\n[rank0]: ValueError: no\n" + ELASTIC.format(code=-15),

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.behavior import behavior
-from kit.chain import chain
-from kit.chain.chain import Stage
+from kit.chain import commands, runner
+from kit.chain.stages import Stage, stages
 from kit.evaluation import evaluation, statistics
 from kit.report import figures
 from kit.rollout import logs, models, records
@@ -194,9 +194,9 @@ def test_the_command_writes_a_models_rollouts_for_the_official_tools(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: {tiny_world.run}\n")
-    assert logs.main([str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out"), "--ranks", "2"]) == 0
+    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out"), "--ranks", "2"]) == 0
     assert logs.read_official(tmp_path / "out" / "two") == list(records.read(paths.of(tiny_world).rollouts("base", "two")))
-    assert logs.main([str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "out")]) == 1
+    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "out")]) == 1
     assert "not there yet" in capsys.readouterr().err
 
 
@@ -208,11 +208,11 @@ def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(t
              "base: {two: base/two, three: base/three}, other: {two: other/two, three: other/three}}}"]
     (tmp_path / "mine.yaml").write_text("\n  ".join(lines[2:]).join(["\n".join(lines[:2]) + "\n", "\n"]))
     settings = load(tmp_path / "mine.yaml")
-    stages = [stage for phase in chain.stages(settings) for lane in phase for stage in lane]
-    assert [s.name for s in stages] == ["03_evaluate-base", "03_evaluate-other", "05_behavior", "06_figures"]
-    before = stage_keys(settings, stages)
+    found = [stage for phase in stages(settings) for lane in phase for stage in lane]
+    assert [s.name for s in found] == ["03_evaluate-base", "03_evaluate-other", "05_behavior", "06_figures"]
+    before = stage_keys(settings, found)
     official(tmp_path / "other" / "two", [row(1), row(2)])
-    after = stage_keys(settings, stages)
+    after = stage_keys(settings, found)
     assert {name for name in before if before[name] != after[name]} == {"03_evaluate-other", "05_behavior", "06_figures"}
 
 
@@ -320,7 +320,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     mine = load(tmp_path / "mine.yaml")
     printed = {}
     for model in ("base", "rlft"):
-        chain.execute(Stage(f"03_evaluate-{model}", "03_evaluate", {"schedule": model}), mine)
+        runner.execute(Stage(f"03_evaluate-{model}", "03_evaluate", {"schedule": model}), mine)
         copy = (paths.of(mine).notebooks / f"03_evaluate-{model}.ipynb").read_text()
         assert "lengths unknown for 675" in copy and "lengths unknown." in copy and "samples a problem" not in copy
         printed[model] = copy

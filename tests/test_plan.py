@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import stage_keys
 
-from kit.chain import memory, plan
+from kit.chain import commands, memory, plan
 from kit.chain.memory import GIB, Sizes
 from kit.chain.stages import Stage
 from kit.settings import ROOT, Config, Engine, KitError, Schedule, load
@@ -207,13 +207,13 @@ def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None
 def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan.main(["params/qwq-32b-4k.yaml"]) == 0
+    assert commands.main(["plan", "params/qwq-32b-4k.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "iterative-4k, round 1: 4000 tokens" in printed and "kept activations" in printed
     assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32.76 billion parameters: fits 32 x H100 80 GB")
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\nmodel: {{source: nobody/nothing, shape: null}}\n")
-    assert plan.main([str(file)]) == 1
+    assert commands.main(["plan", str(file)]) == 1
     failed = capsys.readouterr().err.splitlines()
     assert len(failed) == 1 and "the config of nobody/nothing cannot be read" in failed[0]
 

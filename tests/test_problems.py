@@ -17,6 +17,7 @@ from conftest import real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kit.chain import commands
 from kit.data import problems, sources
 from kit.data.problems import Problem
 from kit.runs import paths
@@ -336,8 +337,8 @@ def test_the_command_lists_the_sets_of_a_run(world: Config, tmp_path: Path, caps
     for name in ("train", "validation", "two", "three"):
         jsonl(tmp_path / "sets" / f"{name}.jsonl", *[{"question": f"{name}?", "answer": "1"}] * 2)
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: mine\ndata: {{folder: sets}}\n")
-    assert problems.main([str(tmp_path / "mine.yaml")]) == 0
+    assert commands.main(["data", str(tmp_path / "mine.yaml")]) == 0
     assert "two: 1 problems from sets/two.jsonl, 1 duplicates dropped" in capsys.readouterr().out
     (tmp_path / "sets" / "two.jsonl").unlink()
-    assert problems.main([str(tmp_path / "mine.yaml")]) == 1
+    assert commands.main(["data", str(tmp_path / "mine.yaml")]) == 1
     assert capsys.readouterr().err.startswith("error: data set two: ")

@@ -221,7 +221,7 @@ def test_command_papermill_and_notebook_say_the_same(tmp_path: Path) -> None:
     with pytest.raises(KitError) as caught:
         notebook(str(tmp_path / "mine.yaml"))
     assert str(caught.value) == message
-    chain = subprocess.run([sys.executable, "-m", "kit.chain.chain", str(tmp_path / "mine.yaml")], capture_output=True, text=True, cwd=ROOT)
+    chain = subprocess.run([sys.executable, "-m", "kit", "run", str(tmp_path / "mine.yaml")], capture_output=True, text=True, cwd=ROOT)
     assert (chain.returncode, chain.stdout, chain.stderr) == (1, "", f"error: {message}\n")
     line = ["papermill", "notebooks/03_evaluate.ipynb", str(tmp_path / "out.ipynb"), "-p", "params_file", str(tmp_path / "mine.yaml")]
     papermill = subprocess.run([sys.executable, "-m", *line, "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT)

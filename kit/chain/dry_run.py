@@ -14,13 +14,11 @@ of the params file. It goes to results/<run>-dry. Every answer is wrong, so all 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
 import random
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +33,7 @@ from kit.laptop import arithmetic
 from kit.report import figures
 from kit.rollout import models
 from kit.runs import paths
-from kit.settings import Config, Engine, KitError, load
+from kit.settings import Config, Engine, KitError
 from kit.training import training
 
 # --- the tiny model ---------------------------------------------------------------------------------------------------
@@ -237,21 +235,3 @@ def quiet() -> Iterator[None]:
     """Without progress bars and warnings: that nothing is learned here is no news."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m kit.chain.dry_run PARAMS`: the whole path with a tiny model; an error is one line, exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m kit.chain.dry_run", description=main.__doc__)
-    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
-    try:
-        config = load(parser.parse_args(arguments).params_file)
-        run(config)
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"dry run of {config.file}: passed")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

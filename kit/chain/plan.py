@@ -18,8 +18,6 @@ every `checkpoint_every` steps. Responses take 4 bytes a token.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from typing import Any
 
 import pandas as pd
@@ -38,7 +36,7 @@ from kit.chain.memory import (
     sizes_of,
     update_memory,
 )
-from kit.settings import Config, KitError, load
+from kit.settings import Config, KitError
 from kit.training import training
 
 # --- tokens and hours -------------------------------------------------------------------------------------------------
@@ -223,21 +221,3 @@ def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     z = sizes_of(model_config(config))
     size = f"{config.model.source}, {z.parameters / 1e9:.4g} billion parameters"
     return memory_table(config, z), work(config, z), f"{size}: {verdict(config, z)}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m kit.chain.plan PARAMS`: the two tables and the verdict; an error is one line, exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m kit.chain.plan", description=main.__doc__)
-    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
-    try:
-        tables = report(load(parser.parse_args(arguments).params_file))
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    with pd.option_context("display.width", 200, "display.max_columns", None, "display.float_format", "{:,.2f}".format):
-        print(f"GiB of one device:\n{tables[0]}\n\n{tables[1]}\n\n{tables[2]}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

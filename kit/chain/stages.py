@@ -1,4 +1,4 @@
-"""The stages of a run: their order, what each is made from, and what it makes. `kit.chain.chain` executes them."""
+"""The stages of a run: their order, what each is made from, and what it makes. `kit.chain.runner` executes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the numbers of a run follow from its rollouts? `python -m kit.chain.verify laptop` is what `make verify RUN=laptop` calls.
+"""Do the numbers of a run follow from its rollouts? `python -m kit verify laptop` is what `make verify RUN=laptop` calls.
 
 Every stored response is graded again, and from the grades all tables that figures are drawn from are computed again, in a folder
 of their own; then each is compared with the run's, cell by cell. Nothing of the run is changed. Numbers may differ in their
@@ -7,12 +7,10 @@ last digit (the kit writes six), since machines add in different orders.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from kit.behavior import behavior
 from kit.evaluation import comparisons, evaluation, forcing
 from kit.rollout import records
 from kit.runs import paths
-from kit.settings import ROOT, Config, KitError, from_table
+from kit.settings import Config, KitError, from_table
 
 CLOSE = 2e-5  # relative; six digits are written
 
@@ -147,27 +145,3 @@ def results_in(folder: str) -> Iterator[None]:
         del os.environ["KIT_RESULTS"]
         if before is not None:
             os.environ["KIT_RESULTS"] = before
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Compute all metrics of a run again from its stored rollouts; exit code 1 and the differing cells when they do not match."""
-    parser = argparse.ArgumentParser(prog="python -m kit.chain.verify", description=main.__doc__)
-    parser.add_argument("run", nargs="?", default="laptop", help="its name, a folder in results/")
-    chosen = parser.parse_args(arguments)
-    folder = Path(os.environ.get("KIT_RESULTS", ROOT / "results")).resolve() / chosen.run
-    try:
-        differences, cells = verify(folder)
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for difference in differences[:50]:
-        print(difference)
-    if differences:
-        print(f"{len(differences)} cells do not match what follows from the stored rollouts of {chosen.run}")
-        return 1
-    print(f"{chosen.run}: all {cells} cells match what follows from its stored rollouts")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,19 +13,16 @@ that these sets go by are read: the hub's columns, the Qwen2.5-Math bundle's, ve
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import math
 import re
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import settings
 from kit.data import sources
 from kit.data.sources import SOURCES, Row, Source
 from kit.runs import paths
@@ -248,20 +245,11 @@ def facts(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m kit.data.problems PARAMS`: a line per data set of the run; what is not here is fetched, as before going offline."""
-    parser = argparse.ArgumentParser(prog="python -m kit.data.problems", description=main.__doc__)
-    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
-    try:
-        for name, f in facts(settings.load(parser.parse_args(arguments).params_file)).items():
-            at = f" at {f['revision']}" if f["revision"] else ""
-            known = f"; the set is known to have {f['expected']} rows" if f.get("expected", f["rows"]) != f["rows"] else ""
-            print(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped{known}")
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def described(config: Config) -> list[str]:
+    """A line per data set of the run: how many problems, from where. Sets that are not here are fetched."""
+    lines = []
+    for name, f in facts(config).items():
+        at = f" at {f['revision']}" if f["revision"] else ""
+        known = f"; the set is known to have {f['expected']} rows" if f.get("expected", f["rows"]) != f["rows"] else ""
+        lines.append(f"{name}: {f['problems']} problems from {f['origin']}{at}, {f['duplicates']} duplicates dropped{known}")
+    return lines

@@ -9,11 +9,9 @@ None. Whether a response ended by itself is not in this format: `finished` is No
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from kit.data.sources import SOURCES
 from kit.rollout import models, records
 from kit.rollout.records import Rollout
 from kit.runs import paths
-from kit.settings import Config, KitError, load
+from kit.settings import Config, KitError
 
 Counter = Callable[[Sequence[str]], list[int]]  # texts -> tokens
 
@@ -181,26 +179,10 @@ def counter(config: Config) -> Counter | None:
     return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m kit.rollout.logs PARAMS MODEL FOLDER`: write a model's rollouts in the official format, FOLDER/<set>/rank<k>.jsonl."""
-    parser = argparse.ArgumentParser(prog="python -m kit.rollout.logs", description=main.__doc__)
-    parser.add_argument("params_file")
-    parser.add_argument("model", help="base, or <schedule>/round<k>")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--ranks", type=int, default=1, help="files per set")
-    chosen = parser.parse_args(arguments)
-    try:
-        config = load(chosen.params_file)
-        for name in config.data.evaluation:
-            found = list(records.read(paths.of(config).rollouts(chosen.model, name)))
-            lists = name in SOURCES and SOURCES[name].lists
-            write_official(found, chosen.folder / name, max(1, chosen.ranks), lists)
-            print(f"{chosen.folder / name}: written")
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def export(config: Config, model: str, folder: Path, ranks: int) -> list[Path]:
+    """Write a model's rollouts in the official format, folder/<set>/rank<k>.jsonl; returns the folders of the sets."""
+    for name in config.data.evaluation:
+        found = list(records.read(paths.of(config).rollouts(model, name)))
+        lists = name in SOURCES and SOURCES[name].lists
+        write_official(found, folder / name, max(1, ranks), lists)
+    return [folder / name for name in config.data.evaluation]

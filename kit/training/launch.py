@@ -2,7 +2,7 @@
 
 The notebook calls `train_round`. With one process that is `training.train_round`. With more, this starts
 
-    accelerate launch --config_file params/accelerate/… -m kit.training.launch SETTINGS SCHEDULE ROUND
+    accelerate launch --config_file params/accelerate/… -m kit round SETTINGS SCHEDULE ROUND
 
 and every process runs `training.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
 several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
@@ -12,7 +12,6 @@ All processes meet on this machine's loopback address, or with several machines 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import importlib.util
@@ -31,7 +30,7 @@ from kit.runs import paths
 from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
 from kit.training import training, watch
 
-MODULE = "kit.training.launch"  # what the processes run
+COMMAND = ("kit", "round")  # what the processes run, after `python -m`
 
 
 # --- the notebook's side ----------------------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
         command = accelerate_command(config, work, meeting, 0)
     else:
         command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
-                   sys.executable, "-m", MODULE, "--start", meeting, *work]
+                   sys.executable, "-m", *COMMAND, "--start", meeting, *work]
     with said.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
                                    stderr=subprocess.STDOUT, start_new_session=True)
@@ -168,7 +167,7 @@ def reason(said: str, code: int) -> str:
         rank, name = killed[0][0], signal.Signals(-killed[0][1]).name
         why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
         return f"process {rank} was ended by {name}{why}; run this again to go on from the last checkpoint"
-    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
+    told = re.search(r"^error: (.+)$", said, re.MULTILINE)
     if told:
         return told[1]
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
@@ -179,40 +178,32 @@ def reason(said: str, code: int) -> str:
 # --- the processes' side ----------------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m kit.training.launch SETTINGS SCHEDULE ROUND`: one process of a round; `accelerate launch` starts as many as there are.
+def work(settings: str, schedule: str, round: int, start: str | None = None) -> None:
+    """One process of a round: what `python -m kit round SETTINGS SCHEDULE ROUND` does.
 
-    SETTINGS is a params file, or the settings.json that the notebook's side wrote. With `--start HOST:PORT`, which is what
-    `srun` runs, it becomes this machine's `accelerate launch` instead.
+    SETTINGS is a params file, or the settings.json that the notebook's side wrote. With `start` (HOST:PORT), which is what `srun`
+    runs, it becomes this machine's `accelerate launch` instead. Raises KitError after an empty line, which sets off what is told.
     """
-    parser = argparse.ArgumentParser(prog="python -m kit.training.launch", description=main.__doc__)
-    parser.add_argument("--start", metavar="HOST:PORT", help="start this machine's processes, which meet there")
-    parser.add_argument("settings")
-    parser.add_argument("schedule")
-    parser.add_argument("round", type=int)
-    chosen = parser.parse_args(arguments)
-    work = [chosen.settings, chosen.schedule, str(chosen.round)]
     try:
-        config = load(chosen.settings)
-        if chosen.settings.endswith(".json"):
-            config = dataclasses.replace(config, file=paths.read_json(Path(chosen.settings))["file"])
-        if chosen.start:
-            command = accelerate_command(config, work, chosen.start, int(os.environ["SLURM_PROCID"]))
+        config = load(settings)
+        if settings.endswith(".json"):
+            config = dataclasses.replace(config, file=paths.read_json(Path(settings))["file"])
+        if start:
+            command = accelerate_command(config, [settings, schedule, str(round)], start, int(os.environ["SLURM_PROCID"]))
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
             os.execve(sys.executable, command, kept)
         end_with_parent()
         know_numbered_cpus()
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
-        training.train_round(config, chosen.schedule, chosen.round, bar=False)
-    except KitError as error:
-        print(f"\nKitError: {error}", file=sys.stderr, flush=True)
-        return 1
+        training.train_round(config, schedule, round, bar=False)
+    except KitError:
+        print(file=sys.stderr)
+        raise
     import torch.distributed
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return 0
 
 
 def accelerate_command(config: Config, work: list[str], meeting: str, machine: int) -> list[str]:
@@ -223,7 +214,7 @@ def accelerate_command(config: Config, work: list[str], meeting: str, machine: i
         "--num_processes", str(t.processes), "--num_machines", str(t.machines), "--machine_rank", str(machine),
         "--main_process_ip", address, "--main_process_port", port,
         "--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no",
-        "--num_cpu_threads_per_process", str(config.threads), "-m", MODULE, *work,
+        "--num_cpu_threads_per_process", str(config.threads), "-m", *COMMAND, *work,
     ]
 
 
@@ -250,7 +241,3 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

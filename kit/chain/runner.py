@@ -9,12 +9,11 @@ GPU's memory), and keeps the copies in results/<run>/notebooks. results/<run>/st
   should not cost days of training), which is said and recorded;
 - anything else: starts again, saying what changed. What it had made goes to replaced/: nothing is lost to a slip of the hand.
 
-`python -m kit.chain.chain params/laptop.yaml` is what `make reproduce` calls: the runner notebook, errors in one line.
+`python -m kit run params/laptop.yaml` is what `make reproduce` calls: it executes the runner notebook.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -31,7 +30,7 @@ import pandas as pd
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.evaluation import seeds
 from kit.runs import fingerprint, lock, paths
-from kit.settings import Config, KitError, load
+from kit.settings import Config, KitError
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
 # two small models side by side that halved the time of a step. Nothing is sent anywhere.
@@ -241,23 +240,7 @@ def alone(config: Config) -> Iterator[None]:
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m kit.chain.chain PARAMS`: execute notebooks/00_run_all.ipynb with papermill; a failure is one line, exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m kit.chain.chain", description=main.__doc__)
-    parser.add_argument("params_file", nargs="?", default="params/laptop.yaml")
-    chosen = parser.parse_args(arguments)
-    try:
-        config = load(chosen.params_file)
-        print(f"{config.file} -> {paths.of(config).shown}", flush=True)
-        with alone(config):
-            execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
-    except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    shown = paths.of(config).shown
-    print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run_runner(config: Config) -> None:
+    """Execute the runner notebook, 00_run_all, in this command's own name: what it prints is seen here as well."""
+    with alone(config):
+        execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)

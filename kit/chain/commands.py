@@ -1,0 +1,124 @@
+"""The one command line: `python -m kit COMMAND …`. A user's mistake is told in a line of `error: …`, with exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kit.settings import ROOT, KitError, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    chosen = vars(parser().parse_args(arguments))
+    command = chosen.pop("command")
+    try:
+        return command(**chosen) or 0
+    except KitError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr, flush=True)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments; what a command does is the first line of its docstring."""
+    top = argparse.ArgumentParser(prog="python -m kit", description="ThinkPrune, reproducible.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    added = {}
+    for command in (run, plan, dry_run, verify, data, logs, round_, schema):
+        told = (command.__doc__ or "").splitlines()[0]
+        name = command.__name__.strip("_").replace("_", "-")
+        added[name] = commands.add_parser(name, help=told, description=told)
+        added[name].set_defaults(command=command)
+    for name in ("run", "plan", "dry-run", "data"):
+        added[name].add_argument("params", nargs="?", default="params/laptop.yaml", help="a params file (default: %(default)s)")
+    added["verify"].add_argument("name", nargs="?", default="laptop", help="the run's folder in results/ (default: %(default)s)")
+    added["logs"].add_argument("params", help="a params file")
+    added["logs"].add_argument("model", help="base, or <schedule>/round<k>")
+    added["logs"].add_argument("folder", type=Path)
+    added["logs"].add_argument("--ranks", type=int, default=1, help="files per set (default: %(default)s)")
+    added["round"].add_argument("--start", metavar="HOST:PORT", help="start this machine's processes, which meet there")
+    added["round"].add_argument("settings", help="a params file, or the settings.json of a round")
+    added["round"].add_argument("schedule")
+    added["round"].add_argument("round", type=int)
+    return top
+
+
+def run(params: str) -> None:
+    """The whole chain: execute notebooks/00_run_all.ipynb, which executes the others."""
+    from kit.chain import runner
+    from kit.runs import paths
+
+    config = load(params)
+    shown = paths.of(config).shown
+    print(f"{config.file} -> {shown}", flush=True)
+    runner.run_runner(config)
+    print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
+
+
+def plan(params: str) -> None:
+    """What a run needs: memory, tokens, hours, disk, and whether it fits the hardware of its params."""
+    import pandas as pd
+
+    from kit.chain import plan
+
+    memory, work, verdict = plan.report(load(params))
+    with pd.option_context("display.width", 200, "display.max_columns", None, "display.float_format", "{:,.2f}".format):
+        print(f"GiB of one device:\n{memory}\n\n{work}\n\n{verdict}")
+
+
+def dry_run(params: str) -> None:
+    """The whole path of a params file with a tiny model, in seconds."""
+    from kit.chain import dry_run
+
+    config = load(params)
+    dry_run.run(config)
+    print(f"dry run of {config.file}: passed")
+
+
+def verify(name: str) -> int:
+    """Compute all numbers of a run again from its stored rollouts; exit code 1 and the cells that differ, if any do."""
+    from kit.chain import verify
+
+    differences, cells = verify.verify(Path(os.environ.get("KIT_RESULTS", ROOT / "results")).resolve() / name)
+    for difference in differences[:50]:
+        print(difference)
+    if differences:
+        print(f"{len(differences)} cells do not match what follows from the stored rollouts of {name}")
+        return 1
+    print(f"{name}: all {cells} cells match what follows from its stored rollouts")
+    return 0
+
+
+def data(params: str) -> None:
+    """A line per data set of the run; what is not here is fetched, as before going offline."""
+    from kit.data import problems
+
+    for line in problems.described(load(params)):
+        print(line)
+
+
+def logs(params: str, model: str, folder: Path, ranks: int) -> None:
+    """Write a model's rollouts in the official format, FOLDER/<set>/rank<k>.jsonl."""
+    from kit.rollout import logs
+
+    for written in logs.export(load(params), model, folder, ranks):
+        print(f"{written}: written")
+
+
+def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
+    """One process of a pruning round; `accelerate launch` starts as many as there are."""
+    from kit.training import launch
+
+    launch.work(settings, schedule, round, start)
+
+
+def schema() -> None:
+    """Write params/schema.json, by which editors complete and check params files."""
+    from kit import settings
+
+    settings.write_schema()
+    print("params/schema.json: written")
