@@ -72,7 +72,7 @@ def test_accelerate_reads_our_files_and_knows_every_key(tiny_world: Config, name
     assert isinstance(load_config_from_file(str(file)), ClusterConfig)  # it refuses unknown keys
     config = with_training(tiny_world, processes=16, machines=2, accelerate=str(file), vllm="colocate")
     if name == "zero3":
-        command = ["--config_file", str(file), "-m", "kit.training.launch"]
+        command = ["--config_file", str(file), "-m", "kit", "round"]
     else:
         command = launch.accelerate_command(config, ["mine.yaml", "iterative", "1"], "node1:1234", machine=1)[3:]
     parser = launch_command_parser()
@@ -83,7 +83,7 @@ def test_accelerate_reads_our_files_and_knows_every_key(tiny_world: Config, name
     assert getattr(args, flag) and sum(map(bool, (args.multi_gpu, args.use_fsdp, args.use_deepspeed))) == 1
     if name != "zero3":
         assert (args.num_processes, args.num_machines, args.machine_rank) == (16, 2, 1)
-        assert (args.main_process_ip, args.main_process_port, args.training_script) == ("node1", 1234, "kit.training.launch")
+        assert (args.main_process_ip, args.main_process_port, args.training_script) == ("node1", 1234, "kit")
 
 
 def test_the_sharded_file_means_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
