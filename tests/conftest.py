@@ -17,6 +17,7 @@ import pytest
 
 from kit.chain.stages import Stage, inputs_of
 from kit.settings import ROOT, Config, Schedule, load
+from kit.training import selection
 
 DATA = Path(os.environ.get("KIT_DATA", ROOT.parent / "shared" / "data"))
 
@@ -63,13 +64,12 @@ def tiny(run: str = "tiny", **training: object) -> Config:
 @pytest.fixture(scope="session")
 def tiny_world(results: Path) -> Config:
     """A run whose data sets and (hardly trained) base model exist."""
-    from kit.evaluation import evaluation
     from kit.laptop import arithmetic
 
     config = tiny()
     arithmetic.make_data(config)
     arithmetic.train_base(config)
-    evaluation.validate_base(config)
+    selection.validate_base(config)
     return config
 
 

@@ -21,7 +21,7 @@ from kit.laptop import arithmetic, thinking
 from kit.laptop.thinking import Chain
 from kit.rollout import records
 from kit.rollout.records import Response, Sampling
-from kit.runs import paths
+from kit.runs import catalog, files, manifest, paths
 from kit.settings import ROOT, Config, Habits, load
 
 LONG = Habits(careful=(1.0,), another_round=(1.0, 1.0), step_check=(0.8,), restate=1.0, slip_spelled=0.02)
@@ -94,7 +94,7 @@ def make(settings: Config) -> Config:
     """Write data, rollouts, grades, metrics, training logs and a manifest of every model of the run."""
     arithmetic.make_data(settings)
     run, rng = paths.of(settings), random.Random(settings.seed)
-    for model in evaluation.model_names(settings):
+    for model in catalog.model_names(settings):
         graded = {}
         for told in ("", f"/{evaluation.TRAINING_PROMPT}"):
             for name in settings.data.evaluation:
@@ -104,24 +104,24 @@ def make(settings: Config) -> Config:
                     traces = [thinking.think(rng, chain_of(p.question), world) for _ in range(settings.evaluation.samples)]
                     texts = [f"{trace} </think> \\boxed{{ {value} }}" for trace, value in traces]
                     found.append(records.record(p, [Response(t, len(t.split()) + 1, True) for t in texts]))
-                with paths.atomic(run.rollouts(model + told, name)) as file:
+                with files.atomic(run.rollouts(model + told, name)) as file:
                     file.writelines(json.dumps(dataclasses.asdict(r)) + "\n" for r in found)
                 graded[name] = evaluation.grade(found)
-                paths.write_csv(run.grades(model + told, name), graded[name])
+                files.write_csv(run.grades(model + told, name), graded[name])
             if not told:
                 table = statistics.metrics(graded, settings.evaluation.resamples, settings.seed)
                 table.insert(0, "model", model)
-                paths.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
+                files.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
     for schedule, plan in settings.schedules.items():
         for k, limit in enumerate(plan.limits, 1):
             log = [{"step": s, "limit": limit, "reward": 0.5, "length": 60.0, "truncated": 0.1} for s in (1, 2)]
             points = [{"step": s, "accuracy": 80.0, "accuracy_low": 75.0, "accuracy_high": 85.0, "length": 60.0 - s,
                        "selected": s == 2, "schedule": schedule, "round": k, "limit": limit} for s in (0, 1, 2)]
-            paths.write_csv(run.training(schedule, k) / "log.csv", pd.DataFrame(log))
-            paths.write_csv(run.training(schedule, k) / "validation.csv", pd.DataFrame(points))
+            files.write_csv(run.training(schedule, k) / "log.csv", pd.DataFrame(log))
+            files.write_csv(run.training(schedule, k) / "validation.csv", pd.DataFrame(points))
     question = problems.load(settings.data.evaluation[0], settings)[0].question
     rendered = prompts.render(arithmetic.make_tokenizer(), prompts.evaluation_messages(settings.prompts, question))
-    paths.write_json(run.manifest, {"settings": dataclasses.asdict(settings), "versions": paths.versions(), "commit": "0000000",
+    files.write_json(run.manifest, {"settings": dataclasses.asdict(settings), "versions": manifest.versions(), "commit": "0000000",
                                     "device": "CPU", "written": "2026-01-01T00:00:00+00:00", "prompts": {"evaluation": rendered}})
     behavior.summarize(settings)
     return settings

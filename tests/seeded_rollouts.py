@@ -20,7 +20,7 @@ from typing import Any
 
 from kit.chain import commands
 from kit.settings import KitError
-from kit.training import training
+from kit.training import rounds
 
 
 def seeded(generate: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +67,7 @@ def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
     from transformers import GenerationMixin
 
     put(GenerationMixin, "generate", seeded(GenerationMixin.generate))
-    put(training, "get_token_limit_reward", lambda *_: even_sum)
+    put(rounds, "get_token_limit_reward", lambda *_: even_sum)
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -76,7 +76,7 @@ def refuse(*_: Any, **__: Any) -> None:
 
 if __name__ == "__main__":
     if "TEST_REFUSE" in os.environ and os.environ["RANK"] == "1":
-        training.train_round = refuse
+        rounds.train_round = refuse
     else:
         install()
     sys.exit(commands.main(["round", *sys.argv[1:]]))

@@ -14,9 +14,8 @@ from kit.data import problems, prompts
 from kit.laptop import arithmetic, thinking
 from kit.laptop.thinking import Chain
 from kit.rollout import models
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
-from kit.training import training
 
 EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
 
@@ -171,7 +170,7 @@ def test_the_core_of_a_problem_is_the_length_of_its_shortest_response(tiny_world
 
 
 def test_a_rendered_prompt_encodes_and_decodes_to_itself(tiny_world: Config) -> None:
-    loaded = models.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    loaded = models.load_tokenizer(catalog.base_model(tiny_world), tiny_world)
     for limit in (None, 45, 110, 300):
         messages = prompts.training_messages(tiny_world.prompts, EXAMPLE.question, limit)
         text, ids = prompts.render(loaded, messages), prompts.encode(loaded, messages)
@@ -198,7 +197,7 @@ def test_a_word_that_the_tokenizer_does_not_have_is_named(tiny_world: Config) ->
 
 
 def test_the_saved_tokenizer_is_loaded_as_it_is_not_as_qwens(tiny_world: Config) -> None:
-    loaded = models.load_tokenizer(training.base_model(tiny_world), tiny_world)
+    loaded = models.load_tokenizer(catalog.base_model(tiny_world), tiny_world)
     assert loaded.get_vocab() == arithmetic.make_tokenizer().get_vocab()
     assert loaded.padding_side == "left"
 

@@ -17,7 +17,7 @@ from kit.evaluation import evaluation
 from kit.report import behavior_figures, figures, sidebyside
 from kit.rollout import records
 from kit.rollout.records import Rollout
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -63,7 +63,7 @@ def fill(settings: Config, folder: Path) -> None:
         path = run.rollouts(model, "amc23")
         path.parent.mkdir(parents=True)
         path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
-        paths.write_csv(run.grades(model, "amc23"), evaluation.grade(made))
+        files.write_csv(run.grades(model, "amc23"), evaluation.grade(made))
 
 
 def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:

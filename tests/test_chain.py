@@ -15,8 +15,7 @@ from conftest import stage_keys
 
 from kit.chain import runner
 from kit.chain.stages import Stage, stages
-from kit.evaluation import evaluation
-from kit.runs import paths
+from kit.runs import catalog, files
 from kit.settings import ROOT, Config, KitError, checks, load
 
 
@@ -68,7 +67,7 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
     for path in csvs:
         assert len(pd.read_csv(path)) > 0, path.name
     assert all((folder / "figures" / f"{name}.md").stat().st_size > 50 for name in tables)
-    models = {model.replace("/", "-") for model in evaluation.model_names(load("params/smoke.yaml"))}
+    models = {model.replace("/", "-") for model in catalog.model_names(load("params/smoke.yaml"))}
     assert {path.stem for path in (folder / "metrics").glob("*.csv")} - models <= checks.TABLES
     main = pd.read_csv(folder / "metrics" / "main.csv")
     assert list(main.model.unique()) == ["base", "iterative/round1", "iterative/round2", "one-shot/round1",
@@ -96,7 +95,7 @@ def test_without_a_limit_the_same_training_shortens_less(smoke: tuple[Path, str]
 
 @pytest.mark.slow
 def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str]) -> None:
-    manifest = paths.read_json(smoke[0] / "manifest.json")
+    manifest = files.read_json(smoke[0] / "manifest.json")
     limits = load("params/smoke.yaml").schedules["iterative"].limits
     assert manifest["settings"]["schedules"]["iterative"]["limits"] == list(limits)
     assert manifest["versions"]["trl"] and len(manifest["commit"]) >= 7 and manifest["seed"] == 1

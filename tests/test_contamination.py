@@ -15,7 +15,7 @@ from kit.data.problems import Problem
 from kit.rollout import models
 from kit.runs import paths
 from kit.settings import Config, Data, load
-from kit.training import training
+from kit.training import rounds
 
 
 def test_overlap_is_shared_word_triples_over_all_of_them() -> None:
@@ -89,7 +89,7 @@ def test_training_rows_leave_out_what_is_held_out(tiny_world: Config, monkeypatc
         problems.write(paths.of(leaky).data(name), problems.load(name, tiny_world))
     problems.write(paths.of(leaky).data("train"), more)
     tokenizer = models.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
-    rows = training.training_rows(leaky, tokenizer, None)
+    rows = rounds.training_rows(leaky, tokenizer, None)
     assert len(rows) == len(more) - 1 and "leak" not in {row["id"] for row in rows}
     assert pd.read_csv(paths.of(leaky).contamination).to_dict("records") == [
         {"train_id": "leak", "set": "two", "id": held_out.id, "similarity": 1.0}]

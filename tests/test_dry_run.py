@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from kit.chain import commands, dry_run
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
-from kit.training import training
 
 FILES = [load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
 TRAINED = [c for c in FILES if c.schedules]
@@ -35,12 +34,12 @@ def together() -> dict[str, Config]:
     for settings in TRAINED:
         groups[alike(settings)].append(settings)
     found = {}
-    for files in groups.values():
+    for group in groups.values():
         schedules: dict[str, Schedule] = {}
-        for settings in files:
+        for settings in group:
             for name, plan in settings.schedules.items():  # one name may stand for different schedules
                 schedules[name if schedules.get(name, plan) == plan else f"{name}-{settings.run}"] = plan
-        found[" ".join(Path(settings.file).stem for settings in files)] = dataclasses.replace(files[0], schedules=schedules)
+        found[" ".join(Path(settings.file).stem for settings in group)] = dataclasses.replace(group[0], schedules=schedules)
     return found
 
 
@@ -60,9 +59,9 @@ def test_every_params_file_goes_through_the_whole_path(results: Path, name: str)
         for k, limit in enumerate(plan.limits, 1):
             log = pd.read_csv(run.training(schedule, k) / "log.csv")
             assert list(log.step) == [1, 2] and (log.limit == limit).all() and (log.length <= limit).all()
-            assert [p.name for p in training.checkpoints(run.models(schedule, k))] == ["checkpoint-1", "checkpoint-2"]
+            assert [p.name for p in catalog.checkpoints(run.models(schedule, k))] == ["checkpoint-1", "checkpoint-2"]
             assert (run.training(schedule, k) / "selected.json").is_file()
-    shown = paths.read_json(run.manifest)["prompts"]
+    shown = files.read_json(run.manifest)["prompts"]
     if real.model.source != "arithmetic":
         assert all(text.count("<think>") >= 1 for text in shown.values())
         assert f"within {next(iter(small.schedules.values())).limits[0]} tokens." in shown["training"]

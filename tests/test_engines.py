@@ -18,9 +18,8 @@ from kit.data.problems import Problem
 from kit.evaluation import evaluation
 from kit.rollout import engines, models, records, server
 from kit.rollout.records import Response, Sampling
-from kit.runs import paths
+from kit.runs import catalog, manifest, paths
 from kit.settings import ROOT, Config, KitError, load
-from kit.training import training
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [20], [21, 22], [5, 6, 7]]  # the last is the first again
 HOW = Sampling(3, 0.8, 0.95, 8)
@@ -34,7 +33,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(tiny_world: Config) -> str:
-    return training.base_model(tiny_world)
+    return catalog.base_model(tiny_world)
 
 
 @pytest.fixture
@@ -233,7 +232,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_files_and_messages(
         list(engine.generate(PROMPTS, HOW, SEEDS))
     assert fake.authorization == {"Bearer sesame-123"} and "sesame" not in str(caught.value)
     settings = with_engine(dataclasses.replace(tiny_world, run="key"), key_variable="KIT_TEST_KEY")
-    paths.write_manifest(settings, {})
+    manifest.write_manifest(settings, {})
     assert "KIT_TEST_KEY" in paths.of(settings).manifest.read_text() and "sesame" not in paths.of(settings).manifest.read_text()
 
 
@@ -242,7 +241,7 @@ def test_a_model_is_evaluated_through_a_server(serve: Callable, tiny_world: Conf
     settings = with_engine(dataclasses.replace(tiny_world, run=tmp_path.name), name="server", url=fake.url)
     paths.of(settings).root.symlink_to(paths.of(tiny_world).root)
     name, how = tiny_world.data.evaluation[0], Sampling(2, 0.6, 0.95, 20)
-    found = evaluation.respond(settings, training.base_model(tiny_world), name, how, tmp_path / "r.jsonl", "")
+    found = evaluation.respond(settings, catalog.base_model(tiny_world), name, how, tmp_path / "r.jsonl", "")
     assert len(found) == 8 and len(fake.asked) == 16
     graded = evaluation.grade(found)
     assert list(graded.length) == [n for r in found for n in r.model_answer_length]

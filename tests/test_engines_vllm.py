@@ -21,9 +21,9 @@ from conftest import tiny
 from kit.laptop import arithmetic
 from kit.rollout import engines
 from kit.rollout.records import Response, Sampling
-from kit.runs import paths
+from kit.runs import files
 from kit.settings import Config, KitError, Model
-from kit.training import training
+from kit.training import rounds
 
 pytestmark = pytest.mark.vllm
 os.environ |= {
@@ -215,16 +215,16 @@ def test_a_round_is_trained_with_vllm_inside_trl_that_has_the_newest_weights(
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them; later tests want none
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
     config = tiny("colocate", vllm="colocate", vllm_sleep=False, vllm_correction="token_truncate", learning_rate=1e-2)
     sizes = {"hidden_size": 64, "layers": 2, "heads": 2, "key_value_heads": 1}  # vLLM's heads have 32 values or more
     config = dataclasses.replace(config, arithmetic=dataclasses.replace(config.arithmetic, **sizes))
     arithmetic.make_data(config)
     arithmetic.train_base(config)
-    folder = training.train_round(config, "iterative", 1)
+    folder = rounds.train_round(config, "iterative", 1)
     first, second = (load_file(folder / f"checkpoint-{k}" / "model.safetensors") for k in (1, 2))
     assert any(not torch.equal(first[name], second[name]) for name in first)
-    logs = [log for log in paths.read_json(folder / "checkpoint-2" / "trainer_state.json")["log_history"] if "reward" in log]
+    logs = [log for log in files.read_json(folder / "checkpoint-2" / "trainer_state.json")["log_history"] if "reward" in log]
     assert [log["grad_norm"] > 0 for log in logs] == [True, True]
     gaps = [log["sampling/sampling_logp_difference/mean"] for log in logs]
     assert max(gaps) < 1e-2  # at the second step too, after a step of 1e-2 has changed every weight

@@ -16,9 +16,8 @@ from kit.data import problems
 from kit.evaluation import evaluation, statistics
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import Config, KitError
-from kit.training import training
 
 
 def graded(rows: list[tuple[str, int, str, int, bool]]) -> pd.DataFrame:
@@ -181,7 +180,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def test_the_engine_gives_the_same_responses_for_the_same_seed_and_counts_their_tokens(tiny_world: Config) -> None:
-    engine = engines.get_engine(training.base_model(tiny_world), tiny_world)
+    engine = engines.get_engine(catalog.base_model(tiny_world), tiny_world)
     prompt = [5, 6, 7, 8]
     how = Sampling(3, 1.0, 1.0, 12)
     one, two, other = (dict(engine.generate([prompt, prompt[:2]], how, [seed, 9])) for seed in (1, 1, 2))
@@ -201,7 +200,7 @@ def test_a_second_end_token_is_a_finish_not_a_truncation() -> None:
 
 
 def test_greedy_generation_does_not_depend_on_the_batch(tiny_world: Config) -> None:
-    engine = engines.get_engine(training.base_model(tiny_world), tiny_world)
+    engine = engines.get_engine(catalog.base_model(tiny_world), tiny_world)
     how = Sampling(1, 0.0, 1.0, 10)
     alone = dict(engine.generate([[5, 6, 7, 8]], how, [0]))[0]
     together = dict(engine.generate([[9, 10, 11, 12, 13, 14], [5, 6, 7, 8]], how, [0, 0]))[1]
@@ -214,7 +213,7 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(tiny_world: Config, tmp_p
         engines.get_engine(tmp_path, tiny_world)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(KitError, match="run notebooks/01_base_model.ipynb"):
-        training.base_model(dataclasses.replace(tiny_world, run="elsewhere"))
+        catalog.base_model(dataclasses.replace(tiny_world, run="elsewhere"))
 
 
 def test_a_model_is_evaluated_on_every_set(tiny_world: Config) -> None:
@@ -229,4 +228,4 @@ def test_a_model_is_evaluated_on_every_set(tiny_world: Config) -> None:
     evaluation.evaluate(tiny_world, "base")
     assert (run.metrics / "base.csv").read_bytes() == first
     with pytest.raises(KitError, match="there is no model iterative/round9"):
-        evaluation.model_source(tiny_world, "iterative/round9x")
+        catalog.model_source(tiny_world, "iterative/round9x")

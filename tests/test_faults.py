@@ -23,9 +23,9 @@ import pytest
 from kit.evaluation import evaluation
 from kit.rollout import models, records
 from kit.rollout.records import Response, Sampling
-from kit.runs import fingerprint, lock, paths
+from kit.runs import catalog, files, fingerprint, lock, paths
 from kit.settings import ROOT, Config, KitError, Schedule
-from kit.training import disk, training
+from kit.training import checkpoints, rounds
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -47,7 +47,7 @@ def scheduled(config: Config, name: str, steps: int = 2) -> Config:
 def trained(tiny_world: Config) -> tuple[Config, Path]:
     """A round of two steps with a checkpoint after each."""
     config = scheduled(tiny_world, "whole")
-    return config, training.train_round(config, "whole", 1)
+    return config, rounds.train_round(config, "whole", 1)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.json", "trainer_state.json"])
@@ -55,19 +55,19 @@ def test_a_checkpoint_that_is_cut_off_is_passed_over_by_name(trained: tuple[Conf
     for step in (1, 2):
         shutil.copytree(trained[1] / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     whole = sorted(tmp_path.glob("checkpoint-*"))
-    assert [disk.spoilt(c) for c in whole] == [None, None]
+    assert [checkpoints.spoilt(c) for c in whole] == [None, None]
     file, said = whole[1] / name, []
     os.truncate(file, file.stat().st_size // 2)
-    assert disk.resumable(whole, said.append) == whole[0]
+    assert checkpoints.resumable(whole, said.append) == whole[0]
     assert len(said) == 1 and said[0].startswith("checkpoint-2: ") and name in said[0]
 
 
 def test_a_round_goes_on_from_the_checkpoint_before_the_spoilt_one_to_the_same_weights(trained: tuple[Config, Path]) -> None:
     config, whole = trained
     again = scheduled(config, "spoilt")
-    folder = training.train_round(again, "spoilt", 1)
+    folder = rounds.train_round(again, "spoilt", 1)
     os.truncate(folder / "checkpoint-2" / "model.safetensors", 1000)
-    assert training.train_round(again, "spoilt", 1) == folder
+    assert rounds.train_round(again, "spoilt", 1) == folder
     one, two = weights(whole / "checkpoint-2"), weights(folder / "checkpoint-2")
     assert all((one[key] == two[key]).all() for key in one)
 
@@ -81,21 +81,21 @@ def test_no_checkpoint_is_begun_that_the_disk_has_no_room_for(
     free = shutil.disk_usage
 
     def nearly_full(path: Any) -> Usage:
-        return Usage(1 << 40, 1 << 40, disk.RESERVE) if (folder / "checkpoint-1").is_dir() else Usage(*free(path))
+        return Usage(1 << 40, 1 << 40, checkpoints.RESERVE) if (folder / "checkpoint-1").is_dir() else Usage(*free(path))
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", nearly_full)
         with pytest.raises(KitError, match="checkpoint-2 needs .* free on this disk; make room and run this again"):
-            training.train_round(cramped, "cramped", 1)
-    assert [c.name for c in training.checkpoints(folder)] == ["checkpoint-1"] and not (folder / "checkpoint-2").exists()
-    training.train_round(cramped, "cramped", 1)
+            rounds.train_round(cramped, "cramped", 1)
+    assert [c.name for c in catalog.checkpoints(folder)] == ["checkpoint-1"] and not (folder / "checkpoint-2").exists()
+    rounds.train_round(cramped, "cramped", 1)
     one, two = weights(whole / "checkpoint-2"), weights(folder / "checkpoint-2")
     assert all((one[key] == two[key]).all() for key in one)
 
 
 def test_old_checkpoints_are_thinned_but_never_the_selected_one(trained: tuple[Config, Path], tmp_path: Path) -> None:
     found = [Path(shutil.copytree(trained[1] / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")) for step in (1, 2)]
-    disk.thin(found, found[0], "selected")
+    checkpoints.thin(found, found[0], "selected")
     assert [(c / "model.safetensors").exists() for c in found] == [True, False]
     assert not [*tmp_path.rglob("*.pt"), *tmp_path.rglob("*.pth")]
     assert all((c / "trainer_state.json").exists() for c in found)  # what was validated can still be seen
@@ -113,12 +113,12 @@ def test_a_table_appears_whole_or_not_at_all_and_the_reason_is_told(
     def fails(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    paths.write_json(tmp_path / "facts.json", {"before": 1})
+    files.write_json(tmp_path / "facts.json", {"before": 1})
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fails)
         with pytest.raises(KitError, match=said):
-            paths.write_json(tmp_path / "facts.json", {"after": 2})
-    assert paths.read_json(tmp_path / "facts.json") == {"before": 1}
+            files.write_json(tmp_path / "facts.json", {"after": 2})
+    assert files.read_json(tmp_path / "facts.json") == {"before": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
 
 
@@ -157,7 +157,7 @@ class Breaks:
 
 
 def test_an_engine_that_breaks_off_is_one_line_and_what_it_had_answered_is_kept(tiny_world: Config, tmp_path: Path) -> None:
-    engine = Breaks(models.load_tokenizer(training.base_model(tiny_world), tiny_world))
+    engine = Breaks(models.load_tokenizer(catalog.base_model(tiny_world), tiny_world))
     arguments = (tiny_world, "", "two", Sampling(2, 1.0, 1.0, 8), tmp_path / "two.jsonl", "base: two", engine)
     with pytest.raises(KitError, match="base: two: the engine broke off .CUDA error: .* kept, run this again") as caught:
         evaluation.respond(*arguments)
@@ -205,9 +205,9 @@ def test_comments_and_layout_are_no_change_of_code_and_a_number_is(tmp_path: Pat
 
 
 def test_what_changed_is_told_by_name() -> None:
-    before = {"training.learning_rate": 1e-4, "code: kit/reward/rewards.py": "a", "file: data/two.jsonl": "x"}
-    now = {"training.learning_rate": 2e-4, "code: kit/reward/rewards.py": "b", "file: data/two.jsonl": "x", "seed": 1}
+    before = {"training.learning_rate": 1e-4, "code: kit/reward/token_limit.py": "a", "file: data/two.jsonl": "x"}
+    now = {"training.learning_rate": 2e-4, "code: kit/reward/token_limit.py": "b", "file: data/two.jsonl": "x", "seed": 1}
     names = fingerprint.differing(before, now)
-    assert names == ["code: kit/reward/rewards.py", "seed", "training.learning_rate"]
+    assert names == ["code: kit/reward/token_limit.py", "seed", "training.learning_rate"]
     assert fingerprint.told(names, before, now) == (
-        "kit/reward/rewards.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")
+        "kit/reward/token_limit.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kit.report import figures
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load, read_yaml
 
 
@@ -51,7 +51,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         for (m, *_), v in zip(models, by_model, strict=True)
     ]
     for name, rows in (("main", main), ("changes", changes), ("training", steps), ("validation", points), ("keywords", words)):
-        paths.write_csv(paths.of(settings).metrics / f"{name}.csv", pd.DataFrame(rows))
+        files.write_csv(paths.of(settings).metrics / f"{name}.csv", pd.DataFrame(rows))
     return settings
 
 

@@ -18,9 +18,8 @@ from kit.evaluation import evaluation, forcing
 from kit.laptop import arithmetic
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, Forcing, KitError, load
-from kit.training import training
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964
@@ -176,7 +175,7 @@ def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config) -> 
     run = paths.of(tiny_world)
     how = dataclasses.replace(tiny_world.evaluation, temperature=0.0)
     made = dataclasses.replace(tiny_world, evaluation=how, forcing=Forcing((3, 6), ("base",), 1, 5))
-    engine = engines.TransformersEngine(training.base_model(made), made)
+    engine = engines.TransformersEngine(catalog.base_model(made), made)
     forcing.force(made, "base", engine)
     forced = 0
     for p in problems.load("two", made):

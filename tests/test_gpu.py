@@ -19,7 +19,7 @@ from conftest import tiny
 
 from kit.laptop import arithmetic
 from kit.settings import Config, Schedule
-from kit.training import training
+from kit.training import rounds
 
 SHAPE = {  # DeepSeek-R1-Distill-Qwen-1.5B
     "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
@@ -80,7 +80,7 @@ def measure(config: Config) -> dict[str, float]:
     rollouts: list[float] = []
     began = time.monotonic()
     with timed_rollouts(rollouts):
-        training.train_round(config, "step", 1)
+        rounds.train_round(config, "step", 1)
     row = pd.read_csv(paths.of(config).training("step", 1) / "log.csv").iloc[-1]
     tokens = row.length * config.training.responses_per_process
     return {"tokens": tokens, "rollouts": sum(rollouts), "update": row.seconds - sum(rollouts), "all": time.monotonic() - began,

@@ -15,9 +15,9 @@ import seeded_rollouts
 from conftest import stage_keys
 
 from kit.chain.stages import Stage
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, KitError, Schedule, Training, read_yaml
-from kit.training import launch, training
+from kit.training import launch, rounds
 
 # --- the split --------------------------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ def test_the_batch_is_the_same_on_any_number_of_devices(
 def test_trl_gets_that_split(tiny_world: Config, tmp_path: Path) -> None:
     """4 prompts x 4 responses over 2 processes: 8 each, in passes of up to 3, so 2, 4 times."""
     config = with_training(tiny_world, processes=2, micro_batch=3)
-    args = training.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
+    args = rounds.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps, args.steps_per_generation) == (2, 4, 4)
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_run_here_is_refused_before_anything_is_written(
         there = None if changes["vllm"] == "colocate" else find("kit")
         monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: there if name == "vllm" else find(name, *rest))
     config = dataclasses.replace(with_training(tiny_world, processes=2, **changes), run="refused")
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, source=training.base_model(tiny_world)))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, source=catalog.base_model(tiny_world)))
     with pytest.raises(KitError) as caught:
         launch.train_round(config, "iterative", 1)
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -127,7 +127,7 @@ def test_what_cannot_run_here_is_refused_before_anything_is_written(
 
 def test_several_processes_are_not_trained_in_one(tiny_world: Config) -> None:
     with pytest.raises(KitError, match="training.processes is 2, but there are 1 processes"):
-        training.train_round(with_training(tiny_world, processes=2), "iterative", 2 - 1)
+        rounds.train_round(with_training(tiny_world, processes=2), "iterative", 2 - 1)
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
             launch.train_round(pair, "together", 1)
         assert "together round 1: process 1 was ended by SIGKILL" in str(caught.value) and "processes.log" in str(caught.value)
         seeded_rollouts.install(patched.setattr)
-        training.train_round(three_steps, "alone", 1)
+        rounds.train_round(three_steps, "alone", 1)
     one, two = compared(pair, "alone").head(2), compared(pair, "together")
     assert list(two.step) == [1, 2] and two.grad_norm.min() > 0 and two.reward.between(0.1, 0.9).all() and two.kl[1] > 0
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-4, check_dtype=False)
@@ -197,7 +197,7 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     shown = capfd.readouterr()
     assert "together round 1: 100%" in shown.err and "3/3" in shown.err and "reward 0.000" in shown.err
     assert "warning, together round 1 step 3: no reward: every reward is 0" in shown.out
-    assert [c.name for c in training.checkpoints(folder)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    assert [c.name for c in catalog.checkpoints(folder)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
     after = compared(pair, "together")
     assert list(after.step) == [1, 2, 3]
     pd.testing.assert_frame_equal(after.head(2), two, check_dtype=False)

@@ -20,7 +20,7 @@ from kit.evaluation import evaluation, statistics
 from kit.report import figures
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, KitError, Logs, load
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
@@ -178,12 +178,12 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
 ) -> None:
     given = plain_logs(tiny_world, tmp_path).logs.models["base"]
     mixed = dataclasses.replace(tiny_world, logs=Logs({"theirs": given}))
-    assert evaluation.model_names(mixed) == ["base", "iterative/round1", "iterative/round2", "theirs"]
+    assert catalog.model_names(mixed) == ["base", "iterative/round1", "iterative/round2", "theirs"]
     evaluation.evaluate(mixed, "theirs")
     both = [evaluation.load_grades(mixed, model) for model in ("base", "theirs")]
     assert set(statistics.compare(*both, 100, 0).accuracy_change) == {0.0}
     with pytest.raises(KitError, match="of theirs there are logs only .* cannot be asked anything new"):
-        evaluation.model_source(mixed, "theirs")
+        catalog.model_source(mixed, "theirs")
     lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")
     (tmp_path / "two" / "rank0.jsonl").write_text(lines)
     with pytest.raises(KitError, match="rank0.jsonl row 1: its question is not in the data set two"):

@@ -11,6 +11,7 @@ import pytest
 
 from kit.behavior import measures
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
+from kit.reward.loops import ends_in_loop
 from kit.rollout.records import Rollout
 from kit.settings import ROOT, Config, KitError, load
 
@@ -45,11 +46,11 @@ def test_repeated_runs_of_words_and_loops_at_the_end() -> None:
     assert measures.repeated(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
     assert measures.repeated(["a", "b"], 3) == (0, 0)
     loop = ["let", "me", "check", "that", "once", "more", "."]
-    assert measures.ends_in_loop(["x", "=", "2", "."] + loop * 4 + loop[:3])  # cut in the middle of a round
-    assert not measures.ends_in_loop(loop * 4 + ["so", "x", "=", "2", "."])  # it got out
-    assert not measures.ends_in_loop(loop * 2)  # two rounds are no loop
-    assert not measures.ends_in_loop(["no", "no", "no", "no"])  # nor a few words
-    assert not measures.ends_in_loop([])
+    assert ends_in_loop(["x", "=", "2", "."] + loop * 4 + loop[:3])  # cut in the middle of a round
+    assert not ends_in_loop(loop * 4 + ["so", "x", "=", "2", "."])  # it got out
+    assert not ends_in_loop(loop * 2)  # two rounds are no loop
+    assert not ends_in_loop(["no", "no", "no", "no"])  # nor a few words
+    assert not ends_in_loop([])
 
 
 def rollouts(*texts: list[str], lengths: list[list[int | None]] | None = None) -> list[Rollout]:

@@ -12,7 +12,7 @@ import pytest
 from kit.chain import dry_run
 from kit.data import prompts
 from kit.rollout import models
-from kit.runs import paths
+from kit.runs import manifest
 from kit.settings import ROOT, Config, KitError, load
 
 QUESTION = "What is $1+2$?"
@@ -181,7 +181,7 @@ def test_a_folder_without_a_tokenizer_and_a_hub_id_that_is_not_here_are_one_line
 def test_one_prompt_of_each_stage_is_shown_and_goes_into_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     shown = prompts.examples(DEEPSEEK, models.load_tokenizer(saved(tokenizer("deepseek"), tmp_path / "model"), DEEPSEEK), QUESTION)
-    paths.write_manifest(DEEPSEEK, shown)
+    manifest.write_manifest(DEEPSEEK, shown)
     kept = json.loads((tmp_path / "ds-1.5b" / "manifest.json").read_text())["prompts"]
     assert list(kept) == ["training", "evaluation", "budget forcing"]
     assert "within 4000 tokens." in kept["training"] and "tokens." not in kept["evaluation"]

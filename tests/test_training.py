@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 from kit.data import prompts
-from kit.evaluation import evaluation
 from kit.laptop import arithmetic
-from kit.reward.rewards import get_token_limit_reward
+from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, read_yaml
-from kit.training import training
-from kit.training.training import Point, select
+from kit.training import rounds, selection
+from kit.training.selection import Point, select
 
 # --- the reward -------------------------------------------------------------------------------------------------------
 
@@ -104,24 +103,24 @@ def weights(folder: Path) -> dict:
 
 
 def test_two_rounds_train_validate_select_and_chain(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    run, start = paths.of(tiny_world), training.base_model(tiny_world)
+    run, start = paths.of(tiny_world), catalog.base_model(tiny_world)
     with pytest.raises(KitError, match="02_prune_round.ipynb with schedule=iterative round=1"):
-        training.start_of_round(tiny_world, "iterative", 2)
+        catalog.start_of_round(tiny_world, "iterative", 2)
 
-    folder = training.train_round(tiny_world, "iterative", 1)
-    assert [c.name for c in training.checkpoints(folder)] == ["checkpoint-1", "checkpoint-2"]
+    folder = rounds.train_round(tiny_world, "iterative", 1)
+    assert [c.name for c in catalog.checkpoints(folder)] == ["checkpoint-1", "checkpoint-2"]
     log = pd.read_csv(run.training("iterative", 1) / "log.csv")
     assert list(log.step) == [1, 2] and (log.limit == 24).all()
     assert (log.length <= 24).all() and log.truncated.between(0, 1).all() and log.kl.notna().all()
     assert "nothing is learned" in capsys.readouterr().out  # an untrained model earns nothing: said in words
 
-    table = evaluation.validate_round(tiny_world, "iterative", 1)
+    table = selection.validate_round(tiny_world, "iterative", 1)
     assert list(table.step) == [0, 1, 2] and table.selected.sum() == 1
-    chosen = paths.read_json(run.training("iterative", 1) / "selected.json")
+    chosen = files.read_json(run.training("iterative", 1) / "selected.json")
     expected = start if chosen["step"] == 0 else str(folder / f"checkpoint-{chosen['step']}")
-    assert training.start_of_round(tiny_world, "iterative", 2) == expected
+    assert catalog.start_of_round(tiny_world, "iterative", 2) == expected
     with pytest.raises(KitError, match=r"schedules.iterative has 2 round\(s\), there is no round 3"):
-        training.start_of_round(tiny_world, "iterative", 3)
+        catalog.start_of_round(tiny_world, "iterative", 3)
 
 
 def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
@@ -129,11 +128,11 @@ def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
     from datasets import Dataset
     from trl import GRPOTrainer
 
-    start = training.base_model(config)
+    start = catalog.base_model(config)
     tokenizer = models.load_tokenizer(start, config)
-    rows = training.training_rows(config, tokenizer, 24)
+    rows = rounds.training_rows(config, tokenizer, 24)
     trainer = GRPOTrainer(
-        model=start, args=training.grpo_settings(config, folder, limit=24, steps=1, seed=3), reward_funcs=rewards,
+        model=start, args=rounds.grpo_settings(config, folder, limit=24, steps=1, seed=3), reward_funcs=rewards,
         train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
     )
     trainer.train()
@@ -155,7 +154,7 @@ def test_advantages_are_rewards_normalized_within_their_group(tiny_world: Config
 
 
 def test_a_round_moves_the_parameters_and_truncated_responses_stay_in_the_loss(tiny_world: Config, tmp_path: Path) -> None:
-    before = weights(Path(training.base_model(tiny_world)))
+    before = weights(Path(catalog.base_model(tiny_world)))
 
     def every_other(completions: list, **_: object) -> list[float]:
         return [float(i % 2) for i in range(len(completions))]
@@ -166,7 +165,7 @@ def test_a_round_moves_the_parameters_and_truncated_responses_stay_in_the_loss(t
     log = trainer.state.log_history[0]
     assert log["completions/clipped_ratio"] > 0.5  # nearly all are cut at 24 tokens, and still …
     assert log["grad_norm"] > 0  # … they teach
-    after = weights(training.checkpoints(tmp_path)[-1])
+    after = weights(catalog.checkpoints(tmp_path)[-1])
     assert max((after[k] - before[k]).abs().max().item() for k in before) > 0
 
 
@@ -178,10 +177,10 @@ def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
         tiny_world.schedules["iterative"], limits=(24,))})
     broken = dataclasses.replace(tiny_world, schedules={"broken": straight.schedules["straight"]})
     run = paths.of(tiny_world)
-    training.train_round(straight, "straight", 1)
-    training.train_round(broken, "broken", 1)
+    rounds.train_round(straight, "straight", 1)
+    rounds.train_round(broken, "broken", 1)
     shutil.rmtree(run.models("broken", 1) / "checkpoint-2")  # as if it had been killed during the second step
-    training.train_round(broken, "broken", 1)
+    rounds.train_round(broken, "broken", 1)
     columns = ["step", "reward", "length", "truncated", "loss", "grad_norm"]
     one, two = (pd.read_csv(run.training(s, 1) / "log.csv")[columns] for s in ("straight", "broken"))
     pd.testing.assert_frame_equal(one, two)
@@ -190,10 +189,10 @@ def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
 
 
 def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = models.load_tokenizer(training.base_model(tiny_world), tiny_world)
-    lengths = [len(prompts.encode(tokenizer, r["prompt"])) for r in training.training_rows(tiny_world, tokenizer, 24)]
+    tokenizer = models.load_tokenizer(catalog.base_model(tiny_world), tiny_world)
+    lengths = [len(prompts.encode(tokenizer, r["prompt"])) for r in rounds.training_rows(tiny_world, tokenizer, 24)]
     cap = min(lengths)
     capped = dataclasses.replace(tiny_world, data=dataclasses.replace(tiny_world.data, prompt_cap=cap))
-    kept = training.training_rows(capped, tokenizer, 24)
+    kept = rounds.training_rows(capped, tokenizer, 24)
     assert len(kept) == sum(n <= cap for n in lengths) < len(lengths)
     assert f"{len(lengths) - len(kept)} of {len(lengths)} training prompts are over {cap} tokens" in capsys.readouterr().out

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kit.evaluation import evaluation
 from kit.rollout import models
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
-from kit.training import training
+from kit.training import rounds, selection
 
 
 def weights(folder: Path) -> dict:
@@ -49,12 +48,12 @@ def variant(config: Config, name: str, dtype: str = "float32", **changes: object
 
 def test_after_a_resume_the_reference_is_still_the_rounds_start(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     config, run = variant(tiny_world, "resumed"), paths.of(tiny_world)
-    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
-    training.train_round(config, "resumed", 1)
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    rounds.train_round(config, "resumed", 1)
     shutil.rmtree(run.models("resumed", 1) / "checkpoint-2")
     made = watched(monkeypatch)
-    training.train_round(config, "resumed", 1)
-    start, moved = weights(Path(training.base_model(config))), weights(run.models("resumed", 1) / "checkpoint-1")
+    rounds.train_round(config, "resumed", 1)
+    start, moved = weights(Path(catalog.base_model(config))), weights(run.models("resumed", 1) / "checkpoint-1")
     reference = made[0].ref_model.state_dict()
     assert all((reference[k] == w).all() for k, w in start.items())
     assert any((moved[k] != w).any() for k, w in start.items())  # and the policy went on from elsewhere
@@ -67,9 +66,9 @@ def test_the_official_learning_rate_moves_a_model_that_computes_in_bfloat16(
     import torch
 
     config = variant(tiny_world, "half", dtype="bfloat16", learning_rate=1e-6)
-    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
-    folder = training.train_round(config, "half", 1)
-    before, after = weights(Path(training.base_model(config))), weights(folder / "checkpoint-1")
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    folder = rounds.train_round(config, "half", 1)
+    before, after = weights(Path(catalog.base_model(config))), weights(folder / "checkpoint-1")
     assert {w.dtype for w in after.values()} == {torch.float32}
     step = max((after[k] - before[k]).abs().max().item() for k in before)
     assert 0.5e-6 < step < 2e-6  # Adam's first step is the learning rate …
@@ -87,10 +86,10 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
 
     pytest.importorskip("peft")
     config, run = variant(tiny_world, "adapter", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
-    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
-    folder = training.train_round(config, "adapter", 1)
-    start = models.load_model(training.base_model(config), config)
-    merged = models.load_model(training.checkpoint_model(config, "adapter", 1, 2), config)
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    folder = rounds.train_round(config, "adapter", 1)
+    start = models.load_model(catalog.base_model(config), config)
+    merged = models.load_model(catalog.checkpoint_model(config, "adapter", 1, 2), config)
     assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
     with pytest.raises(KitError, match="a LoRA adapter, not a model"):
         models.load_model(folder / "checkpoint-2", config)
@@ -100,10 +99,10 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
         pair = PeftModel.from_pretrained(start, str(folder / "checkpoint-2"))(ids).logits
     assert torch.allclose(whole, pair, atol=1e-5) and not torch.allclose(whole, plain, atol=1e-3)
 
-    evaluation.validate_round(config, "adapter", 1)
-    paths.write_json(run.training("adapter", 1) / "selected.json", {"step": 2})
+    selection.validate_round(config, "adapter", 1)
+    files.write_json(run.training("adapter", 1) / "selected.json", {"step": 2})
     made = watched(monkeypatch)
-    training.train_round(config, "adapter", 2)
+    rounds.train_round(config, "adapter", 2)
     assert made[0].ref_model is None  # the reference is the model without its adapter: the start of this round
     base, layer = made[0].model.get_base_model().state_dict(), "model.layers.0.mlp.up_proj"
     assert (base[f"{layer}.base_layer.weight"] == merged.state_dict()[f"{layer}.weight"]).all()
@@ -112,11 +111,11 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
 def test_an_adapters_round_resumes_from_its_adapter(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
     config, run = variant(tiny_world, "again", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
-    monkeypatch.setattr(training, "get_token_limit_reward", lambda *_: every_other)
-    folder = training.train_round(config, "again", 1)
-    straight = weights(Path(training.checkpoint_model(config, "again", 1, 2)))
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    folder = rounds.train_round(config, "again", 1)
+    straight = weights(Path(catalog.checkpoint_model(config, "again", 1, 2)))
     shutil.rmtree(folder / "checkpoint-2")
-    training.train_round(config, "again", 1)
+    rounds.train_round(config, "again", 1)
     resumed = weights(run.models("again", 1) / "checkpoint-2" / "merged")
     assert max((w - resumed[k]).abs().max().item() for k, w in straight.items()) < 1e-6
 
@@ -135,7 +134,7 @@ def test_an_adapters_round_resumes_from_its_adapter(tiny_world: Config, monkeypa
 ])
 def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path, changes: dict, wanted: dict) -> None:
     config = dataclasses.replace(tiny_world, training=dataclasses.replace(tiny_world.training, **changes))
-    args = training.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
+    args = rounds.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
     assert {name: getattr(args, name) for name in wanted} == wanted
     assert args.loss_type == "dapo" and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
     assert args.model_init_kwargs["use_safetensors"] is True

@@ -10,7 +10,7 @@ from kit.settings import Watch
 from kit.training import watch
 
 HEALTHY = {"limit": 100, "reward": 0.6, "length": 70.0, "truncated": 0.2, "no_variance": 0.2, "entropy": 0.07, "kl": 0.01,
-           "grad_norm": 0.1, "loss": 0.001, "repeated": 0.0}
+           "grad_norm": 0.1, "loss": 0.001, "loops": 0.0}
 
 
 def curve(*changes: dict, healthy: int = 3) -> list[dict]:
@@ -37,7 +37,7 @@ def test_a_healthy_round_is_not_warned_about() -> None:
     ({"no_variance": 1.0, "reward": 0.0}, "no reward"),
     ({"entropy": 0.0069}, "entropy collapse"),
     ({"kl": 1.01}, "KL blow-up"),
-    ({"repeated": 0.31}, "repetition"),
+    ({"loops": 0.31}, "loops"),
 ])
 def test_each_warning_has_its_name_and_step_and_goes_when_it_is_over(change: dict, name: str) -> None:
     assert told(curve(change, {}, change)) == [(4, name, False), (6, name, False)]
@@ -52,7 +52,7 @@ def test_a_figure_that_is_no_number_stops_at_once(column: str, value: float) -> 
 
 
 def test_every_warning_says_what_to_try() -> None:
-    wrong = {"truncated": 1.0, "no_variance": 1.0, "reward": 0.0, "entropy": 0.0001, "kl": 5.0, "repeated": 0.9}
+    wrong = {"truncated": 1.0, "no_variance": 1.0, "reward": 0.0, "entropy": 0.0001, "kl": 5.0, "loops": 0.9}
     found = watch.warnings_about(curve(wrong), Watch())
     assert len(found) == 5
     assert all(any(word in w.text for word in ("try", "start with", "change")) for w in found)
@@ -84,13 +84,3 @@ def test_more_reward_with_less_accuracy_is_told_for_the_checkpoints_where_it_is_
     assert "rose from 0.36 to 0.66" in found[0].text and "fell from 84.0 to 70.0 %" in found[0].text
     falling = [{"step": s, "reward": 0.9 - 0.02 * s} for s in range(1, 21)]
     assert watch.about_validation(falling, points, tolerance=0.10) == []
-
-
-def test_a_loop_is_one_however_long_and_reasoning_is_not() -> None:
-    assert watch.repeats([1, 2, 3] * 30)
-    assert watch.repeats([9, 8, 7, 6, 5] * 4 + [7] * 24)
-    assert watch.repeats(list(range(500)) + [4, 5, 6, 7, 8, 9, 10] * 80)
-    assert not watch.repeats(list(range(500)))
-    assert not watch.repeats([1, 2, 3] * 7)  # too short to tell
-    steps = [token for k in range(20) for token in (1, k, 2, k + 1, 3, 2 * k + 1, 4)]  # "Compute k + k+1 = 2k+1 ."
-    assert not watch.repeats(steps)

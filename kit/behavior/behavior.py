@@ -17,7 +17,7 @@ from kit.behavior.measures import MEAN, UNLABELLED
 from kit.evaluation import evaluation
 from kit.rollout import records
 from kit.rollout.records import Rollout
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 
@@ -25,7 +25,7 @@ def step_unit(config: Config) -> str:
     """What a step is in this run, the same for all its models: as in the params, or as the first of them writes."""
     if config.behavior.steps != "auto":
         return config.behavior.steps
-    model = evaluation.model_names(config)[0]
+    model = catalog.model_names(config)[0]
     first = (r for name in config.data.evaluation for r in responses(config, model, name))
     return phases.unit_of(text for r in first for text in r.model_answer)
 
@@ -37,9 +37,9 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
 
 def facts(config: Config) -> dict[str, dict[str, object]]:
     """Model -> its columns in every table: model, schedule, round, limit (tokens; NaN for the base)."""
-    known = evaluation.facts(config)
+    known = catalog.facts(config)
     return {model: dict(zip(("model", "schedule", "round", "limit"), (model, *known[model]), strict=True))
-            for model in evaluation.model_names(config)}
+            for model in catalog.model_names(config)}
 
 
 def _collect(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def _collect(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.Dat
     table = pd.concat([part.reset_index() for part in parts], ignore_index=True)
     keys = ("model", "schedule", "round", "limit", "set", "keywords", "labeller", "phase", "kind", "quantity")
     table = table[[*(c for c in keys if c in table), *(c for c in table if c not in keys)]]
-    paths.write_csv(paths.of(config).metrics / f"{name}.csv", table)
+    files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
     return table
 
 
@@ -64,7 +64,7 @@ def summarize(config: Config) -> dict[str, pd.DataFrame]:
         graded = evaluation.load_grades(config, model)
         traces = {name: measures.read_traces(config, responses(config, model, name), unit) for name in names}
         for name, table in traces.items():
-            paths.write_csv(paths.of(config).traces(model, name), table)
+            files.write_csv(paths.of(config).traces(model, name), table)
         correct = {name: g.set_index(["id", "sample"]).verdict == "correct" for name, g in graded.items()}
         found = {
             "keywords": measures.keywords(traces, config), "phases": measures.phase_shares(traces, config),
@@ -82,7 +82,7 @@ def summarize(config: Config) -> dict[str, pd.DataFrame]:
 def missing_lengths(config: Config) -> list[str]:
     """A sentence per model and data set without token counts."""
     found = []
-    for model in evaluation.model_names(config):
+    for model in catalog.model_names(config):
         for name, grades in evaluation.load_grades(config, model).items():
             gone = pd.to_numeric(grades.length, errors="coerce").isna().mean()
             if gone:
@@ -121,8 +121,8 @@ def summarize_agreement(config: Config) -> pd.DataFrame | None:
     steps = agreement.steps(agreement.read(path))
     table = agreement.compare(steps, config.evaluation.resamples, config.seed)
     crossed = steps.groupby(["half", "phase", "theirs"]).size().rename("steps").reset_index()
-    paths.write_csv(paths.of(config).metrics / "agreement.csv", table)
-    paths.write_csv(paths.of(config).metrics / "agreement_steps.csv", crossed)
+    files.write_csv(paths.of(config).metrics / "agreement.csv", table)
+    files.write_csv(paths.of(config).metrics / "agreement_steps.csv", crossed)
     return table
 
 

@@ -16,11 +16,11 @@ import pandas as pd
 
 from kit.behavior import attempts, phases
 from kit.evaluation import uncertainty
+from kit.reward.loops import ends_in_loop
 from kit.rollout.records import Rollout
 from kit.settings import Config, KitError
 
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code
-LOOP_ROUNDS, LOOP_WORDS, LOOP_SEEN = 3, 24, 2000
 UNLABELLED = "unlabelled"
 MEAN = "mean"
 
@@ -47,24 +47,6 @@ def repeated(words: Sequence[str], n: int) -> tuple[int, int]:
     """
     runs = list(zip(*(words[i:] for i in range(n)), strict=False))
     return len(runs) - len(set(runs)), len(runs)
-
-
-def ends_in_loop(words: Sequence[str]) -> bool:
-    """Whether a text ends in LOOP_ROUNDS or more rounds of the same words, LOOP_WORDS or more in all (the last round may be cut).
-
-    >>> ends_in_loop("so x is 2 . wait".split() + "no , x is 3 . ".split() * 5), ends_in_loop("no , x is 3 .".split() * 2)
-    (True, False)
-    """
-    back = words[: -LOOP_SEEN - 1 : -1]
-    border = [0] * len(back)  # Knuth, Morris and Pratt: the longest proper prefix of back[:i + 1] that is also its suffix
-    for i in range(1, len(back)):
-        k = border[i - 1]
-        while k and back[i] != back[k]:
-            k = border[k - 1]
-        border[i] = k + (back[i] == back[k])
-        if i + 1 >= max(LOOP_WORDS, LOOP_ROUNDS * (i + 1 - border[i])):
-            return True
-    return False
 
 
 # --- all responses of a model to a data set ---------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from kit.data import prompts
 from kit.laptop import arithmetic
 from kit.rollout import models
 from kit.rollout.records import Rollout
-from kit.runs import paths
+from kit.runs import catalog, paths
 from kit.settings import Config
-from kit.training import training
 
 
 def reference(config: Config) -> tuple[Any, Any]:
@@ -31,12 +30,12 @@ def reference(config: Config) -> tuple[Any, Any]:
     source = config.behavior.reference
     if source == "trained":
         own = trained(config)
-        if not training.has_weights(paths.of(own).base_model):
+        if not catalog.has_weights(paths.of(own).base_model):
             arithmetic.make_data(dataclasses.replace(own, seed=config.seed))  # the held-out questions stay held out
             arithmetic.train_base(own)
         source = str(paths.of(own).base_model)
     elif source == "base":
-        source = training.base_model(config)
+        source = catalog.base_model(config)
     if source != config.model.source:  # a revision, and the trust in its code, belong to the base model
         own = dataclasses.replace(config.model, source=source, revision=None, trust_remote_code=False)
         config = dataclasses.replace(config, model=own)

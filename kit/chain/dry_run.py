@@ -32,9 +32,9 @@ from kit.evaluation import evaluation
 from kit.laptop import arithmetic
 from kit.report import figures
 from kit.rollout import models
-from kit.runs import paths
+from kit.runs import catalog, manifest, paths
 from kit.settings import Config, Engine, KitError
-from kit.training import training
+from kit.training import rounds, selection
 
 # --- the tiny model ---------------------------------------------------------------------------------------------------
 
@@ -208,20 +208,20 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
         told = make_base(config, real)
     show(f"base model: {told}; problems: made up")
     example = problems.load(config.data.evaluation[0], config)[0]
-    rendered = prompts.examples(config, models.load_tokenizer(training.base_model(config), config), example.question)
-    paths.write_manifest(config, rendered)
+    rendered = prompts.examples(config, models.load_tokenizer(catalog.base_model(config), config), example.question)
+    manifest.write_manifest(config, rendered)
     for stage, text in rendered.items():
         show(f"{stage} prompt:\n{text}")
     with quiet():
-        evaluation.validate_base(config)
+        selection.validate_base(config)
     for schedule, plan in config.schedules.items():
         for k in range(1, len(plan.limits) + 1):
             with quiet():
-                training.train_round(config, schedule, k)
-                table = evaluation.validate_round(config, schedule, k)
+                rounds.train_round(config, schedule, k)
+                table = selection.validate_round(config, schedule, k)
             show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
     with quiet():
-        for model in evaluation.model_names(config):
+        for model in catalog.model_names(config):
             evaluation.evaluate(config, model)
         evaluation.summarize(config)
         behavior.summarize(config)

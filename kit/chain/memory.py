@@ -5,7 +5,7 @@ V words; S devices that share one copy of the weights (FSDP2, ZeRO-3; else 1); b
 tokens (the longest prompt + the limit); c bytes of a number in computation (2 bfloat16, 4 float32); r bytes of one in the stream
 between the layers (4; 2 where weights are computed with as bfloat16: FSDP2, ZeRO-3, LoRA); M the device's memory. In bytes:
 
-Update: forward and backward pass of b responses; what is trained is float32 (kit.training.training)
+Update: forward and backward pass of b responses; what is trained is float32 (kit.training.rounds)
     weights             4 N / S
     gradients           4 N / S, and as much again in DDP's buckets when several processes train without sharing
     AdamW               8 N / S: two moments

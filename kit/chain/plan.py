@@ -36,8 +36,8 @@ from kit.chain.memory import (
     sizes_of,
     update_memory,
 )
+from kit.runs import catalog
 from kit.settings import Config, KitError
-from kit.training import training
 
 # --- tokens and hours -------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ def rounds(config: Config, z: Sizes) -> list[dict[str, Any]]:
     merged = 0 if t.lora_rank is None else compute_bytes(config) * z.parameters
     batch = t.prompts_per_step * t.responses_per_prompt
     for name, plan in config.schedules.items():
-        steps, every = training.steps_of(config, name), plan.checkpoint_every or t.checkpoint_every
+        steps, every = catalog.steps_of(config, name), plan.checkpoint_every or t.checkpoint_every
         kept = steps // every
         for k, limit in enumerate(plan.limits, 1):
             length = expected(config, config.data.train, limit)

@@ -29,7 +29,7 @@ import pandas as pd
 
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.evaluation import seeds
-from kit.runs import fingerprint, lock, paths
+from kit.runs import files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
@@ -99,8 +99,8 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
         raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
     finally:
         if copy.is_file():
-            with paths.atomic(copy) as file:
-                file.write(paths.scrubbed(copy.read_text(encoding="utf-8"), config))
+            with files.atomic(copy) as file:
+                file.write(manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
 
 
 def progress(config: Config, name: str) -> str:
@@ -124,7 +124,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
     """
     run = paths.of(config)
     if not config.schedules:
-        paths.write_manifest(config, {})  # else notebook 01 does, with the prompts
+        manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
     made: dict[str, dict[str, list]] = {}
@@ -140,7 +140,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
             if stop.is_set():
                 return
             marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
-            before = paths.read_json(marker) if marker.is_file() else {}
+            before = files.read_json(marker) if marker.is_file() else {}
             if (results := unchanged(run.root, before, inputs)) is not None:
                 made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
                 other = [name for name in results if made[stage.name][name][2] != results[name][2]]
@@ -152,7 +152,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
             if before and not goes_on:
                 set_aside(config, stage)
             record = {"inputs": inputs, "done": False, "other_code": code}
-            paths.write_json(marker, record)
+            files.write_json(marker, record)
             running.append(stage.name)
             started = time.monotonic()
             try:
@@ -165,13 +165,13 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
                 running.remove(stage.name)
             seconds = round(time.monotonic() - started, 1)
             made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
-            paths.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
-                                               "commit": paths.commit(), "finished": paths.now()})
+            files.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
+                                               "commit": manifest.commit(), "finished": manifest.now()})
             rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
             say(f"{stage.name}: done in {seconds:.0f} s")
 
     with lock.hold(run.root, run.shown):
-        paths.sweep(run.root)
+        files.sweep(run.root)
         for other in seeds.write_params(config):
             show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
             table = run_all(other, show, every)
@@ -221,11 +221,11 @@ def record_stages(config: Config) -> None:
     run = paths.of(config)
     if not run.manifest.is_file():
         return
-    manifest = paths.read_json(run.manifest)
-    facts = {path.stem: paths.read_json(path) for path in sorted(run.stages.glob("*.json"))}
+    table = files.read_json(run.manifest)
+    facts = {path.stem: files.read_json(path) for path in sorted(run.stages.glob("*.json"))}
     kept = ("finished", "seconds", "commit", "other_code")
-    manifest["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
-    paths.write_json(run.manifest, manifest)
+    table["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
+    files.write_json(run.manifest, table)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.evaluation import seeds
-from kit.runs import fingerprint, paths
+from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config
-from kit.training import training
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -75,7 +74,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
     if stage.notebook == "06_figures":
-        settings["seeds"] = [paths.read_json(marker).get("results") for other in seeds.others(config)
+        settings["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                              if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if stage.notebook not in ANALYSES:  # words and the other schedules matter to tables and figures only
         own = config.logs.models.get(stage.parameters.get("schedule", ""), {})
@@ -110,14 +109,14 @@ def inputs_of(config: Config, stage: Stage, made: dict[str, dict[str, list]]) ->
     table = fingerprint.flat(settings_of(config, stage)) | fingerprint.code(NOTEBOOKS / f"{stage.notebook}.ipynb", drawn)
     for name in stage.needs:  # log.csv has the seconds of each step; only figures are drawn from it
         table |= {f"file: {file}": facts[2] for file, facts in made[name].items() if drawn or not file.endswith("/log.csv")}
-    return json.loads(paths.scrubbed(json.dumps(table), config))
+    return json.loads(manifest.scrubbed(json.dumps(table), config))
 
 
 def stamps(config: Config, given: list[str]) -> list[list[Any]]:
     """Size and time of the files that params name, so that a changed file redoes what was made from it."""
     roots = [paths.given(config, path) for path in given]
-    files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root]) if file.is_file()]
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    found = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root]) if file.is_file()]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in found]
 
 
 def outputs_of(config: Config, stage: Stage) -> list[Path]:
@@ -148,7 +147,7 @@ def results_of(config: Config, stage: Stage) -> list[Path]:
     if stage.notebook != "02_prune_round":
         return [f for f in found if f.parent.name != "validation"]
     schedule, k = stage.parameters["schedule"], stage.parameters["round"]
-    chosen = Path(training.selected(config, schedule, k))
+    chosen = Path(catalog.selected(config, schedule, k))
     tables = paths.of(config).training(schedule, k)
     found_tables = [f for f in found if f.parent == tables and f.suffix in (".csv", ".json")]
     return [*found_tables, *(f for f in found if f.is_relative_to(chosen))]

@@ -20,8 +20,9 @@ import pandas as pd
 from kit.behavior import behavior
 from kit.evaluation import comparisons, evaluation, forcing
 from kit.rollout import records
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, from_table
+from kit.training import selection
 
 CLOSE = 2e-5  # relative; six digits are written
 
@@ -36,17 +37,17 @@ def verify(folder: Path) -> tuple[list[str], int]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
         (again.root / "rollouts").symlink_to(run.root / "rollouts")
-        for model in evaluation.model_names(settings):
+        for model in catalog.model_names(settings):
             graded = {}
             for name in settings.data.evaluation:
                 graded[name] = evaluation.grade(stored(run.rollouts(model, name), run.grades(model, name)))
-                paths.write_csv(again.grades(model, name), graded[name])
+                files.write_csv(again.grades(model, name), graded[name])
             evaluation.measure(settings, model, graded)
             if settings.evaluation.training_prompt and model not in settings.logs.models:
                 told = f"{model}/{evaluation.TRAINING_PROMPT}"
                 for name in settings.data.evaluation:
                     answers = stored(run.rollouts(told, name), run.grades(told, name))
-                    paths.write_csv(again.grades(told, name), evaluation.grade(answers))
+                    files.write_csv(again.grades(told, name), evaluation.grade(answers))
         if settings.schedules:
             validate(settings, run, again)
         evaluation.summarize(settings)
@@ -67,14 +68,14 @@ def validate(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> No
     """The validation tables of all rounds, with the choice of checkpoints that follows from them."""
     rounds = [("base", 0), *((s, k) for s, plan in settings.schedules.items() for k in range(1, len(plan.limits) + 1))]
     for schedule, k in rounds:
-        files = sorted((run.training(schedule, k) / "validation").glob("step*.jsonl"), key=lambda p: int(p.stem[4:]))
-        rows = [evaluation.validation_row(settings, int(p.stem[4:]), stored(p)) for p in files]
+        logs = sorted((run.training(schedule, k) / "validation").glob("step*.jsonl"), key=lambda p: int(p.stem[4:]))
+        rows = [selection.validation_row(settings, int(p.stem[4:]), stored(p)) for p in logs]
         table = pd.DataFrame(rows)
         if k > 0:
             before = pd.read_csv(again.training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv")
-            table = evaluation.with_start(settings, schedule, k, before, rows)
-            table["selected"] = table.step == evaluation.choose(settings, schedule, table)
-        paths.write_csv(again.training(schedule, k) / "validation.csv", table)
+            table = selection.with_start(settings, schedule, k, before, rows)
+            table["selected"] = table.step == selection.choose(settings, schedule, table)
+        files.write_csv(again.training(schedule, k) / "validation.csv", table)
 
 
 def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
@@ -86,7 +87,7 @@ def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
             file = run.forcing(model, name) / f"budget{budget}.jsonl"
             cut = pd.read_csv(file.with_suffix(".csv")).forced
             graded[budget][name] = evaluation.grade(stored(file, file.with_suffix(".csv"))).assign(forced=cut)
-            paths.write_csv(again.forcing(model, name) / f"budget{budget}.csv", graded[budget][name])
+            files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", graded[budget][name])
         tables.append(forcing.measure(settings, model, graded))
     forcing.write(settings, tables)
 
@@ -131,7 +132,7 @@ def settings_of(folder: Path) -> Config:
     if not manifest.is_file():
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/manifest.json"))) or "none yet"
         raise KitError(f"{folder.name}: no run with this name in {folder.parent.name}/; there are {known}")
-    return from_table(paths.read_json(manifest)["settings"], str(manifest.name))
+    return from_table(files.read_json(manifest)["settings"], str(manifest.name))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import pandas as pd
 
 from kit.data import problems
 from kit.data.problems import Problem
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import Config
 
 WORDS = 3  # words per shingle
@@ -83,7 +83,7 @@ def training_problems(config: Config) -> list[Problem]:
     held_out = [(name, p) for name in (config.data.validation, *config.data.evaluation) for p in problems.load(name, config)]
     found = overlaps(got.problems, held_out, config.data.near_duplicate)
     path = paths.of(config).contamination
-    paths.write_csv(path, pd.DataFrame(found, columns=list(Overlap.__dataclass_fields__)))
+    files.write_csv(path, pd.DataFrame(found, columns=list(Overlap.__dataclass_fields__)))
     dropped = {o.train_id for o in found}
     if got.origin != "generated" or dropped:
         by_set = Counter(name for name in {(o.train_id, o.set): o.set for o in found}.values())

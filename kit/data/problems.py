@@ -25,7 +25,7 @@ from typing import Any
 
 from kit.data import sources
 from kit.data.sources import SOURCES, Row, Source
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import Config, KitError
 
 
@@ -99,9 +99,9 @@ def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
             raise KitError(sources.not_from_hub(name, revision, folder, error)) from None
-        paths.write_json(facts, {k: v for k, v in vars(got).items() if k != "problems"})
+        files.write_json(facts, {k: v for k, v in vars(got).items() if k != "problems"})
         write(kept, got.problems)
-    return Loaded(read(kept), **paths.read_json(facts))
+    return Loaded(read(kept), **files.read_json(facts))
 
 
 def read(path: Path) -> list[Problem]:
@@ -111,7 +111,7 @@ def read(path: Path) -> list[Problem]:
 
 def write(path: Path, problems: list[Problem]) -> None:
     """The inverse of `read`, as JSON lines."""
-    with paths.atomic(path) as file:
+    with files.atomic(path) as file:
         for p in problems:
             record = {k: v for k, v in dataclasses.asdict(p).items() if k not in ("multiple", "unit") or v}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

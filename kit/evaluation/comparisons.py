@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluation import evaluation, statistics, uncertainty
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 Graded = dict[str, pd.DataFrame]  # data set -> grades
@@ -26,7 +26,7 @@ Graded = dict[str, pd.DataFrame]  # data set -> grades
 
 def summarize(config: Config) -> None:
     """Write every comparison of this run into metrics/*.csv; a comparison that the run does not have is an empty file."""
-    graded = {model: evaluation.load_grades(config, model) for model in evaluation.model_names(config)}
+    graded = {model: evaluation.load_grades(config, model) for model in catalog.model_names(config)}
     r, seed = config.evaluation.resamples, config.seed
     tables = {
         "one_shot": one_shot(config, graded),
@@ -38,7 +38,7 @@ def summarize(config: Config) -> None:
         "efficiency": efficiency(graded, r, seed),
     }
     for name, table in tables.items():
-        paths.write_csv(paths.of(config).metrics / f"{name}.csv", table)
+        files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
 
 
 def paired_draws(tables: dict[str, Sequence[pd.DataFrame]], resamples: int, seed: int) -> dict[str, np.ndarray]:
@@ -80,8 +80,8 @@ def one_shot_pairs(config: Config) -> list[tuple[int, str, str]]:
     The first round of an iterative schedule is itself one-shot training at its limit.
     """
     plain = {name: plan for name, plan in config.schedules.items() if plan.state_limit and plan.compare_with is None}
-    singles = {(plan.limits[0], plan.reading): f"{name}/round1" for name, plan in plain.items() if len(plan.limits) == 1}
-    return [(limit, f"{name}/round{k}", singles[limit, plan.reading])
+    singles = {(plan.limits[0], plan.reading): catalog.round_name(name, 1) for name, plan in plain.items() if len(plan.limits) == 1}
+    return [(limit, catalog.round_name(name, k), singles[limit, plan.reading])
             for name, plan in plain.items() for k, limit in enumerate(plan.limits, 1)
             if k > 1 and (limit, plan.reading) in singles]
 
@@ -109,7 +109,7 @@ def controls(config: Config, graded: dict[str, Graded]) -> pd.DataFrame:
     `compare_with`: a control's last round against its counterpart's; `training prompt`: a model's answers in
     the training prompt against those in the evaluation prompt (where `evaluation.training_prompt` asked for them).
     """
-    last = {name: f"{name}/round{len(plan.limits)}" for name, plan in config.schedules.items()}
+    last = {name: catalog.last_round(config, name) for name in config.schedules}
     free = [name for name, plan in config.schedules.items() if not plan.state_limit and plan.compare_with is None]
     pairs = [("without a limit", last[name], last[other]) for other in free for name, plan in config.schedules.items()
              if name not in free and plan.compare_with is None]

@@ -13,9 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kit.data import problems, prompts
@@ -23,9 +21,8 @@ from kit.evaluation import statistics
 from kit.reward import grading
 from kit.rollout import engines, logs, records
 from kit.rollout.records import Rollout, Sampling
-from kit.runs import fingerprint, lock, paths
+from kit.runs import catalog, files, fingerprint, lock, paths
 from kit.settings import Config, KitError
-from kit.training import disk, training, watch
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")  # a lone carriage return, for instance, would end a row of a CSV file
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
@@ -33,24 +30,6 @@ TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers 
 
 
 # --- responses and grades ---------------------------------------------------------------------------------------------
-
-
-def model_source(config: Config, model: str) -> str:
-    """Folder or hub id of `base` or `<schedule>/round<k>`."""
-    if model == "base" and config.schedules:
-        return training.base_model(config)
-    if model in config.logs.models:
-        raise KitError(f"{config.file}: of {model} there are logs only (logs.models.{model}), so it cannot be asked anything new")
-    schedule, _, round = model.partition("/round")
-    if schedule not in config.schedules or not round.isdigit():
-        raise KitError(f"there is no model {model} in {config.file}; there are {', '.join(model_names(config))}")
-    return training.selected(config, schedule, int(round))
-
-
-def model_names(config: Config) -> list[str]:
-    """`base`, every round of every schedule, and the models that are known by their logs."""
-    rounds = [f"{s}/round{k}" for s, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1)]
-    return list(dict.fromkeys(["base", *rounds, *config.logs.models]))
 
 
 def sampling(config: Config, name: str) -> Sampling:
@@ -84,7 +63,7 @@ def respond(
     def encode(problem: problems.Problem) -> list[int]:
         return prompts.encode(engine.tokenizer, ask(config.prompts, problem.question))
 
-    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20), answering(title), paths.telling(path):
+    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20), answering(title), files.telling(path):
         return records.collect(engine, problems.load(name, config), encode, how, path, seed, title)
 
 
@@ -117,7 +96,7 @@ def evaluate(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run = paths.of(config)
     logged = model in config.logs.models
-    source = "" if logged else model_source(config, model)
+    source = "" if logged else catalog.model_source(config, model)
     graded = {}
     with contextlib.ExitStack() as stack:
         engine = None
@@ -141,11 +120,11 @@ def regrade(config: Config, model: str, name: str, answers: Sequence[Rollout]) -
     note = path.with_suffix(".json")
     made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"),
                  "rows": sum(len(r.model_answer) for r in answers)}
-    if path.is_file() and note.is_file() and paths.read_json(note) == made_from:
+    if path.is_file() and note.is_file() and files.read_json(note) == made_from:
         with contextlib.suppress(KitError):
             return read_grades(path)
-    paths.write_csv(path, grade(answers, "official"))
-    paths.write_json(note, made_from)
+    files.write_csv(path, grade(answers, "official"))
+    files.write_json(note, made_from)
     return read_grades(path)  # so that the first run has just what the next one reads
 
 
@@ -153,7 +132,7 @@ def measure(config: Config, model: str, graded: dict[str, pd.DataFrame]) -> pd.D
     """The metrics of a model; writes metrics/<model>.csv."""
     table = statistics.metrics(graded, config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
-    paths.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
+    files.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
     return table
 
 
@@ -162,27 +141,17 @@ def answer_training_prompt(config: Config, model: str, engine) -> None:
 
     The base is told the lowest limit that any schedule states. Rollouts and grades go to <model>/training-prompt.
     """
-    schedule, _, round = model.partition("/round")
+    limit: float | None
     if model == "base":
         limit = min((plan.limits[-1] for plan in config.schedules.values() if plan.state_limit), default=None)
     else:
-        plan = config.schedules[schedule]
-        limit = plan.limits[int(round) - 1] if plan.state_limit else None
+        schedule, _, limit = catalog.facts(config)[model]
+        limit = limit if config.schedules[schedule].state_limit else None
     told, run = f"{model}/{TRAINING_PROMPT}", paths.of(config)
     for name in config.data.evaluation:
-        answers = respond(config, model_source(config, model), name, sampling(config, name), run.rollouts(told, name),
+        answers = respond(config, catalog.model_source(config, model), name, sampling(config, name), run.rollouts(told, name),
                           f"{told}: {name}", engine, lambda words, question: prompts.training_messages(words, question, limit))
         regrade(config, told, name, answers)
-
-
-def read_csv(path: Path, **how: Any) -> pd.DataFrame:
-    """A results file, read by pandas with the options `how`; KitError when it is not there or cannot be read."""
-    if not path.is_file():
-        raise KitError(f"{path}: not there yet; run the notebooks before this one first, or notebooks/00_run_all.ipynb")
-    try:
-        return pd.read_csv(path, **how)
-    except ValueError:
-        raise KitError(f"{path}: damaged; run the notebook that makes it again") from None
 
 
 def read_grades(path: Path) -> pd.DataFrame:
@@ -194,7 +163,7 @@ def read_grades(path: Path) -> pd.DataFrame:
         table = table.astype({"length": float, "core": float}) if fine else table
     except ValueError:
         fine = False
-    if not fine or note.is_file() and paths.read_json(note).get("rows", len(table)) != len(table):
+    if not fine or note.is_file() and files.read_json(note).get("rows", len(table)) != len(table):
         raise KitError(f"{path}: damaged; run notebooks/03_evaluate.ipynb again, which grades the stored responses anew")
     return table
 
@@ -210,91 +179,6 @@ def load_grades(config: Config, model: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def validate_base(config: Config) -> pd.DataFrame:
-    """Validation of the base model: step 0 of every first round. Writes training/base/round0/validation.csv."""
-    table = pd.DataFrame([_validate(config, "base", 0, 0, training.base_model(config))])
-    paths.write_csv(paths.of(config).training("base", 0) / "validation.csv", table)
-    return table
-
-
-def _validate(config: Config, schedule: str, round: int, step: int, source: str) -> dict[str, object]:
-    e = config.evaluation
-    how = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
-    path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
-    return validation_row(config, step, respond(config, source, config.data.validation, how, path, title))
-
-
-def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
-    """The metrics of one checkpoint on the validation set."""
-    table = statistics.metrics({config.data.validation: grade(answers)}, config.evaluation.resamples, config.seed)
-    return {"step": step, **table.iloc[0]}
-
-
-def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
-    """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
-    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
-    table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
-    return table.assign(schedule=schedule, round=round, limit=config.schedules[schedule].limits[round - 1])
-
-
-def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
-    """The step of the checkpoint to go on with, by the schedule's rule; 0, the round's start, when none qualifies."""
-    points = [training.Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
-    if config.schedules[schedule].select == "last":
-        return points[-1].step
-    chosen = training.select(points, table.accuracy.iloc[0], config.selection.tolerance)
-    return chosen.step if chosen else 0
-
-
-def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
-    """Validation of each checkpoint of a round, and the choice among them; writes validation.csv and selected.json.
-
-    Step 0 is the round's start: what the round before selected, or the base model.
-    """
-    run, plan, rule = paths.of(config), config.schedules[schedule], config.selection
-    origin = ("base", 0) if round == 1 else (schedule, round - 1)
-    before = read_csv(run.training(*origin) / "validation.csv")
-    rows = []
-    for checkpoint in training.checkpoints(run.models(schedule, round)):
-        step = training.step_of(checkpoint)
-        rows.append(_validate(config, schedule, round, step, training.checkpoint_model(config, schedule, round, step)))
-    table = with_start(config, schedule, round, before, rows)
-    if not rows:
-        raise KitError(f"{run.models(schedule, round)}: no checkpoint to choose from; train this round first")
-    step = choose(config, schedule, table)
-    if step == 0:
-        print(f"warning: no checkpoint keeps {1 - rule.tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
-              "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
-    table["selected"] = table.step == step
-    paths.write_csv(run.training(schedule, round) / "validation.csv", table)
-    began = training.start_name(config, training.start_of_round(config, schedule, round))
-    paths.write_json(run.training(schedule, round) / "selected.json",
-                     {"step": step, "rule": plan.select, "tolerance": rule.tolerance, "start": began})
-    log = read_csv(run.training(schedule, round) / "log.csv").to_dict("records")
-    for warning in watch.about_validation(log, table.to_dict("records"), rule.tolerance):
-        print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
-    disk.thin(training.checkpoints(run.models(schedule, round)), Path(training.selected(config, schedule, round)),
-              config.training.keep_checkpoints)
-    return table
-
-
-def models_of(config: Config, schedule: str) -> list[str]:
-    """The models of one schedule, or the base model."""
-    found = [m for m in model_names(config) if m.split("/")[0] == schedule]
-    if not found:
-        known = dict.fromkeys(["base", *config.schedules, *config.logs.models])
-        raise KitError(f"{config.file} has no schedule {schedule}; it has {', '.join(known)}")
-    return found
-
-
-def facts(config: Config) -> dict[str, tuple[str, int, float]]:
-    """Model -> its schedule, round and limit (tokens; NaN for the base and for models known by their logs)."""
-    found: dict[str, tuple[str, int, float]] = {name: (name, 0, np.nan) for name in ("base", *config.logs.models)}
-    for schedule, plan in config.schedules.items():
-        found |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
-    return found
-
-
 def summarize(config: Config) -> None:
     """Gather what the stages wrote into the files that figures are drawn from, and compare the models.
 
@@ -302,27 +186,27 @@ def summarize(config: Config) -> None:
     round of each control that saw no limit), and of what was trained training.csv and validation.csv.
     """
     run, e = paths.of(config), config.evaluation
-    names = model_names(config)
-    found = facts(config)
+    names = catalog.model_names(config)
+    found = catalog.facts(config)
     graded = {model: load_grades(config, model) for model in names}
-    tables = [read_csv(run.metrics / f"{m.replace('/', '-')}.csv") for m in names]
+    tables = [files.read_csv(run.metrics / f"{m.replace('/', '-')}.csv") for m in names]
     for table, model in zip(tables, names, strict=True):
         table["schedule"], table["round"], table["limit"] = found[model]
-    paths.write_csv(run.metrics / "main.csv", pd.concat(tables))
-    controls = [f"{s}/round{len(p.limits)}" for s, p in config.schedules.items() if not p.state_limit and p.compare_with is None]
+    files.write_csv(run.metrics / "main.csv", pd.concat(tables))
+    controls = [catalog.last_round(config, s) for s, p in config.schedules.items() if not p.state_limit and p.compare_with is None]
     changes = []
     for model in names:
         for against in [n for n in ("base", *controls) if n != model and model != "base"]:
             change = statistics.compare(graded[against], graded[model], e.resamples, config.seed)
             changes.append(change.assign(model=model, against=against))
     nothing = pd.DataFrame(columns=["model", "against", "set"])
-    paths.write_csv(run.metrics / "changes.csv", pd.concat(changes) if changes else nothing)
+    files.write_csv(run.metrics / "changes.csv", pd.concat(changes) if changes else nothing)
     for file in ("training", "validation") if config.schedules else ():
         parts = []
         for schedule, plan in config.schedules.items():
             before = 0
             for k in range(1, len(plan.limits) + 1):
-                part = read_csv(run.training(schedule, k) / ("log.csv" if file == "training" else "validation.csv"))
+                part = files.read_csv(run.training(schedule, k) / ("log.csv" if file == "training" else "validation.csv"))
                 parts.append(part.assign(schedule=schedule, round=k, total_step=part.step + before))
                 before += part.step.max()
-        paths.write_csv(run.metrics / f"{file}.csv", pd.concat(parts))
+        files.write_csv(run.metrics / f"{file}.csv", pd.concat(parts))

@@ -28,7 +28,7 @@ from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluation, statistics
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 # --- thinking, once ---------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
     `evaluation.metrics` gives for each set and their mean, and `forced`, the percentage of responses that were cut.
     """
     if engine is None:
-        with closing(engines.get_engine(evaluation.model_source(config, model), config)) as engine:
+        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
             return force(config, model, engine)
     f = config.forcing
     graded: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in f.budgets}
@@ -136,7 +136,7 @@ def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
             answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, folder / f"budget{budget}.jsonl",
                                       _seed(config, name, budget), f"{model}: {name}, budget {budget}")
             graded[budget][name] = evaluation.grade(answers).assign(forced=forced.cut.ravel())
-            paths.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
+            files.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
     return measure(config, model, graded)
 
 
@@ -180,15 +180,15 @@ def write(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     first = ["model", "budget", "set"]
     table = table[[*first, *(c for c in table if c not in first)]]
-    paths.write_csv(paths.of(config).metrics / "forcing.csv", table)
+    files.write_csv(paths.of(config).metrics / "forcing.csv", table)
     gaps = []
     if "base" in config.forced_models:
         curve = [load_grades(config, "base", budget) for budget in config.forcing.budgets]
-        for model in (m for m in evaluation.model_names(config) if m != "base"):
+        for model in (m for m in catalog.model_names(config) if m != "base"):
             point = evaluation.load_grades(config, model)
             gaps.append(against_curve(curve, point, config.evaluation.resamples, config.seed).assign(model=model))
     columns = ["model", "set", "length", "shared", "above"]
-    paths.write_csv(paths.of(config).metrics / "forcing_gaps.csv", pd.concat(gaps) if gaps else pd.DataFrame(columns=columns))
+    files.write_csv(paths.of(config).metrics / "forcing_gaps.csv", pd.concat(gaps) if gaps else pd.DataFrame(columns=columns))
     return table
 
 
@@ -199,7 +199,7 @@ def load_grades(config: Config, model: str, budget: int) -> dict[str, pd.DataFra
         path = paths.of(config).forcing(model, name) / f"budget{budget}.csv"
         if not path.is_file():
             raise KitError(f"{path}: not there yet; run notebooks/04_budget_forcing.ipynb first")
-        found[name] = evaluation.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
+        found[name] = files.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
     return found
 
 

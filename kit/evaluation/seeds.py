@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluation.uncertainty import Z, t_quantile
-from kit.report import comparison_tables
 from kit.report.figures import read
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config
 
 UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%"}
@@ -39,7 +38,7 @@ def write_params(config: Config) -> list[Config]:
     for other in others(config):
         file = ROOT / other.file
         parent = os.path.relpath(ROOT / config.file, file.resolve().parent)
-        with paths.atomic(file) as text:
+        with files.atomic(file) as text:
             text.write(f"# Written by the chain: {config.file} with another seed.\n"
                        f"extends: {parent}\nrun: {other.run}\nseed: {other.seed}\nseeds: []\n")
     return others(config)
@@ -49,19 +48,19 @@ def summarize(config: Config) -> None:
     """Gather main.csv, changes.csv and one_shot.csv of all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
     rows = [row for c in (config, *others(config)) for row in values_of(c)]
     each = pd.DataFrame(rows)
-    paths.write_csv(paths.of(config).metrics / "seeds.csv", each)
+    files.write_csv(paths.of(config).metrics / "seeds.csv", each)
     same = config.model.source != "arithmetic"
     combined = []
     for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
         by_seed = " · ".join(f"{v:+.1f}" if "change" in quantity else f"{v:.1f}" for v in own.value)
         combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,
                          **combine(own.value.to_numpy(), own.low.to_numpy(), own.high.to_numpy(), same)})
-    paths.write_csv(paths.of(config).metrics / "seeds_combined.csv", pd.DataFrame(combined))
+    files.write_csv(paths.of(config).metrics / "seeds_combined.csv", pd.DataFrame(combined))
 
 
 def values_of(config: Config) -> Iterator[dict[str, object]]:
     """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot."""
-    called = comparison_tables.labels(config)
+    called = catalog.labels(config)
     for r in read(config, "main").itertuples():
         for quantity in ("accuracy", "length"):
             yield _value(config, called[r.model], quantity, r, quantity)

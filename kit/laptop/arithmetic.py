@@ -11,7 +11,7 @@ from typing import Any
 from kit.data import problems, prompts
 from kit.data.problems import Problem
 from kit.laptop.thinking import ORDINALS, Chain, compared, draw_chain, shortest, think, work_out
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
 
 
@@ -276,7 +276,7 @@ def train_base(config: Config) -> Any:
             if len(losses) % 50 == 0 or len(losses) == steps:
                 bar.set_postfix_str(f"loss {sum(losses[-50:]) / 50:.3f}")
                 table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
-                paths.write_csv(run.training("base", 0) / "log.csv", table)
+                files.write_csv(run.training("base", 0) / "log.csv", table)
             if len(losses) == steps:
                 break
     partial = run.base_model.with_name("base-partial")  # a half-written model never has its final name

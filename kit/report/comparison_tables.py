@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kit.evaluation import evaluation
 from kit.evaluation.comparisons import efficiency_score
 from kit.report.figures import cell, label_of, read, title_of
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, read_yaml
 
 NO_DIFFERENCE = "no difference could be shown"
@@ -22,7 +21,7 @@ NO_DIFFERENCE = "no difference could be shown"
 def has(config: Config, name: str) -> bool:
     """Whether the run has this comparison: metrics/<name>.csv is there and has rows."""
     path = paths.of(config).metrics / f"{name}.csv"
-    return path.is_file() and not evaluation.read_csv(path).empty
+    return path.is_file() and not files.read_csv(path).empty
 
 
 def labels(config: Config) -> dict[str, str]:

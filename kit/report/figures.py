@@ -14,8 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kit.evaluation import evaluation
-from kit.runs import paths
+from kit.runs import catalog, files, manifest, paths
 from kit.settings import ROOT, Config, KitError, read_yaml
 
 STYLE: dict[str, Any] = {
@@ -35,8 +34,8 @@ UNKNOWN = "unknown"  # in place of lengths that a log does not have
 def read(config: Config, name: str) -> pd.DataFrame:
     """metrics/<name>.csv of the run; KitError when it is not there, damaged, or of models that the params do not name."""
     path = paths.of(config).metrics / f"{name}.csv"
-    table = evaluation.read_csv(path)
-    strange = sorted(set(table.get("model", [])) - set(evaluation.model_names(config)))
+    table = files.read_csv(path)
+    strange = sorted(set(table.get("model", [])) - set(catalog.model_names(config)))
     if strange:
         raise KitError(f"{path}: is of {', '.join(map(str, strange))}, which {config.file} does not name; "
                        "run the notebook that makes it (03, 04 or 05) again")
@@ -69,7 +68,7 @@ def save(figure: Figure, config: Config, name: str) -> Path:
     figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
     edges = figure.get_tightbbox().padded(0.1)
     for suffix, metadata in (("svg", svg), ("png", png)):
-        with paths.atomic(folder / f"{name}.{suffix}", "wb") as file:
+        with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
             figure.savefig(file, format=suffix, metadata=metadata, bbox_inches=edges)
     plt.close(figure)  # else a notebook shows it as well
     return folder / f"{name}.png"
@@ -77,7 +76,7 @@ def save(figure: Figure, config: Config, name: str) -> Path:
 
 def about(config: Config, name: str) -> dict[str, str]:
     """Where a table or figure is from: its title with the run's name, the commit that drew it, the date."""
-    return {"title": f"{name}, run {config.run}", "source": f"commit {paths.commit()}", "date": paths.now()}
+    return {"title": f"{name}, run {config.run}", "source": f"commit {manifest.commit()}", "date": manifest.now()}
 
 
 def look(config: Config, schedule: str) -> tuple[str, str, str]:
@@ -178,13 +177,13 @@ def save_table(table: pd.DataFrame, config: Config, name: str) -> Path:
     """
     folder, facts = paths.of(config).figures, about(config, name)
     flat = table.reset_index()
-    paths.write_csv(folder / f"{name}.csv", flat)
+    files.write_csv(folder / f"{name}.csv", flat)
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
-    with paths.atomic(folder / f"{name}.md") as file:
+    with files.atomic(folder / f"{name}.md") as file:
         file.write("\n".join([*lines, "", ", ".join(facts.values())]) + "\n")
     facts = {f"dc:{key}": value for key, value in facts.items()}
     beside = folder / f"{name}.csv-metadata.json"
-    paths.write_json(beside, {"@context": "http://www.w3.org/ns/csvw", "url": f"{name}.csv", **facts})
+    files.write_json(beside, {"@context": "http://www.w3.org/ns/csvw", "url": f"{name}.csv", **facts})
     return folder / f"{name}.csv"
 
 

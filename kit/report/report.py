@@ -18,7 +18,7 @@ import yaml
 from kit.report import behavior_figures, comparison_tables, figures
 from kit.report.comparison_tables import has, overall
 from kit.report.figures import cell
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import Config
 
 # Heading: the figures and tables below it, by file name; what a run does not have is left out, what is named nowhere comes last.
@@ -54,7 +54,7 @@ figcaption { font-size: .85rem; opacity: .8; } pre { overflow-x: auto; font-size
 def write(config: Config) -> Path:
     """Write the page from what the run has so far; returns its path."""
     run = paths.of(config)
-    manifest = paths.read_json(run.manifest) if run.manifest.is_file() else {}
+    manifest = files.read_json(run.manifest) if run.manifest.is_file() else {}
     parts = [
         ("In words", bullets(s for _, sentences in conclusions(config) for s in sentences)),
         ("Caveats", bullets(caveats(config, str(manifest.get("commit", ""))))),
@@ -64,7 +64,7 @@ def write(config: Config) -> Path:
     links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a> ' for title, _ in parts)
     body = "".join(f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{text}</section>' for title, text in parts)
     shown = escape(f"ThinkPrune, run {config.run}")
-    with paths.atomic(run.root / "report.html") as file:
+    with files.atomic(run.root / "report.html") as file:
         file.write(
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -181,7 +181,7 @@ def table_html(table: pd.DataFrame, caption: str) -> str:
 def made(config: Config, manifest: dict) -> str:
     """Versions, prompts, stages and all settings."""
     versions = pd.DataFrame([(k, str(v)) for k, v in manifest.get("versions", {}).items()], columns=["package", "version"])
-    seconds = [(p.stem, f"{paths.read_json(p).get('seconds', 0):.0f}") for p in sorted(paths.of(config).stages.glob("*.json"))]
+    seconds = [(p.stem, f"{files.read_json(p).get('seconds', 0):.0f}") for p in sorted(paths.of(config).stages.glob("*.json"))]
     prompts = "".join(f"<h3>Prompt: {escape(str(stage))}</h3><pre>{escape(str(text))}</pre>"
                       for stage, text in manifest.get("prompts", {}).items())
     settings = yaml.safe_dump(manifest.get("settings", {}), allow_unicode=True, sort_keys=False, width=100)

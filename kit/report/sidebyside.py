@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kit.behavior import behavior, measures, phases
 from kit.evaluation import evaluation
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 RULES = {
@@ -97,14 +97,14 @@ def pick(pairs: Sequence[Pair]) -> list[Pair]:
 
 def summarize(config: Config) -> tuple[str, Path]:
     """The page of a run, each last round against the base (or the models in `behavior.pairs`): its HTML, and where it is kept."""
-    names = evaluation.model_names(config)
+    names = catalog.model_names(config)
     last = {name.split("/")[0]: name for name in names if name != names[0]}
     if unknown := [name for name in config.behavior.pairs if name not in names]:
         raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
     chosen = [p for model in config.behavior.pairs or last.values() for p in pick(pairs_of(config, names[0], model))]
     text = page(chosen, config, behavior.step_unit(config))
     path = paths.of(config).figures / "traces.html"
-    with paths.atomic(path) as file:
+    with files.atomic(path) as file:
         file.write(text)
     return text, path
 

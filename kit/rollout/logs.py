@@ -21,7 +21,7 @@ from kit.data.problems import Problem
 from kit.data.sources import SOURCES
 from kit.rollout import models, records
 from kit.rollout.records import Rollout
-from kit.runs import paths
+from kit.runs import files, paths
 from kit.settings import Config, KitError
 
 Counter = Callable[[Sequence[str]], list[int]]  # texts -> tokens
@@ -112,13 +112,13 @@ def write_official(rollouts: Sequence[Rollout], folder: Path, ranks: int = 1, li
     if any(folder.glob("rank*.jsonl")):
         raise KitError(f"{folder}: there are rank files already; name another folder, or move them away")
     size = -(-len(rollouts) // ranks)
-    files = [folder / f"rank{k}.jsonl" for k in range(ranks)]
-    for k, path in enumerate(files):
-        with paths.atomic(path) as file:
+    written = [folder / f"rank{k}.jsonl" for k in range(ranks)]
+    for k, path in enumerate(written):
+        with files.atomic(path) as file:
             for r in rollouts[k * size : (k + 1) * size]:
                 record = {**dataclasses.asdict(r), "answer": [r.answer] if lists else r.answer}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return files
+    return written
 
 
 # --- the models of a run ----------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     found = read_official(path, name, counter(config), known)
     if known is None and model != "base" and "base" in config.logs.models:
         found = as_in_base(config, model, name, found)
-    with paths.atomic(paths.of(config).rollouts(model, name)) as file:
+    with files.atomic(paths.of(config).rollouts(model, name)) as file:
         for r in found:
             file.write(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n")
     flat = [(n, f) for r in found for n, f in zip(r.model_answer_length, r.finished, strict=True)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.data.prompts import TAGS
-from kit.runs import paths
+from kit.runs import files
 from kit.settings import Config, KitError
 
 INDEX = "model.safetensors.index.json"
@@ -177,7 +177,7 @@ def fitting(tokenizer: Any, source: str | Path, revision: str | None = None) -> 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        table = paths.read_json(file)
+        table = files.read_json(file)
     except (ValueError, OSError) as error:
         raise KitError(f"{file}: cannot be read as JSON ({error}); copy or download it again") from None
     if not isinstance(table, dict):

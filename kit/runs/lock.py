@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kit.runs import paths
+from kit.runs import files
 from kit.settings import KitError
 
 NAME = ".lock"
@@ -32,7 +32,7 @@ def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
     if os.environ.get(HELD) == str(folder):
         yield
         return
-    with paths.telling(folder):
+    with files.telling(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, NotADirectoryError, FileExistsError):

@@ -1,4 +1,4 @@
-"""The only place that knows where a run's files lie; atomic writes, done-markers, the manifest.
+"""The only place that knows where a run's files lie.
 
     results/<run>/
         manifest.json                            settings, seeds, versions, commit, device, one prompt per stage
@@ -25,23 +25,9 @@ $KIT_CACHE) and data/ (sets and logs that the user put there; `data.folder` in p
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import errno
-import json
 import os
-import platform
-import re
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
 
 from kit.settings import ROOT, Config, KitError
 
@@ -141,139 +127,3 @@ def given(config: Config, path: str) -> Path:
     """A path written in a params file: absolute, or relative to the file's folder or to the project."""
     beside = (ROOT / config.file).parent / Path(path).expanduser()
     return beside if beside.exists() else ROOT / Path(path).expanduser()
-
-
-REASONS = {
-    errno.ENOSPC: "the disk is full; free some space and run this again",
-    errno.EDQUOT: "your quota on this disk is used up; free some space and run this again",
-    errno.EROFS: "the file system is read-only; KIT_RESULTS=FOLDER puts results elsewhere",
-    errno.EACCES: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
-    errno.EPERM: "no permission to write here; KIT_RESULTS=FOLDER puts results elsewhere",
-    errno.ENOTDIR: "a part of this path is a file; KIT_RESULTS=FOLDER puts results elsewhere",
-    errno.EIO: "the disk reports an input/output error",
-}
-
-
-@contextlib.contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Say in one line when the disk is full, read-only or broken. What was finished before stays as it is."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REASONS:
-            raise
-        raise KitError(f"{error.filename or path}: {REASONS[error.errno]}; what was finished is kept") from None
-
-
-@contextlib.contextmanager
-def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
-    neighbour = path.with_name(f".{path.name}.{_process()}.tmp")
-    with telling(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(neighbour, path)
-        except BaseException:
-            neighbour.unlink(missing_ok=True)
-            raise
-
-
-def _process() -> str:
-    """This process's name in the names of its unfinished files: host, process, thread."""
-    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-
-
-def sweep(folder: Path) -> None:
-    """Remove the unfinished files of processes that were killed on this machine."""
-    for path in folder.rglob(".*.tmp"):
-        owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
-        if owner and not alive(int(owner[1])):
-            path.unlink(missing_ok=True)
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this machine is still there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON, readable, atomically."""
-    with atomic(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-
-
-def read_json(path: Path) -> Any:
-    """KitError when a file that should be the kit's own is something else."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise KitError(f"{path}: cannot be read as JSON; it is left as it is, move it away and run this again") from None
-
-
-def write_csv(path: Path, frame: Any) -> None:
-    """A pandas DataFrame as CSV, atomically; floats with six significant digits so that reruns compare equal."""
-    with atomic(path) as file:
-        frame.to_csv(file, index=False, float_format="%.6g")
-
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "math-verify", "papermill", "numpy",
-            "pandas", "vllm")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results hang on, and the device, without importing any of them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {**found, "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"}
-
-
-def commit() -> str:
-    """The project's git commit, with `+changes` when the working tree differs; `unknown` outside a checkout."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def scrubbed(text: str, config: Config) -> str:
-    """Text without paths of this machine: a run's files can be passed on without telling where, and by whom, they were made."""
-    file = Path(config.file)
-    named = {str(of(config).root): of(config).shown, str(ROOT): ".", str(Path(sys.prefix)): "ENVIRONMENT",
-             str(Path.home()): "~", config.file if ".." in file.parts else "": file.name}
-    for path in sorted(filter(lambda p: len(p) > 1, named), key=len, reverse=True):
-        text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, new=named[path]: new, text)
-    return text
-
-
-def write_manifest(config: Config, rendered_prompts: dict[str, str], data: dict[str, Any] | None = None) -> None:
-    """What this run is: settings, seed, versions, commit, device, one rendered prompt per stage, facts on its data sets."""
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    manifest = {
-        "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
-        "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts, "data": data or {},
-        "written": now(),
-    }
-    write_json(of(config).manifest, json.loads(scrubbed(json.dumps(manifest), config)))
-
-
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

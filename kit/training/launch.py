@@ -26,9 +26,9 @@ import threading
 import time
 from pathlib import Path
 
-from kit.runs import paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
-from kit.training import training, watch
+from kit.training import rounds, watch
 
 COMMAND = ("kit", "round")  # what the processes run, after `python -m`
 
@@ -44,21 +44,21 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     """
     t, run = config.training, paths.of(config)
     if t.processes == 1:
-        return training.train_round(config, schedule, round)
+        return rounds.train_round(config, schedule, round)
     accelerate_file(config)
     if t.machines > 1 and shutil.which("srun") is None:
         raise KitError(f"{config.file}: training.machines is {t.machines}, but there is no srun here to reach them; start from a "
                        "Slurm allocation: sbatch params/slurm.sh " + config.file)
-    training.prepare(config, schedule, round)
-    folder, steps = run.models(schedule, round), training.steps_of(config, schedule)
-    done = training.checkpoints(folder)
-    begin = training.step_of(done[-1]) if done else 0
+    rounds.prepare(config, schedule, round)
+    folder, steps = run.models(schedule, round), catalog.steps_of(config, schedule)
+    done = catalog.checkpoints(folder)
+    begin = catalog.step_of(done[-1]) if done else 0
     if begin >= steps:
         return folder
     place = run.training(schedule, round).resolve()
     table, said = place / "log.csv", place / "processes.log"
     keep_rows(table, begin)
-    paths.write_json(place / "settings.json", dataclasses.asdict(config))
+    files.write_json(place / "settings.json", dataclasses.asdict(config))
     work, meeting = [str(place / "settings.json"), schedule, str(round)], meeting_point(t.machines)
     if t.machines == 1:
         command = accelerate_command(config, work, meeting, 0)
@@ -75,7 +75,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     if process.returncode:
         raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
                        f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
-    training.merge_adapters(config, schedule, round)
+    rounds.merge_adapters(config, schedule, round)
     return folder
 
 
@@ -123,9 +123,9 @@ def keep_rows(table: Path, step: int) -> None:
     """Cut log.csv back to the checkpoint from which the round goes on."""
     import pandas as pd
 
-    rows = training.rows_until(table, step)
+    rows = rounds.rows_until(table, step)
     if rows:
-        paths.write_csv(table, pd.DataFrame(rows))
+        files.write_csv(table, pd.DataFrame(rows))
     else:
         table.unlink(missing_ok=True)
         table.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps
                 rows = pd.read_csv(table).to_dict("records")
                 for k, row in enumerate(rows, 1):
                     if row["step"] > bar.n:
-                        training.show(bar, row, watch.warnings_about(rows[:k], limits), title)
+                        rounds.show(bar, row, watch.warnings_about(rows[:k], limits), title)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -187,7 +187,7 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
     try:
         config = load(settings)
         if settings.endswith(".json"):
-            config = dataclasses.replace(config, file=paths.read_json(Path(settings))["file"])
+            config = dataclasses.replace(config, file=files.read_json(Path(settings))["file"])
         if start:
             command = accelerate_command(config, [settings, schedule, str(round)], start, int(os.environ["SLURM_PROCID"]))
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
@@ -196,7 +196,7 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
         know_numbered_cpus()
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
-        training.train_round(config, schedule, round, bar=False)
+        rounds.train_round(config, schedule, round, bar=False)
     except KitError:
         print(file=sys.stderr)
         raise

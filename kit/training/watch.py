@@ -11,7 +11,7 @@ A row is a step of log.csv (kit.training.LOGGED): shares between 0 and 1, `entro
 | no variance          | rewards agree within every group, so every advantage is 0      | no: it may come back                |
 | entropy collapse     | entropy is a small share of what the round began with          | no                                  |
 | KL blow-up           | the policy is far from the round's start                       | ten times over, for `patience` steps|
-| repetition           | many responses end in a loop                                   | no                                  |
+| loops                | many responses end in a loop                                   | no                                  |
 | reward, not accuracy | reward rose, validation accuracy fell beyond the tolerance     | no: the choice of checkpoints heeds it |
 """
 
@@ -95,9 +95,9 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
             f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
             "training.learning_rate or a larger training.kl_coefficient"
         )
-    if _number(row, "repeated") > watch.repeated:
-        found["repetition"] = (
-            f"{row['repeated']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
+    if _number(row, "loops") > watch.repeated:
+        found["loops"] = (
+            f"{row['loops']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
             "start: its own responses may loop"
         )
     return found
@@ -107,12 +107,6 @@ def _number(row: Row, column: str) -> float:
     """A figure of a row; NaN, which no threshold is above or below, when it is not there."""
     value = row.get(column)
     return math.nan if value is None else float(value)
-
-
-def repeats(ids: Sequence[int]) -> bool:
-    """Whether a response ends in a loop: its second half (24 to 200 tokens of it) is one run of tokens four times or more."""
-    end = list(ids[-min(200, max(24, len(ids) // 2)) :])
-    return len(end) >= 24 and any(end[p:] == end[:-p] for p in range(1, len(end) // 4 + 1))
 
 
 def about_validation(log: Sequence[Row], points: Sequence[Row], tolerance: float) -> list[Warning]:

@@ -20,16 +20,15 @@ import functools
 import importlib.util
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kit.data import contamination, prompts
-from kit.reward.rewards import get_token_limit_reward
+from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models, sampling
-from kit.runs import lock, paths
-from kit.settings import ROOT, Config, KitError
-from kit.training import disk, watch
+from kit.runs import catalog, files, lock, paths
+from kit.settings import Config, KitError
+from kit.training import checkpoints, watch
 
 LOGGED = {  # column of log.csv: key in TRL's log
     "reward": "reward",
@@ -38,94 +37,11 @@ LOGGED = {  # column of log.csv: key in TRL's log
     "no_variance": "frac_reward_zero_std",
     "entropy": "entropy",
     "kl": "kl",
-    "repeated": "repeated",
+    "loops": "loops",
     "grad_norm": "grad_norm",
     "loss": "loss",
     "seconds": "step_time",
 }
-
-
-def steps_of(config: Config, schedule: str) -> int:
-    """Optimizer steps of each round of this schedule."""
-    own = config.schedules[schedule].steps
-    return config.training.steps if own is None else own
-
-
-def start_of_round(config: Config, schedule: str, round: int) -> str:
-    """What round `round` (counted from 1) starts from: the base model, or what the round before selected."""
-    if not 1 <= round <= len(config.schedules[schedule].limits):
-        limits = config.schedules[schedule].limits
-        raise KitError(f"{config.file}: schedules.{schedule} has {len(limits)} round(s), there is no round {round}")
-    if round == 1:
-        return base_model(config)
-    return selected(config, schedule, round - 1)
-
-
-def base_model(config: Config) -> str:
-    """Folder or hub id of the base model; KitError when the laptop's has not been trained yet."""
-    if config.model.source != "arithmetic":  # a folder may be given as seen from the project
-        return str(ROOT / config.model.source) if (ROOT / config.model.source).is_dir() else config.model.source
-    folder = paths.of(config).base_model
-    if not has_weights(folder):
-        raise KitError(f"{folder}: no base model yet; run notebooks/01_base_model.ipynb with {config.file} first")
-    return str(folder)
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds a saved model."""
-    return any(folder.glob("*.safetensors"))
-
-
-def start_name(config: Config, source: str) -> str:
-    """A model as written into files: relative to the run's folder, or the project's, where it lies in it."""
-    for root in (paths.of(config).root, ROOT):
-        if Path(source).is_relative_to(root):
-            return str(Path(source).relative_to(root))
-    return source
-
-
-def selected(config: Config, schedule: str, round: int) -> str:
-    """Folder of the checkpoint that round `round` selected."""
-    file = paths.of(config).training(schedule, round) / "selected.json"
-    if not file.is_file():
-        raise KitError(f"{file}: not there yet; run notebooks/02_prune_round.ipynb with schedule={schedule} round={round} first")
-    step = paths.read_json(file)["step"]
-    if step == 0:
-        return start_of_round(config, schedule, round)
-    return checkpoint_model(config, schedule, round, step)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a round, by step; trainer_state.json is what the trainer writes last."""
-    found = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        with contextlib.suppress(ValueError):  # cut off while it was written
-            paths.read_json(state)
-            found.append(state.parent)
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
-
-
-def checkpoint_model(config: Config, schedule: str, round: int, step: int) -> str:
-    """Folder of the model of a checkpoint. That of a LoRA round is `merged/`: its adapter in the round's start, in float32."""
-    checkpoint = paths.of(config).models(schedule, round) / f"checkpoint-{step}"
-    merged = checkpoint / "merged"
-    if not (checkpoint / "adapter_config.json").is_file():
-        return str(checkpoint)
-    if not merged.is_dir():
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        start = models.fetch(start_of_round(config, schedule, round), config.model.revision)
-        unfinished, trust = checkpoint / ".merged", config.model.trust_remote_code
-        model = AutoModelForCausalLM.from_pretrained(start, dtype="float32", use_safetensors=True, trust_remote_code=trust)
-        PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload().save_pretrained(unfinished)
-        models.load_tokenizer(start, config).save_pretrained(unfinished)
-        unfinished.rename(merged)
-    return str(merged)
 
 
 def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dict[str, Any]]:
@@ -145,17 +61,11 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dic
     return rows
 
 
-def merge_adapters(config: Config, schedule: str, round: int) -> None:
-    """Make whole models of a LoRA round's checkpoints; not in the training processes, which may hold weights in shards."""
-    for checkpoint in checkpoints(paths.of(config).models(schedule, round)):
-        checkpoint_model(config, schedule, round, step_of(checkpoint))
-
-
 def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[dict[str, Any]]]:
     """What a round starts from, its tokenizer and its training rows; KitError, before anything is written, where this machine
     cannot run the round or something is missing."""
     t, plan = config.training, config.schedules[schedule]
-    start = start_of_round(config, schedule, round)
+    start = catalog.start_of_round(config, schedule, round)
     for package, needed in (("vllm", t.vllm != "off"), ("peft", t.lora_rank is not None)):
         if needed and importlib.util.find_spec(package) is None:
             key, extra = ("vllm", "vllm") if package == "vllm" else ("lora_rank", "lora")
@@ -196,9 +106,9 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     limit, plan = config.schedules[schedule].limits[round - 1], config.schedules[schedule]
     start, tokenizer, rows = prepare(config, schedule, round)
     run = paths.of(config)
-    folder, steps = run.models(schedule, round), steps_of(config, schedule)
-    whole = [c for c in checkpoints(folder) if disk.spoilt(c) is None]
-    if whole and step_of(whole[-1]) >= steps:
+    folder, steps = run.models(schedule, round), catalog.steps_of(config, schedule)
+    whole = [c for c in catalog.checkpoints(folder) if checkpoints.spoilt(c) is None]
+    if whole and catalog.step_of(whole[-1]) >= steps:
         return folder
     seed = config.seed * 1000 + round
     args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every)
@@ -215,19 +125,19 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
         reward_funcs=get_token_limit_reward(limit, tokenizer, plan.reading or config.training.reading),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[round_log(config, run.training(schedule, round) / "log.csv", limit, title, bar), disk.room_check(folder)],
+        callbacks=[round_log(config, run.training(schedule, round) / "log.csv", limit, title, bar), checkpoints.room_check(folder)],
         peft_config=lora_settings(config),
     )
     for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
         trainer.remove_callback(shown)
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
         trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
-    done = disk.resumable(checkpoints(folder))
+    done = checkpoints.resumable(catalog.checkpoints(folder))
     alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
     with alone if args.process_index == 0 else contextlib.nullcontext(), failing(title, trainer):
         trainer.train(resume_from_checkpoint=str(done) if done else None)
     if config.training.processes == 1:
-        merge_adapters(config, schedule, round)
+        checkpoints.merge_adapters(config, schedule, round)
     return folder
 
 
@@ -321,11 +231,11 @@ def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = Tr
             if not logs or "reward" not in logs or not state.is_world_process_zero:
                 return
             self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
-            paths.write_csv(path, pd.DataFrame(self.rows))
+            files.write_csv(path, pd.DataFrame(self.rows))
             found = watch.warnings_about(self.rows, config.watch)
             self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
             if found:
-                paths.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
+                files.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
             if bar:
                 show(self.bar, self.rows[-1], found, title)
             for warning in found:
@@ -354,25 +264,3 @@ def show(bar: Any, row: dict[str, Any], warnings: Sequence[watch.Warning], title
     bar.set_postfix_str(f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}")
     for warning in warnings:
         bar.write(f"warning, {title} step {row['step']}: {warning}")
-
-
-# --- selection --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Point:
-    """Validation of one checkpoint: accuracy (percent or share, the same for all) and mean length in tokens."""
-
-    step: int
-    accuracy: float
-    length: float
-
-
-def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.10) -> Point | None:
-    """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy` (the paper's rule).
-
-    `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies.
-    """
-    floor = (1 - tolerance) * start_accuracy
-    fit = [p for p in points if p.accuracy >= floor - 1e-9]
-    return min(fit, key=lambda p: (p.length, p.step), default=None)

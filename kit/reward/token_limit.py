@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kit.reward.grading import grade_many
-from kit.training import watch
+from kit.reward.loops import ends_in_loop
 
 
 def get_token_limit_reward(
@@ -46,5 +46,5 @@ class TokenLimitReward:
         finished = [bool(ids) and ids[-1] in self.ends for ids in kept]
         grades = grade_many(texts, list(answer), reading=self.reading, finished=finished)
         if log_metric and kept:
-            log_metric("repeated", sum(map(watch.repeats, kept)) / len(kept))
+            log_metric("loops", sum(map(ends_in_loop, kept)) / len(kept))
         return [float(grade.correct) for grade in grades]

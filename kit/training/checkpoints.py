@@ -14,7 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kit.settings import KitError
+from kit.data import prompts
+from kit.rollout import models
+from kit.runs import catalog, paths
+from kit.settings import Config, KitError
 
 # Optimizer, scheduler, random states, training_args: torch's own files, and the folders of FSDP and DeepSpeed.
 RESUME = ("*.pt", "*.pth", "*.bin", "optimizer_*", "global_step*")
@@ -115,3 +118,22 @@ def thin(checkpoints: Iterable[Path], selected: Path | None, keep: str) -> None:
         if keep == "selected" and checkpoint != selected:
             drop(checkpoint, WEIGHTS)
             shutil.rmtree(checkpoint / "merged", ignore_errors=True)  # of a LoRA round
+
+
+def merge_adapters(config: Config, schedule: str, round: int) -> None:
+    """Make whole models of a LoRA round's checkpoints, in float32, in their `merged/` folders; does nothing in other rounds.
+
+    Not in the training processes, which may hold weights in shards.
+    """
+    for checkpoint in catalog.checkpoints(paths.of(config).models(schedule, round)):
+        if (checkpoint / "merged").is_dir() or not (checkpoint / "adapter_model.safetensors").is_file():
+            continue
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        start = models.fetch(catalog.start_of_round(config, schedule, round), config.model.revision)
+        unfinished, trust = checkpoint / ".merged", config.model.trust_remote_code
+        model = AutoModelForCausalLM.from_pretrained(start, dtype="float32", use_safetensors=True, trust_remote_code=trust)
+        PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload().save_pretrained(unfinished)
+        prompts.load_tokenizer(start, config).save_pretrained(unfinished)
+        unfinished.rename(checkpoint / "merged")

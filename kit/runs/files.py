@@ -1,0 +1,108 @@
+"""Files written whole or not at all; broken disks and damaged tables told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from kit.settings import KitError
+
+_ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run this again",
+    errno.EDQUOT: "your quota on this disk is used up; free some space and run this again",
+    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
+    errno.EACCES: f"no permission to write here; {_ELSEWHERE}",
+    errno.EPERM: f"no permission to write here; {_ELSEWHERE}",
+    errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Say in one line when the disk is full, read-only or broken. What was finished before stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise KitError(f"{error.filename or path}: {REASONS[error.errno]}; what was finished is kept") from None
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
+    owner = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    neighbour = path.with_name(f".{path.name}.{owner}.tmp")
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with neighbour.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(neighbour, path)
+        except BaseException:
+            neighbour.unlink(missing_ok=True)
+            raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes that were killed on this machine."""
+    for path in folder.rglob(".*.tmp"):
+        owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
+        if owner and not alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is still there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON, readable, atomically."""
+    with atomic(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """KitError when a file that should be the kit's own is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise KitError(f"{path}: cannot be read as JSON; it is left as it is, move it away and run this again") from None
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """A pandas DataFrame as CSV, atomically; floats with six significant digits so that reruns compare equal."""
+    with atomic(path) as file:
+        frame.to_csv(file, index=False, float_format="%.6g")
+
+
+def read_csv(path: Path, **how: Any) -> Any:
+    """A results file as a DataFrame, read with pandas' options `how`; KitError when it is not there or cannot be read."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run the notebooks before this one first, or notebooks/00_run_all.ipynb")
+    try:
+        return pd.read_csv(path, **how)
+    except ValueError:
+        raise KitError(f"{path}: damaged; run the notebook that makes it again") from None

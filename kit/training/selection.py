@@ -1,0 +1,112 @@
+"""The paper's choice among a round's checkpoints, whole: their validation, the rule, and what is written down.
+
+    of the checkpoints with  accuracy >= (1 - tolerance) x accuracy of the round's start,  the one with the shortest responses
+
+both on the validation set (paper, section 4.1; tolerance 10 %; AIME 2022 and 2023 there). When none qualifies, the round's
+start is kept, as step 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kit.evaluation import evaluation, statistics
+from kit.rollout.records import Rollout, Sampling
+from kit.runs import catalog, files, paths
+from kit.settings import Config, KitError
+from kit.training import checkpoints, watch
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """Validation of one checkpoint: accuracy (percent or share, the same for all) and mean length in tokens."""
+
+    step: int
+    accuracy: float
+    length: float
+
+
+def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.10) -> Point | None:
+    """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`; the earlier of equally short ones.
+
+    `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies.
+    """
+    floor = (1 - tolerance) * start_accuracy
+    fit = [p for p in points if p.accuracy >= floor - 1e-9]
+    return min(fit, key=lambda p: (p.length, p.step), default=None)
+
+
+def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
+    """The step of the checkpoint to go on with, by the schedule's rule; 0, the round's start, when none qualifies."""
+    points = [Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
+    if config.schedules[schedule].select == "last":
+        return points[-1].step
+    chosen = select(points, table.accuracy.iloc[0], config.selection.tolerance)
+    return chosen.step if chosen else 0
+
+
+# --- the validation ---------------------------------------------------------------------------------------------------
+
+
+def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
+    """The metrics of one checkpoint on the validation set."""
+    graded = {config.data.validation: evaluation.grade(answers)}
+    return {"step": step, **statistics.metrics(graded, config.evaluation.resamples, config.seed).iloc[0]}
+
+
+def _validate(config: Config, schedule: str, round: int, step: int, source: str) -> dict[str, object]:
+    e = config.evaluation
+    sampling = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
+    path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
+    return validation_row(config, step, evaluation.respond(config, source, config.data.validation, sampling, path, title))
+
+
+def validate_base(config: Config) -> pd.DataFrame:
+    """Validation of the base model: step 0 of every first round. Writes training/base/round0/validation.csv."""
+    table = pd.DataFrame([_validate(config, "base", 0, 0, catalog.base_model(config))])
+    files.write_csv(paths.of(config).training("base", 0) / "validation.csv", table)
+    return table
+
+
+def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
+    """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
+    start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
+    table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
+    return table.assign(schedule=schedule, round=round, limit=config.schedules[schedule].limits[round - 1])
+
+
+def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
+    """Validation of each checkpoint of a round, and the choice among them; writes validation.csv and selected.json.
+
+    Step 0 is the round's start: what the round before selected, or the base model.
+    """
+    run, tolerance = paths.of(config), config.selection.tolerance
+    folder, place = run.models(schedule, round), run.training(schedule, round)
+    origin = ("base", 0) if round == 1 else (schedule, round - 1)
+    before = files.read_csv(run.training(*origin) / "validation.csv")
+    found = catalog.checkpoints(folder)
+    if not found:
+        raise KitError(f"{folder}: no checkpoint to choose from; train this round first")
+    rows = [_validate(config, schedule, round, step, catalog.checkpoint_model(config, schedule, round, step))
+            for step in map(catalog.step_of, found)]
+    table = with_start(config, schedule, round, before, rows)
+    step = choose(config, schedule, table)
+    if step == 0:
+        print(f"warning: no checkpoint keeps {1 - tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
+              "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
+    table["selected"] = table.step == step
+    files.write_csv(place / "validation.csv", table)
+    began = catalog.start_name(config, catalog.start_of_round(config, schedule, round))
+    files.write_json(place / "selected.json", {"step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,
+                                               "start": began})
+    log = files.read_csv(place / "log.csv").to_dict("records")
+    for warning in watch.about_validation(log, table.to_dict("records"), tolerance):
+        print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
+    checkpoints.thin(found, Path(catalog.selected(config, schedule, round)), config.training.keep_checkpoints)
+    return table
