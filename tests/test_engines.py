@@ -28,7 +28,8 @@ SEEDS = [100, 200, 300, 400, 500]
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(server, "PAUSE", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -106,9 +107,9 @@ def test_what_went_wrong_once_is_asked_again_and_no_response_is_lost_or_doubled(
 
 
 @pytest.mark.parametrize(("mishap", "reason"), [
-    (500, "status 500: oh no; given up after 2 tries"), (404, "status 404: oh no"), (401, "status 401"),
-    ("garbage", "not a usable answer"), ("half", "RemoteProtocolError"), ("nothing", "not a usable answer"),
-    ("hang", "no answer within 2 s; given up after 2 tries"), (("retry", "86400"), "asks to come back in 86400 s"),
+    (500, "/completions: status 500: oh no; given up after at most 2 tries"), (404, "/completions: status 404: oh no"),
+    (401, "status 401"), ("garbage", "not a usable answer"), ("half", "RemoteProtocolError"), ("nothing", "not a usable answer"),
+    ("hang", "no answer within 2 s; given up"), (("retry", "86400"), "status 429: slow down; given up"),
 ], ids=str)
 def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_kept(
     serve: Callable, tmp_path: Path, mishap: Any, reason: str
@@ -123,7 +124,7 @@ def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_ke
     fake, engine = serve(lambda body, _: mishap if broken and body["prompt"] == PROMPTS[3] else None, **settings)
     with pytest.raises(KitError) as caught:
         collect(tmp_path / "r.jsonl", engine)
-    assert f"{fake.url}/completions: " in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
+    assert fake.url in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
     kept = [json.loads(line)["id"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert sorted(kept) == ["p0", "p1", "p2"]
     broken, before = False, len(fake.asked)
@@ -137,7 +138,7 @@ def test_a_server_that_is_not_there_is_told_soon(tiny_world: Config, source: str
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         engine = engines.get_engine(source, with_engine(tiny_world, name="server", url=url, retries=9))
-        with closing(engine), pytest.raises(KitError, match=f"{url}/models: ConnectError .*; given up after 3 tries"):
+        with closing(engine), pytest.raises(KitError, match=f"{url}/models: ConnectError .*; given up after at most 3 tries"):
             list(engine.generate(PROMPTS, HOW, SEEDS))
 
 
@@ -146,15 +147,6 @@ def test_the_pause_that_a_server_asks_for_is_kept(serve: Callable) -> None:
     started = time.monotonic()
     list(engine.generate(PROMPTS[:1], HOW, SEEDS[:1]))
     assert time.monotonic() - started >= 1.0
-
-
-def test_a_pause_may_be_given_as_a_date() -> None:
-    class Reply:
-        headers = {"retry-after": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))}
-
-    assert 27 < server._retry_after(Reply()) <= 30
-    Reply.headers = {"retry-after": "soon"}
-    assert server._retry_after(Reply()) == 0
 
 
 def test_no_more_requests_at_a_time_than_params_allow(serve: Callable) -> None:
@@ -195,7 +187,7 @@ def test_a_server_that_reads_the_text_as_other_tokens_is_refused(serve: Callable
 def test_lengths_are_never_guessed(serve: Callable) -> None:
     fake, engine = serve()
     fake.gives_usage = False
-    with pytest.raises(KitError, match=r"not a usable answer \(KeyError: 'usage'\)"):
+    with pytest.raises(KitError, match=r"not a usable answer \(AttributeError: .*_tokens'"):
         list(engine.generate(PROMPTS, HOW, SEEDS))
 
 

@@ -10,6 +10,7 @@ each engine draws its own.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from kit.rollout.background import Background
 from kit.rollout.models import load_model, load_tokenizer
 from kit.rollout.records import Engine, Response, Sampling, as_response
 from kit.rollout.sampling import sample
-from kit.rollout.server import Refused, Server
+from kit.rollout.server import Refused, Request, Server
 from kit.settings import Config, KitError
 
 
@@ -203,26 +204,29 @@ class ServerEngine:
     (vLLM does); else as text, with lengths from its `usage`. A first request of one token finds out.
     """
 
+    batch_size = None
+
     def __init__(self, source: str | Path, config: Config) -> None:
-        self.source, self.served_as = str(source), config.engine.served_as.get(str(source))
+        e = config.engine
+        self.source, self.served_as = str(source), e.served_as.get(str(source))
         self.tokenizer = load_tokenizer(source, config)
         self.ends, self.model_length = facts_of(source, config, self.tokenizer)
-        self.batch_size: int | None = None
-        self.server = Server(config.engine)
+        self.server = Server(e.url, e.key_variable, e.timeout, e.retries, e.concurrency)
         self.name: str | None = None  # what the server calls the model; None: not asked yet
         self.takes_ids = True
+        self.few = min(2, e.retries)  # retries of the first look: a server that is not there should be told soon
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[Response]]]:
         n = sampling.samples
         if self.name is None and prompts:
-            self.name = self.server.ask_once("models", None, self._find)
+            self.name = self.server.ask_once(lambda client: client.models.list(), self._find, self.few)
             self._try(prompts[0], sampling)
         asked = zip(prompts, seeds, strict=True)
-        bodies = [self._body(prompt, sampling, seed + i) for prompt, seed in asked for i in range(n)]
+        requests = [self._request(prompt, sampling, seed + i) for prompt, seed in asked for i in range(n)]
         parts: dict[int, dict[int, Response]] = {}
-        for k, response in self.server.ask("completions", bodies, self._read):
+        for k, response in self.server.ask(requests, self._read):
             parts.setdefault(k // n, {})[k % n] = response
             if len(parts[k // n]) == n:
                 whole = parts.pop(k // n)
@@ -230,26 +234,24 @@ class ServerEngine:
 
     def _find(self, listing: Any) -> str:
         """The name under which the server has the model; KitError when it has another, or a shorter context."""
-        entries = listing["data"]
-        for entry in entries:
-            names = {str(entry["id"])} | ({str(entry["root"])} if entry.get("root") else set())
-            same = self.served_as in names if self.served_as else any(_same(name, self.source) for name in names)
-            if same:
-                longest = entry.get("max_model_len")
-                if isinstance(longest, int) and longest < self.model_length:
-                    raise KitError(f"{self.server.url}: serves {entry['id']} with --max-model-len {longest}, which would cut "
+        for entry in listing.data:
+            names = {entry.id, getattr(entry, "root", None) or entry.id}
+            if self.served_as in names if self.served_as else any(_same(name, self.source) for name in names):
+                longest = getattr(entry, "max_model_len", None)
+                if longest is not None and longest < self.model_length:
+                    raise KitError(f"{self.server.url}: serves {entry.id} with --max-model-len {longest}, which would cut "
                                    f"responses; {self.model_length} is needed (engine.max_model_len)")
-                return str(entry["id"])
-        there, wanted = ", ".join(str(entry["id"]) for entry in entries), self.served_as or self.source
+                return entry.id
+        there, wanted = ", ".join(entry.id for entry in listing.data), self.served_as or self.source
         raise KitError(f"{self.server.url}: serves {there}, not {wanted}; start it with `vllm serve {self.source}`, or say its "
                        "name there in engine.served_as")
 
     def _try(self, prompt: list[int], sampling: Sampling) -> None:
         """Find out with one token whether the server takes token ids, and that it reads a prompt as these very tokens."""
-        one = Sampling(1, sampling.temperature, sampling.top_p, 1)
+        one = dataclasses.replace(sampling, samples=1, max_new_tokens=1)
         for self.takes_ids in (True, False):
             try:
-                read = self.server.ask_once("completions", self._body(prompt, one, 0), lambda a: a["usage"]["prompt_tokens"])
+                read = self.server.ask_once(self._request(prompt, one, 0), lambda a: a.usage.prompt_tokens, self.few)
                 break
             except Refused as error:
                 if error.status not in (400, 415, 422) or not self.takes_ids:
@@ -258,30 +260,34 @@ class ServerEngine:
             raise KitError(f"{self.server.url}: reads a prompt as {read} tokens where the tokenizer of {self.source} has "
                            f"{len(prompt)} (another tokenizer, or a beginning token put twice); serve it with vLLM")
 
-    def _body(self, prompt: list[int], sampling: Sampling, seed: int) -> dict[str, Any]:
+    def _request(self, prompt: list[int], sampling: Sampling, seed: int) -> Request:
+        """One response to one prompt."""
         body: dict[str, Any] = {
-            "model": self.name, "prompt": list(prompt), "n": 1, "seed": seed, "temperature": sampling.temperature,
-            "top_p": sampling.top_p, "max_tokens": room(prompt, sampling, self.model_length),
+            "model": self.name, "n": 1, "seed": seed, "temperature": sampling.temperature, "top_p": sampling.top_p,
+            "max_tokens": room(prompt, sampling, self.model_length),
         }
-        if not self.takes_ids:
-            return body | {"prompt": self.tokenizer.decode(prompt, skip_special_tokens=False)}
-        # vLLM's own: ids back, every end token, and nothing of the sampling settings that lie in the model's folder.
-        return body | {"return_token_ids": True, "stop_token_ids": sorted(self.ends), "top_k": -1, "min_p": 0.0,
-                       "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+        if self.takes_ids:
+            # vLLM's own: ids back, every end token, and nothing of the sampling settings that lie in the model's folder.
+            own = {"return_token_ids": True, "stop_token_ids": sorted(self.ends), "top_k": -1, "min_p": 0.0,
+                   "repetition_penalty": 1.0}
+            body |= {"prompt": list(prompt), "presence_penalty": 0.0, "frequency_penalty": 0.0, "extra_body": own}
+        else:
+            body["prompt"] = self.tokenizer.decode(prompt, skip_special_tokens=False)
+        return lambda client: client.completions.create(**body)
 
     def _read(self, answer: Any) -> Response:
-        """One whole response; ValueError (or KeyError, TypeError) when the answer is not that."""
-        (choice,) = answer["choices"]
-        count, text, reason = answer["usage"]["completion_tokens"], choice["text"], choice["finish_reason"]
+        """One whole response; ValueError (or AttributeError, TypeError) when the answer is not that."""
+        (choice,) = answer.choices
+        count, text, reason = answer.usage.completion_tokens, choice.text, choice.finish_reason
         if reason not in ("stop", "length") or not isinstance(text, str) or type(count) is not int or count < 0:
             raise ValueError(f"a response that ended by {reason!r}, of {count!r} tokens")
-        ids = choice.get("token_ids")
+        ids = getattr(choice, "token_ids", None)
         if ids is None:
             return Response(text, count, reason == "stop")
         if len(ids) != count:
             raise ValueError(f"{len(ids)} tokens, counted as {count}")
         whole = as_response(ids, self.ends, self.tokenizer)
-        return Response(whole.text, whole.length, whole.finished or reason == "stop", whole.ids)
+        return dataclasses.replace(whole, finished=whole.finished or reason == "stop")
 
     def close(self) -> None:
         self.server.close()

@@ -1,29 +1,26 @@
-"""A client of an OpenAI-compatible server: bounded, patient, and exact.
+"""A client of an OpenAI-compatible server, for the engine and for the labelling model (behavior/judge): package openai.
 
-Each request is asked until it has one usable answer, so nothing is lost and nothing is counted twice: a connection that
-breaks, a deadline that passes, 429, 5xx and an answer that is none are worth another try, after a pause that doubles (with
-jitter, so that clients do not come back together) or that the server asks for (Retry-After). What is the asker's fault
-(other 4xx) is told at once. Errors are one KitError with url and reason.
+The library asks again after a broken connection, a deadline that passed, 408, 409, 429 and 5xx, after a pause that grows or that
+the server asks for (Retry-After). Here an answer that is none is asked for again too, many requests are under way at a time,
+and what stays wrong is one line: a KitError with url and reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
-import time
+import queue
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from kit.rollout.background import Background
-from kit.settings import Engine, KitError
+from kit.settings import KitError
 
 T = TypeVar("T")
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
-AGAIN = {408, 409, 425, 429}  # and every 5xx
-JITTER = random.Random()  # its own: pauses must not draw from a seeded generator
+Request = Callable[[Any], Awaitable[Any]]  # the library's client -> its answer, such as client.completions.create(…)
+PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds after an answer that was none, doubled with each; the library's own are the same
+UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
 
 class Refused(KitError):
@@ -34,85 +31,109 @@ class Refused(KitError):
         self.status = status
 
 
+class Unanswered(KitError):
+    """The server gave no usable answer, however often it was asked."""
+
+
 class Server:
-    """The server at `settings.url`. Close it after use."""
+    """The server at `url`; close it after use.
 
-    def __init__(self, settings: Engine) -> None:
-        import httpx
+    `concurrency` requests are under way at a time. Each try has `timeout` seconds, and a request is tried `retries` times more.
+    The key, if any, is in the environment variable `key_variable`; `where` is what messages call these settings.
+    """
 
-        headers = {}
-        if settings.key_variable:
-            if not os.environ.get(settings.key_variable):
-                raise KitError(f"`engine.key_variable`: there is no environment variable {settings.key_variable}, or it is empty")
-            headers["Authorization"] = f"Bearer {os.environ[settings.key_variable]}"
-        self.settings = settings
-        self.url = settings.url.rstrip("/")
-        self.background = Background()
-        self.client = httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=httpx.Timeout(settings.timeout, connect=10.0),
-            limits=httpx.Limits(max_connections=settings.concurrency),
-            trust_env=urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1"),  # no proxy to this machine
+    def __init__(
+        self, url: str, key_variable: str, timeout: float, retries: int, concurrency: int, where: str = "engine"
+    ) -> None:
+        import openai
+
+        if key_variable and not os.environ.get(key_variable):
+            raise KitError(f"`{where}.key_variable`: there is no environment variable {key_variable}, or it is empty")
+        self.url, self.timeout, self.retries, self.concurrency = url.rstrip("/"), timeout, retries, concurrency
+        here = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+        self.client = openai.AsyncOpenAI(
+            base_url=self.url, api_key=os.environ.get(key_variable) or "none",
+            timeout=openai.Timeout(timeout, connect=10.0),
+            # No proxy to this machine; and a server must not send the request, with what is in it, elsewhere.
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not here, follow_redirects=False),
         )
-        self.failed = False  # one request has failed for good: the others under way are not tried again
+        self.loop = asyncio.new_event_loop()  # in a thread of its own: a notebook's own loop is taken
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
-    def ask(self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
-        """(index, `read` of the answer's JSON) of each body, as they come; `settings.concurrency` at a time.
+    def ask(self, requests: Sequence[Request], read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
+        """(index, `read` of the answer) of each request, as they come.
 
-        An answer that `read` cannot make sense of (ValueError, KeyError, TypeError, IndexError) is asked for again.
+        An answer that `read` cannot make sense of (ValueError, KeyError, …) is asked for again. After a request that failed for
+        good no other is begun, those under way may end, and then its KitError is raised. Whoever stops listening cancels what
+        is under way.
         """
-        self.failed = False
+        found: queue.SimpleQueue[tuple[int, T] | None] = queue.SimpleQueue()
+        failed: list[KitError] = []
+        todo = iter(enumerate(requests))
 
-        def job(body: dict[str, Any]) -> Callable[[], Awaitable[T]]:
-            return lambda: self._answer("POST", path, body, read, self.settings.retries)
+        async def worker() -> None:
+            while not failed and (next_one := next(todo, None)):
+                try:
+                    found.put((next_one[0], await self._answer(next_one[1], read, self.retries)))
+                except KitError as error:
+                    failed.append(error)
 
-        return self.background.stream([job(body) for body in bodies], self.settings.concurrency)
-
-    def ask_once(self, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]) -> T:
-        """One answer, for a first look: few retries, since a server that is not there should be told soon. No body: GET."""
-        self.failed = False
-        method = "GET" if body is None else "POST"
-        return self.background.run(self._answer(method, path, body, read, min(2, self.settings.retries)))
-
-    async def _answer(self, method: str, path: str, body: Any, read: Callable[[Any], T], retries: int) -> T:
-        import httpx
-
-        for attempt in range(retries + 1):
-            asked_pause = 0.0
+        async def everyone() -> None:
             try:
-                async with asyncio.timeout(self.settings.timeout):  # over all of it: httpx's own is for each read
-                    reply = await self.client.request(method, path, json=body)
-                if reply.status_code in AGAIN or reply.status_code >= 500:
-                    reason, asked_pause = f"status {reply.status_code}: {reply.text[:200]}", _retry_after(reply)
-                elif not reply.is_success:
-                    self.failed = True
-                    raise Refused(f"{self.url}/{path}: status {reply.status_code}: {reply.text[:300]}", reply.status_code)
-                else:
-                    return read(reply.json())
-            except TimeoutError:
-                reason = f"no answer within {self.settings.timeout:g} s"
-            except httpx.RequestError as error:
-                reason = f"{type(error).__name__} {error}"
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+                await asyncio.gather(*(worker() for _ in range(min(self.concurrency, len(requests)))))
+            finally:
+                found.put(None)
+
+        running = asyncio.run_coroutine_threadsafe(everyone(), self.loop)
+        try:
+            while (item := found.get()) is not None:
+                yield item
+            running.result()
+            if failed:
+                raise failed[0]
+        finally:
+            running.cancel()
+
+    def ask_once(self, request: Request, read: Callable[[Any], T], retries: int | None = None) -> T:
+        """`read` of one answer. May be called from several threads."""
+        retries = self.retries if retries is None else retries
+        return asyncio.run_coroutine_threadsafe(self._answer(request, read, retries), self.loop).result()
+
+    def chat(self, model: str, messages: list[dict[str, str]], **settings: Any) -> str:
+        """The text that a chat model answers to `messages`; KitError as in `ask`. May be called from several threads."""
+        def request(client: Any) -> Awaitable[Any]:
+            return client.chat.completions.create(model=model, messages=messages, **settings)
+
+        def text(answer: Any) -> str:
+            return answer.choices[0].message.content + ""  # TypeError where there is none
+
+        return self.ask_once(request, text)
+
+    async def _answer(self, request: Request, read: Callable[[Any], T], retries: int) -> T:
+        import openai
+
+        client, after = self.client.with_options(max_retries=retries), f"; given up after at most {retries + 1} tries"
+        for attempt in range(retries + 1):
+            try:
+                async with asyncio.timeout(self.timeout * (retries + 1)):  # the library's own limit is for each read of a socket
+                    return read(await request(client))
+            except openai.APIStatusError as error:
+                status = error.status_code
+                told = f"{error.request.url}: status {status}: {' '.join(error.response.text.split())[:300]}"
+                if status in (408, 409, 429) or status >= 500:
+                    raise Unanswered(told + after) from None
+                raise Refused(told, status) from None
+            except (openai.APITimeoutError, TimeoutError):
+                raise Unanswered(f"{self.url}: no answer within {self.timeout:g} s{after}") from None
+            except openai.APIConnectionError as error:
+                cause = error.__cause__ or error
+                raise KitError(f"{error.request.url}: {type(cause).__name__} {cause}{after}") from None
+            except UNUSABLE as error:
                 reason = f"not a usable answer ({type(error).__name__}: {error})"
-            if asked_pause > self.settings.timeout:
-                reason += f" (asks to come back in {asked_pause:.0f} s)"
-                break
-            if attempt == retries or self.failed:
-                break
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * JITTER.uniform(0.5, 1.0)
-            await asyncio.sleep(max(pause, asked_pause))
-        self.failed = True
-        raise KitError(f"{self.url}/{path}: {reason}; given up after {attempt + 1} tries")
+            if attempt < retries:
+                await asyncio.sleep(min(LONGEST_PAUSE, PAUSE * 2**attempt))
+        raise Unanswered(f"{self.url}: {reason}{after}")
 
     def close(self) -> None:
-        self.background.run(self.client.aclose())
-        self.background.close()
-
-
-def _retry_after(reply: Any) -> float:
-    """Seconds that the server asks to wait: its header is a number of seconds, or a date."""
-    value = reply.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value) if value.strip().isdigit() else parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return 0.0
+        asyncio.run_coroutine_threadsafe(self.client.close(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
