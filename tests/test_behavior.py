@@ -17,7 +17,7 @@ from kit.evaluation import evaluation
 from kit.report import behavior_figures, figures, sidebyside
 from kit.rollout import records
 from kit.rollout.records import Rollout
-from kit.runs import files, paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -141,7 +141,7 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
     from kit.data.problems import load
 
     settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
-    monkeypatch.setattr(evaluation, "model_names", lambda _: ["base"])
+    monkeypatch.setattr(catalog, "model_names", lambda _: ["base"])
     monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
     for name in settings.data.evaluation:
         path = tmp_path / f"{name}.jsonl"  # not where other tests keep this run's own responses

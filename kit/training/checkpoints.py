@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kit.data import prompts
 from kit.rollout import models
 from kit.runs import catalog, paths
 from kit.settings import Config, KitError
@@ -135,5 +134,5 @@ def merge_adapters(config: Config, schedule: str, round: int) -> None:
         unfinished, trust = checkpoint / ".merged", config.model.trust_remote_code
         model = AutoModelForCausalLM.from_pretrained(start, dtype="float32", use_safetensors=True, trust_remote_code=trust)
         PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload().save_pretrained(unfinished)
-        prompts.load_tokenizer(start, config).save_pretrained(unfinished)
+        models.load_tokenizer(start, config).save_pretrained(unfinished)
         unfinished.rename(checkpoint / "merged")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
-from kit.training import rounds, watch
+from kit.training import checkpoints, rounds, watch
 
 COMMAND = ("kit", "round")  # what the processes run, after `python -m`
 
@@ -75,7 +75,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     if process.returncode:
         raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
                        f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
-    rounds.merge_adapters(config, schedule, round)
+    checkpoints.merge_adapters(config, schedule, round)
     return folder
 
 
