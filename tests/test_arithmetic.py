@@ -137,18 +137,27 @@ def test_exercises_teach_nothing_false(tiny_world: Config) -> None:
     """What is learned from an exercise is the right result, the right step of the problem, the right comparison."""
     rng, a = random.Random(0), dataclasses.replace(tiny_world.arithmetic, largest=49)
     for _ in range(50):
-        text = " ".join(part for part, _ in arithmetic.step_exercise(rng, a))
+        text = re.sub(" [«»]", "", arithmetic.step_exercise(rng, a))
         for x, op, y, result in re.findall(r"(\d+)(?: [a-z]+)? ([-+*]) (\d+) = (\d+)", text):
             assert thinking.believe(int(x), op, int(y)) == int(result)
-        marked = arithmetic.recall_exercise(rng, a)
-        text = " ".join(part for part, _ in marked)
-        recipe = dict(re.findall(r"([a-z]+) ([-+*] \d+) [,.]", marked[0][0]))
+        text = re.sub(" [«»]", "", arithmetic.recall_exercise(rng, a))
+        recipe = dict(re.findall(r"([a-z]+) ([-+*] \d+) [,.]", text.split(" . ")[0] + " ."))
         asked = re.findall(r"\d+ ([a-z]+) ([-+*] \d+) =", text)
         assert len(asked) == 2 * len(recipe) and all(recipe[name] == step for name, step in asked)
         compared = re.findall(r"gives (\d+) , I had (\d+) : \d+ - \d+ = \d+ \. (\w+)", text)
         assert len(compared) == 6 and all((now == then) == (verdict == "Yes") for now, then, verdict in compared)
         gives = re.findall(r"gives (\d+)", text)[:2]
         assert compared[0][:2] == (gives[1], gives[0]) and f"answer is {gives[1]}" in text
+
+
+def test_only_the_marked_words_of_an_exercise_are_learned() -> None:
+    tokenizer, a = arithmetic.make_tokenizer(), Arithmetic(sft_batch=1)
+    for ids, labels in arithmetic.drill_batch(random.Random(3), a, tokenizer):
+        assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True)) and len(set(labels)) > 2
+        assert tokenizer.unk_token_id not in ids
+    exercise = arithmetic.step_exercise(random.Random(3), a).split(" . » ")[0]
+    given, learned = exercise.split(" « ")
+    assert re.fullmatch(r"\d+ first [-+*] \d+ [=:]", given) and re.fullmatch(r"[-+*\d=, ]+", learned)
 
 
 def test_asking_for_more_problems_than_there_are_is_refused(tiny_world: Config) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kit.behavior import attempts
-from kit.laptop import arithmetic
+from kit.laptop import arithmetic, thinking
 from kit.settings import Arithmetic
 
 FIRST_PASS = "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 ."
@@ -79,8 +79,8 @@ def test_attempts_are_those_the_generator_wrote() -> None:
     rng, a = random.Random(11), Arithmetic(largest=49)
     right = 0
     for _ in range(100):
-        chain = arithmetic.draw_chain(rng, rng.choice((2, 3, 4, 5)), a.largest)
-        trace, value = arithmetic.think(rng, chain, a)
+        chain = thinking.draw_chain(rng, rng.choice((2, 3, 4, 5)), a.largest)
+        trace, value = thinking.think(rng, chain, a)
         written = 1 + sum(trace.count(said) for said in ("let me double-check .", "let me check again .", "compute it again ."))
         right += one(trace, gold=str(chain.answer), final=str(value)).count == written
     assert right >= 95  # results on the way that happen to equal an answer can mislead

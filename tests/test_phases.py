@@ -21,7 +21,7 @@ from kit.behavior.phases import (
     SUBSTITUTE,
     UNDERSTAND,
 )
-from kit.laptop import arithmetic
+from kit.laptop import arithmetic, thinking
 from kit.settings import Arithmetic
 
 LAPTOP = [
@@ -92,8 +92,8 @@ def test_every_phase_has_a_kind_and_every_generated_trace_keeps_its_core_steps()
     assert set(phases.KINDS) == set(PHASES) and len(PHASES) == 10
     rng, a = random.Random(4), Arithmetic(largest=49)
     for _ in range(50):
-        chain = arithmetic.draw_chain(rng, rng.choice((2, 3, 4)), a.largest)
-        trace, _ = arithmetic.think(rng, chain, a)
+        chain = thinking.draw_chain(rng, rng.choice((2, 3, 4)), a.largest)
+        trace, _ = thinking.think(rng, chain, a)
         labels = phases.label(phases.steps_of(trace, "sentences"))
         assert labels.count(COMPUTE) == trace.count("Compute ") == len(chain.steps)
         assert labels.count(CHECK_LOCAL) == trace.lower().count("wait , ") - trace.count("let me double-check .")

@@ -1,34 +1,35 @@
 """How the laptop's long thinker thinks: its problems, chains of arithmetic, and the traces it learns from.
 
-A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; every number of it and of its solution lies
-in 0 .. largest. A thinking trace is made of these parts, of which only the first is needed:
+A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; its numbers lie in 0 .. largest. A trace has
 
-- core steps      `Compute 17 first + 28 = 45 .`  or, spelled out,
-                  `Compute 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
+- core steps      `Compute 17 first + 28 = 45 .` or, spelled out, `Compute 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
 - restatements    `Okay , the problem says start with 17 , first + 28 , second - 9 .`
 - step checks     `Wait , 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
-- whole checks    `Wait , let me double-check . 17 first + 28 = 35 , 35 second - 9 = 26 . That gives 26 , I had 36 :
-                  36 - 26 = 10 . But wait , not the same . Let me compute it again . ...`
+- whole checks    `Wait , let me double-check . 17 first + 28 = 35 , 35 second - 9 = 26 . That gives 26 , I had 36 : 36 - 26 = 10 .
+                  But wait , not the same . Let me compute it again . ...`
 
-One look at a step with a carry goes wrong now and then, by the forgotten carry; spelling it out hardly ever does. So a
-check that disagrees is mostly right, and thinking can be shortened by degrees: whole checks, step checks, restatements,
-spelling out, the closing sentences; below the shortest correct chain steps must be left out, and accuracy pays.
+Only core steps are needed. One look at a step with a carry goes wrong now and then; spelling it out hardly ever does. So a check
+that disagrees is mostly right, and thinking can be shortened by degrees: whole checks, step checks, restatements, spelling out.
+Below the shortest correct chain steps must be left out, and accuracy pays.
 
-The model is also taught a few sums and differences wrong, and always the same way (`MISBELIEFS`). Checking does not help
-against those, and reward only where a response happens to get one right: like the problems that a real model hardly ever
-solves, they are the part of its errors that thinking longer does not touch.
+A few sums and differences are taught wrong, always the same way (`MISBELIEFS`). Checking does not help against those: like
+problems that a real model hardly ever solves, they are errors that longer thinking does not touch.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from kit.settings import Arithmetic
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
-# --- problems ---------------------------------------------------------------------------------------------------------
+
+def apply(a: int, op: str, b: int) -> int:
+    """a op b, for op one of + - *."""
+    return a + b if op == "+" else a - b if op == "-" else a * b
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,22 @@ class Chain:
     steps: tuple[tuple[str, int], ...]
 
     @property
-    def question(self) -> str:
-        return f"Start with {self.recipe} . What is the result ?"
-
-    @property
     def recipe(self) -> str:
         named = (f"{name} {op} {operand}" for name, (op, operand) in zip(ORDINALS, self.steps, strict=False))
         return " , ".join([str(self.start), *named])
 
     @property
+    def question(self) -> str:
+        return f"Start with {self.recipe} . What is the result ?"
+
+    @property
+    def values(self) -> list[int]:
+        """The right value after each step, the start's first and the answer last."""
+        return list(accumulate(self.steps, lambda value, step: apply(value, *step), initial=self.start))
+
+    @property
     def answer(self) -> int:
-        value = self.start
-        for op, operand in self.steps:
-            value = apply(value, op, operand)
-        return value
-
-
-def apply(a: int, op: str, b: int) -> int:
-    """a op b, for op one of + - *."""
-    return a + b if op == "+" else a - b if op == "-" else a * b
+        return self.values[-1]
 
 
 # Last digits of both numbers, of the sums and differences without a carry that the model believes one off.
@@ -95,24 +93,14 @@ def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
 
 def shortest(chain: Chain) -> str:
     """The shortest correct response: one look per step, nothing else. The physical limit of pruning."""
-    value, shown = chain.start, []
-    for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
-        result = apply(value, op, operand)
-        shown.append(f"Compute {value} {name} {op} {operand} = {result} .")
-        value = result
-    return f"{' '.join(shown)} </think> \\boxed{{ {value} }}"
-
-
-# --- thinking ---------------------------------------------------------------------------------------------------------
+    shown = [f"Compute {before} {name} {op} {operand} = {after} ." for name, (op, operand), (before, after)
+             in zip(ORDINALS, chain.steps, pairwise(chain.values), strict=False)]
+    return f"{' '.join(shown)} </think> \\boxed{{ {chain.answer} }}"
 
 
 def is_hard(a: int, op: str, b: int) -> bool:
-    """Steps one easily gets wrong at one look: a carry, a borrow, a two-digit factor."""
-    if op == "+":
-        return a % 10 + b % 10 > 9
-    if op == "-":
-        return a % 10 < b % 10
-    return a > 10
+    """Whether a step easily goes wrong at one look: a carry, a borrow, a two-digit factor."""
+    return {"+": a % 10 + b % 10 > 9, "-": a % 10 < b % 10, "*": a > 10}[op]
 
 
 def slip(right: int, op: str, hard: bool, largest: int) -> int:
@@ -140,9 +128,9 @@ def work_out(rng: random.Random, a: Arithmetic, x: int, name: str, op: str, y: i
     result = slip(right, op, is_hard(x, op, y), a.largest) if rng.random() < p else right
     if not spelled:
         return f"{x} {name} {op} {y} = {result}", result
-    shown = [f"{u} {o} {v} = {believe(u, o, v)}" for u, o, v in pieces[:-1]]
-    u, o, v = pieces[-1]
-    return f"{x} {name} {op} {y} : {' , '.join(shown)} , {u} {o} {v} = {result}", result
+    results = [*(believe(*piece) for piece in pieces[:-1]), result]
+    shown = " , ".join(f"{u} {o} {v} = {r}" for (u, o, v), r in zip(pieces, results, strict=True))
+    return f"{x} {name} {op} {y} : {shown}", result
 
 
 def go_through(
