@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kit.behavior import attempts
-from kit.laptop import arithmetic, thinking
+from kit.laptop import thinking
 from kit.settings import Arithmetic
 
 FIRST_PASS = "Compute 17 first * 4 = 68 . Compute 68 second - 39 = 29 ."

@@ -21,7 +21,7 @@ from kit.behavior.phases import (
     SUBSTITUTE,
     UNDERSTAND,
 )
-from kit.laptop import arithmetic, thinking
+from kit.laptop import thinking
 from kit.settings import Arithmetic
 
 LAPTOP = [
