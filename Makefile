@@ -1,4 +1,4 @@
-# make reproduce · make test: each makes .venv when it is missing and needs nothing else.
+# Every target makes .venv when it is missing and needs nothing else. `make` alone lists them.
 PARAMS ?= params/laptop.yaml
 RUN ?= laptop
 PYTHON ?= python3
@@ -10,7 +10,10 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: reproduce data test test-vllm lab verify bench lint clean
+.PHONY: help reproduce data test test-vllm lab verify bench plan dry-run lint clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1: /p' Makefile | awk -F': ' '{printf "make %-10s %s\n", $$1, substr($$0, length($$1) + 3)}'
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
 	$(BIN)/python -m kit run $(PARAMS)
@@ -33,15 +36,15 @@ verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? 
 bench: .venv/installed  ## grading speed, side by side with the official scheme and TRL's reward
 	$(BIN)/python tests/bench_grading.py
 
-.PHONY: plan dry-run
 plan: .venv/installed  ## what a run needs: memory, tokens, hours, disk; make plan PARAMS=params/ds-1.5b.yaml
 	$(BIN)/python -m kit plan $(PARAMS)
 
 dry-run: .venv/installed  ## the whole path of a params file with a tiny model, in seconds: make dry-run PARAMS=params/ds-1.5b.yaml
 	$(BIN)/python -m kit dry-run $(PARAMS)
 
-lint: .venv/installed
+lint: .venv/installed  ## style of the code, and which folder of kit/ may import which
 	$(BIN)/ruff check .
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache --no-logo
 
 clean:  ## forget the environment; results stay
 	rm -rf .venv .venv-vllm

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluation.uncertainty import Z, t_quantile
-from kit.report.figures import read
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config
 
@@ -61,11 +60,11 @@ def summarize(config: Config) -> None:
 def values_of(config: Config) -> Iterator[dict[str, object]]:
     """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot."""
     called = catalog.labels(config)
-    for r in read(config, "main").itertuples():
+    for r in files.read_csv(paths.of(config).metrics / "main.csv").itertuples():
         for quantity in ("accuracy", "length"):
             yield _value(config, called[r.model], quantity, r, quantity)
     for name in ("changes", "one_shot"):
-        table = read(config, name)
+        table = files.read_csv(paths.of(config).metrics / f"{name}.csv")
         for r in table[table.against == "base"].itertuples() if name == "changes" else table.itertuples():
             for quantity in ("accuracy change", "length change"):
                 title = f"{called[r.model]} minus {called[r.against]}"
