@@ -14,7 +14,7 @@ import pytest
 
 from kit.behavior import behavior, phases
 from kit.evaluation import evaluation
-from kit.report import behavior_figures, figures, sidebyside
+from kit.report import behavior_figures, inputs, sentences, sidebyside, style, tables
 from kit.rollout import records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
@@ -68,11 +68,11 @@ def fill(settings: Config, folder: Path) -> None:
 
 def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
     for name, column in (("keywords", "per_response"), ("phases", "share"), ("attempts", "attempts"), ("repetition", "repeated")):
-        table = figures.read(real, name)
+        table = inputs.read(real, name)
         assert list(table.model.unique()) == list(MODELS) and list(table.schedule.unique()) == ["base", "iterative"]
         assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
     assert behavior.step_unit(real) == "paragraphs"
-    shares = figures.read(real, "phases").groupby("model").share.sum()
+    shares = inputs.read(real, "phases").groupby("model").share.sum()
     assert np.allclose(shares, 100)
 
 
@@ -93,14 +93,14 @@ def test_a_right_answer_has_a_correct_attempt_and_the_end_is_where_these_models_
 def test_unknown_lengths_are_declared_and_left_empty(real: Config) -> None:
     (sentence,) = behavior.missing_lengths(real)
     assert sentence.startswith("iterative/round1, amc23: 100% of the responses have no token count")
-    words = figures.read(real, "keywords").set_index(["model", "keywords"])
+    words = inputs.read(real, "keywords").set_index(["model", "keywords"])
     assert not math.isnan(words.per_1000_tokens["base", "core"]) and math.isnan(words.per_1000_tokens["iterative/round1", "core"])
-    lengths = figures.read(real, "percentiles").set_index("model").length
+    lengths = inputs.read(real, "percentiles").set_index("model").length
     assert lengths["base"].notna().any() and lengths["iterative/round1"].isna().all()
 
 
 def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> None:
-    drawn = behavior_figures.save_all(real)
+    drawn = [draw.__name__ for draw in behavior_figures.available(real) if style.show(draw, real)]
     assert drawn == ["keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "length_curves"]
     folder = paths.of(real).figures
     assert all((folder / f"{name}.{kind}").stat().st_size > 5000 for name in drawn for kind in ("png", "svg"))
@@ -111,9 +111,9 @@ def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> 
 
 
 def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
-    table = behavior_figures.kind_table(real)
+    table = tables.behavior_table(real)
     assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
-    (sentence,) = behavior_figures.conclusions(real)
+    (sentence,) = sentences.behavior(real)
     assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "repeated runs of words" in sentence
 
 
@@ -173,8 +173,8 @@ def test_a_pair_of_an_unknown_model_is_told(real: Config) -> None:
 
 
 def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> None:
-    assert list(behavior_figures.measure_table(real).index) == ["base", "rlft, 3000"]
-    table = behavior_figures.length_table(real).reset_index()
+    assert list(tables.measure_table(real).index) == ["base", "rlft, 3000"]
+    table = tables.length_table(real).reset_index()
     assert set(table.verdict) == {"correct", "wrong"} and "50 %" in table and set(table.model) == {"base", "rlft, 3000"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.evaluation import comparisons, evaluation, seeds
-from kit.report import comparison_figures, comparison_tables
+from kit.report import sentences, style, tables
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
 SMOKE = load("params/smoke.yaml")
@@ -126,7 +128,7 @@ def test_changes_problem_by_problem() -> None:
 
 
 def test_published_changes_are_derived_within_one_table() -> None:
-    table = comparison_tables.published_changes().set_index(["source", "model"])
+    table = tables.published_changes().set_index(["source", "model"])
     row = table.loc["autothink", "DS-1.5B-4k"]
     base, ours = (83.1 + 27.5 + 62.5 + 43.7) / 4, (83.5 + 28.3 + 65.4 + 43.4) / 4
     assert row.accuracy_change == pytest.approx(ours - base) and row.label == "D from T"
@@ -139,7 +141,7 @@ def test_names_beside_neighbouring_points_do_not_cover_each_other() -> None:
     figure, axis = plt.subplots(figsize=(8, 5))
     axis.set(xlim=(0, 110), ylim=(-4, 12))
     points = [(50, 0, "the first"), (52, 0, "the second"), (54, 0.1, "the third"), (49, -0.1, "a fourth")]
-    comparison_figures._name_points(axis, points)
+    style.name_points(axis, points)
     boxes = [text.get_window_extent() for text in axis.texts]
     plt.close(figure)
     assert len(boxes) == 4 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
@@ -159,16 +161,16 @@ def test_one_shot_and_iterative_meet_at_each_limit_from_the_second_round_on() ->
     assert comparisons.one_shot_pairs(made) == [(62, "iterative/round2", "a/round1"), (40, "iterative/round3", "b/round1")]
 
 
-def test_a_difference_says_who_is_better_and_when_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_says_who_is_better_and_when_nobody_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"limit": 40, "model": "iterative/round2", "against": "one-shot/round1", "set": "mean",
              "accuracy": 80.0, "length": 40.0, "other_accuracy": 75.0, "other_length": 41.0, "p_value": 0.02,
              "length_change": -2.0, "length_change_low": -3.0, "length_change_high": -1.0,
              "accuracy_change": 5.0, "accuracy_change_low": low, "accuracy_change_high": high}
             for low, high in ((1.0, 9.0), (-1.0, 11.0), (-9.0, -1.0))]
-    called = {"iterative/round2": "iterative, 40", "one-shot/round1": "one-shot, 40"}
-    monkeypatch.setattr(comparison_tables, "labels", lambda config: called)
-    monkeypatch.setattr(comparison_tables, "read", lambda config, name: pd.DataFrame(rows))
-    first, second, third = comparison_tables.difference_conclusions(SMOKE, "one_shot")
+    made = plans(**{"iterative": Schedule((60, 40)), "one-shot": Schedule((40,))})
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    files.write_csv(paths.of(made).metrics / "one_shot.csv", pd.DataFrame(rows))
+    first, second, third = sentences.between_models(made, "one_shot")
     assert first == ("limit 40: iterative, 40 minus one-shot, 40: accuracy +5.0 [+1.0, +9.0] points, length -2 % [-3, -1]: "
                      "iterative, 40 is more accurate (one seed, 1).")
     assert second.endswith("no difference in accuracy could be shown (one seed, 1).")
@@ -178,8 +180,8 @@ def test_a_difference_says_who_is_better_and_when_nobody_is(monkeypatch: pytest.
 def test_a_control_says_in_what_it_differs() -> None:
     made = plans(a=Schedule((40,)), b=Schedule((40,), state_limit=False, compare_with="a"),
                  c=Schedule((40,), reading="strict", compare_with="a", label="c"))
-    assert comparison_tables.what_differs(made, "b/round1") == "limit not stated in the prompt"
-    assert comparison_tables.what_differs(made, "c/round1") == "strict reading of the reward"
+    assert tables.what_differs(made, "b/round1") == "limit not stated in the prompt"
+    assert tables.what_differs(made, "c/round1") == "strict reading of the reward"
 
 
 # --- seeds ------------------------------------------------------------------------------------------------------------

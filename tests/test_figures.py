@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
-from kit.report import figures
+from kit.report import sentences, style, tables, trade_off, training_figures
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load, read_yaml
 
@@ -56,7 +58,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def test_the_main_table_has_the_papers_layout(made_up: Config) -> None:
-    table = figures.main_table(made_up)
+    table = tables.main_table(made_up)
     assert list(table.index) == ["base", "iterative, 70", "no limit"]
     assert table.loc["base", "mean"] == "80.0 ± 2.0 / 90"
     assert table.loc["iterative, 70", "× shortest"] == "2.25"
@@ -66,29 +68,46 @@ def test_the_main_table_has_the_papers_layout(made_up: Config) -> None:
 
 
 def test_keywords_are_compared_with_the_base(made_up: Config) -> None:
-    table = figures.keyword_table(made_up)
+    table = tables.keyword_table(made_up)
     assert table.loc["iterative, 70", "hesitation, change"] == "-75 %"
     assert table.loc["iterative, 70", "core, change"] == "+0 %"
 
 
 def test_a_conclusion_is_computed_and_says_when_nothing_could_be_shown(made_up: Config) -> None:
-    sentences = figures.conclusions(made_up)
-    assert sentences[0].startswith("iterative, 70 against base: length -50 % [-52, -48], accuracy +1.0 points [-1.0, +1.5]")
+    found = sentences.against_base(made_up)
+    assert found[0].startswith("iterative, 70 against base: length -50 % [-52, -48], accuracy +1.0 points [-1.0, +1.5]")
     shown = "These 96 problems show a change from 3.0 points on."
-    assert sentences[0].endswith(f"no difference in accuracy could be shown. {shown}")
-    assert sentences[1].startswith("iterative, 70 against no limit:") and sentences[1].endswith(f"accuracy is lower. {shown}")
+    assert found[0].endswith(f"no difference in accuracy could be shown. {shown}")
+    assert found[1].startswith("iterative, 70 against no limit:") and found[1].endswith(f"accuracy is lower. {shown}")
 
 
-@pytest.mark.parametrize("name", ["trade_off", "training_curves", "validation_points"])
-def test_each_figure_is_written_as_png_and_svg_with_the_runs_name(made_up: Config, name: str) -> None:
-    path = figures.save(getattr(figures, name)(made_up), made_up, name)
+@pytest.mark.parametrize("draw", [trade_off.trade_off, training_figures.training_curves, training_figures.validation_points])
+def test_each_figure_is_written_as_png_and_svg_with_the_runs_name_and_what_it_shows(made_up: Config, draw: Callable) -> None:
+    image = style.show(draw, made_up)
+    path = paths.of(made_up).figures / f"{draw.__name__}.png"
     assert path.read_bytes().startswith(b"\x89PNG") and b"run smoke" in path.read_bytes()
     assert "run smoke" in path.with_suffix(".svg").read_text()
+    assert image.alt == style.description(path) and image.alt.startswith(draw.__doc__.strip().split(",")[0])
+
+
+def test_a_round_is_drawn_from_its_own_log(made_up: Config) -> None:
+    log = pd.DataFrame({"step": [1, 2], "limit": 70, "reward": 0.5, "length": 60.0, "truncated": [0.2, 0.1]})
+    files.write_csv(paths.of(made_up).training("iterative", 1) / "log.csv", log)
+    reward, length, truncated = training_figures.round_curves(made_up, "iterative", 1).axes
+    assert list(truncated.lines[0].get_ydata()) == [20, 10] and list(length.lines[1].get_ydata()) == [70, 70]
+
+
+def test_models_differ_in_colour_and_schedules_in_marker_and_line_too(made_up: Config) -> None:
+    three = dataclasses.replace(made_up, schedules={**made_up.schedules, "iterative": Schedule(limits=(70, 50, 30))})
+    known = style.looks(three)
+    rounds = [known[f"iterative/round{k}"] for k in (1, 2, 3)]
+    assert len({to_hex(colour) for colour, _, _ in rounds}) == 3 and to_hex(rounds[-1][0]) == to_hex(known["iterative"][0])
+    assert len({known[name][1:] for name in ("base", "iterative", "no-limit")}) == 3
 
 
 def test_a_missing_results_file_is_one_line(made_up: Config) -> None:
     with pytest.raises(KitError, match="main.csv: not there yet; run the notebooks before this one"):
-        figures.main_table(dataclasses.replace(made_up, run="elsewhere"))
+        tables.main_table(dataclasses.replace(made_up, run="elsewhere"))
 
 
 def test_published_numbers_are_those_of_their_sources() -> None:
@@ -103,7 +122,7 @@ def test_published_numbers_are_those_of_their_sources() -> None:
 
 
 def test_cells_nobody_could_source_stay_empty_and_derived_ones_say_so() -> None:
-    table = figures.published_table("paper")
+    table = tables.published_table("paper")
     assert table.loc["DS-1.5B", "olympiadbench"] == "– / 10346 (D)"
     assert table.loc["DS-1.5B-iter2k", "math500"] == "" and table.loc["DS-1.5B-iter2k", "mean"] == "– / 3574"
     assert table.loc["QwQ-32B pruned", "length change"] == "-49 %"

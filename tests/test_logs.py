@@ -17,7 +17,7 @@ from kit.behavior import behavior
 from kit.chain import commands, runner
 from kit.chain.stages import Stage, stages
 from kit.evaluation import evaluation, statistics
-from kit.report import figures
+from kit.report import sentences, style, tables, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, paths
@@ -151,9 +151,9 @@ def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
     assert list(table.accuracy) == list(evaluated.accuracy) and not table.accuracy_low.isna().any()
     evaluation.summarize(settings)
     behavior.summarize(settings)
-    assert figures.main_table(settings).loc["base", "mean"].endswith("/ unknown")
-    assert set(figures.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
-    figures.save(figures.trade_off(settings), settings, "trade_off")
+    assert tables.main_table(settings).loc["base", "mean"].endswith("/ unknown")
+    assert set(tables.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
+    style.show(trade_off.trade_off, settings)
 
 
 def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
@@ -335,8 +335,8 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
         file = real(f"traces/qwen2.5_3b_{'instruct' if r.model == 'base' else 'rlft'}_{r.set}.jsonl")
         theirs = [json.loads(line)["harness_verdicts"][0] for line in file.read_text().splitlines()]
         assert abs(r.accuracy - 100 * sum(theirs) / len(theirs)) < 8
-    table = figures.main_table(mine)
+    table = tables.main_table(mine)
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
     assert table.loc["the same after RL", "mean"].endswith("/ unknown")
-    assert "length unknown, accuracy +" in figures.conclusions(mine)[0]
-    figures.save(figures.trade_off(mine), mine, "trade_off")
+    assert "length unknown, accuracy +" in sentences.against_base(mine)[0]
+    style.show(trade_off.trade_off, mine)

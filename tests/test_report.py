@@ -6,6 +6,8 @@ import base64
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import papermill
 import pytest
 
 from kit.evaluation import comparisons, evaluation, forcing, seeds
-from kit.report import comparison_figures, comparison_tables, figures, report
-from kit.runs import paths
+from kit.report import sentences, style, tables, trade_off
+from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, Model
 
 HOSTILE = "<script>alert(1)</script>&\\\"'"
@@ -60,6 +62,16 @@ def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn
     heavy, seconds = json.loads(drawn.cells[-1].outputs[0].text)
     longest = 60 if "PYTEST_XDIST_WORKER" in os.environ else 30  # beside other tests a processor is slower
     assert heavy == [] and seconds < longest
+
+
+def test_drawing_needs_neither_the_trainer_nor_the_grader() -> None:
+    """Nothing of kit.report imports them, in a process of its own."""
+    names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in ("__init__", "sidebyside")]
+    heavy = ["torch", "transformers", "trl", "datasets", "math_verify", "kit.training", "kit.reward"]
+    code = (f"import importlib, sys; [importlib.import_module('kit.report.' + name) for name in {names}]; "
+            f"print([module for module in {heavy} if module in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_figure_is_there_as_png_and_svg(drawn: nbformat.NotebookNode, finished: Config) -> None:
@@ -117,40 +129,40 @@ def test_the_report_is_one_page_that_needs_nothing_else(drawn: nbformat.Notebook
     assert page.outside_scroll == 0 and "color-scheme: light dark" in text
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     everything = "".join(page.texts)
-    for heading, sentences in report.conclusions(finished):
-        assert sentences and all(sentence in everything for sentence in sentences), heading
+    for heading, found in sentences.conclusions(finished):
+        assert found and all(sentence in everything for sentence in found), heading
     for words in ("One-shot against iterative", "Budget forcing", "max_grad_norm: 1.0", "math-verify", "2 seeds.", "<user>"):
         assert words in everything
 
 
 def test_what_a_model_or_a_params_file_says_is_text_and_nothing_else(drawn: nbformat.NotebookNode, finished: Config) -> None:
     text = (paths.of(finished).root / "report.html").read_text()
-    assert HOSTILE in comparison_tables.labels(finished).values()
+    assert HOSTILE in catalog.labels(finished).values()
     assert "<script" not in text and HOSTILE in "".join(Page(text).texts)
 
 
 def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, finished: Config) -> None:
-    found = dict(report.conclusions(finished))
+    found = dict(sentences.conclusions(finished))
     assert list(found) == ["Against the base model and the control", "Budget forcing", "One-shot against iterative", "Controls",
                            "Behavior", "Equal spend", "Several seeds"]
     assert found["Budget forcing"][0].startswith("Pruned models lie above the budget-forcing curve at every length they share")
-    table = comparison_tables.difference_table(finished, "controls")
+    table = tables.difference_table(finished, "controls")
     assert set(table.index) == {"a limit, against the same RL without one", "limit not stated in the prompt",
                                           "asked in the training prompt, its limit stated"}
-    assert comparison_tables.forcing_table(finished).index[0] == ("base", 10)
-    seen = comparison_tables.seed_table(finished)
+    assert tables.forcing_table(finished).index[0] == ("base", 10)
+    seen = tables.seed_table(finished)
     assert ("iterative, 30 minus one-shot, 30", "accuracy change (points)") in seen.index
     assert len(seen.loc["base", "seeds"].iloc[0].split(" · ")) == 2
 
 
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:
-    figure = figures.plt.figure()
+    figure = style.plt.figure()
     axis = figure.add_subplot()
     named = dataclasses.replace(finished, model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"))
-    comparison_figures._published(axis, named, "math500")
+    trade_off._published(axis, named, "math500")
     labels = {text.get_text() for text in axis.texts}
     assert "DS-1.5B, paper (Q)" in labels and "DS-1.5B-iter2k, autothink (T)" in labels
     assert not any("DeepScaleR" in label or "iter2k, paper" in label for label in labels)  # another model; no number there
     assert all(len(c.get_facecolor()) == 0 for c in axis.collections)  # hollow
-    comparison_figures._published(axis, finished, "two")
+    trade_off._published(axis, finished, "two")
     assert len(axis.texts) == len(labels)

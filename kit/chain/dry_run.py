@@ -30,7 +30,7 @@ from kit.behavior import behavior
 from kit.data import problems, prompts
 from kit.evaluation import evaluation
 from kit.laptop import arithmetic
-from kit.report import figures
+from kit.report import inputs, tables
 from kit.rollout import models
 from kit.runs import catalog, manifest, paths
 from kit.settings import Config, Engine, KitError
@@ -225,9 +225,9 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
             evaluation.evaluate(config, model)
         evaluation.summarize(config)
         behavior.summarize(config)
-        tables = figures.main_table(config)
-    show(f"evaluated: {len(tables)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")
-    return figures.read(config, "main")
+        shown = tables.main_table(config)
+    show(f"evaluated: {len(shown)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")
+    return inputs.read(config, "main")
 
 
 @contextlib.contextmanager

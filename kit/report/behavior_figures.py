@@ -1,24 +1,23 @@
-"""Pictures of notebook 05's tables: keywords, phase donuts, attempts, repetition, perplexity, length distributions; CSVs in,
-figures out.
+"""Figures of notebook 05: keywords, phases, repetition, perplexity, lengths of correct and of wrong responses.
 
-Published values are drawn in where they are known: for these analyses the paper's text gives the direction (hesitation goes,
-core stays, perplexity "nearly unchanged") and no number that could be sourced, so none is drawn.
+For these analyses the paper's text gives the direction (hesitation goes, core stays, perplexity "nearly unchanged") and no
+number that could be sourced, so nothing published is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn.objects as so
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kit.report import figures
-from kit.report.figures import STYLE, cell, label_of, look, mean_rows, read, title_of
-from kit.runs import paths
+from kit.report.inputs import has, read, set_label
+from kit.report.style import GREY, curves, legend, panels, plot, points, styled
+from kit.report.tables import MEASURES
+from kit.runs import catalog
 from kit.settings import Config
 
 # Phase -> colour, hatch. A family of colours per kind (green core, blue checking, vermillion hesitation, grey framing), shades
@@ -37,250 +36,125 @@ WEDGES = {
     "unlabelled": ("#ffffff", "xx"),
 }
 SMALLEST_NUMBERED = 4.0  # percent
-ATTEMPTS = {"attempts": "solution attempts per response", "redundant": "thinking after the first correct one (%)",
-            "lost": "had it right, answered wrong (%)"}
-REPETITION = {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"}
-QUANTITY = {"per_response": "per response", "per_1000_tokens": "per 1,000 tokens"}
 
 
-def names_of(config: Config, table: pd.DataFrame) -> dict[str, str]:
-    """Model -> how figures call it, in the table's order."""
-    firsts = table.drop_duplicates("model").itertuples()
-    return {row.model: label_of(config, row.schedule, int(row.round), row.limit) for row in firsts}
+def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: int) -> Figure:
+    """Panels of (table, column, title): a horizontal bar per model with its 95 % interval, the first model on top."""
+    figure, axes = panels(len(found), columns, height=1 + 0.32 * max(len(table) for table, _, _ in found), sharey=True)
+    for axis, (table, column, title) in zip(axes, found, strict=True):
+        bar = so.Bar(width=0.65, alpha=0.75, edgewidth=0)
+        drawn = plot(config, table, column, "label").add(bar, marker=None, linestyle=None, fill=None, legend=False)
+        interval = so.Range(color="black", linewidth=0.9)
+        drawn = drawn.add(interval, color=None, linestyle=None, xmin=f"{column}_low", xmax=f"{column}_high", legend=False)
+        drawn.on(axis).plot()
+        for y, row in enumerate(table.to_dict("records")):
+            known, end = pd.notna(row[column]), max(row[column], row[f"{column}_high"])
+            axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=8, va="center",
+                          color="black" if known else GREY)
+        axis.set(xlabel="", ylabel="", xlim=(0, max(1.15 * table[[column, f"{column}_high"]].max(axis=None), 0.5)))
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())  # seaborn names the models at every panel
+    return figure
 
 
-def _bars(axis: Axes, config: Config, table: pd.DataFrame, column: str, title: str) -> None:
-    """A horizontal bar per model with its 95 % interval, the first model on top; what is not known is said, not drawn."""
-    names = names_of(config, table)
-    for y, row in enumerate(table.to_dict("records")):
-        colour, _, _ = look(config, row["schedule"])
-        value, low, high = row[column], row[f"{column}_low"], row[f"{column}_high"]
-        if pd.isna(value):
-            axis.annotate("not known", (0, y), fontsize=8, va="center", color="#555555")
-            continue
-        axis.barh(y, value, color=colour, alpha=0.75, height=0.65)
-        if not pd.isna(low):
-            around = [[max(value - low, 0)], [max(high - value, 0)]]
-            axis.errorbar(value, y, xerr=around, color="black", capsize=2, elinewidth=0.9)
-        axis.annotate(f" {value:.3g}", (value if pd.isna(high) else max(high, value), y), fontsize=8, va="center")
-    axis.set_yticks(range(len(table)), [names[m] for m in table.model])
-    axis.set_xlim(left=0)
-    axis.margins(x=0.14)
-    axis.grid(axis="y", visible=False)
-    axis.set_title(title, fontsize=10)
-
-
-def _rows_of_bars(config: Config, panels: list[tuple[pd.DataFrame, str, str]], columns: int) -> Figure:
-    models = max(len(table) for table, _, _ in panels)
-    rows = -(-len(panels) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(11, rows * (0.9 + 0.32 * models)), squeeze=False, sharey=True)
-        for axis, (table, column, title) in zip(axes.flat, panels, strict=False):
-            _bars(axis, config, table, column, title)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_axis_off()
-        axes[0, 0].invert_yaxis()  # shared by all
-        return figure
-
-
+@styled
 def keyword_bars(config: Config) -> Figure:
     """Keywords of each list per response and per 1,000 tokens, mean of the sets, with 95 % intervals."""
-    table = mean_rows(read(config, "keywords"))
-    panels = [(own, column, f"{label} words {words}") for label, own in table.groupby("keywords", sort=False)
-              for column, words in QUANTITY.items()]
-    return _rows_of_bars(config, panels, 2)
+    return _bars(config, [(own, column, f"{words} words {unit}")
+                          for words, own in read(config, "keywords", overall=True).groupby("keywords", sort=False)
+                          for column, unit in (("per_response", "per response"), ("per_1000_tokens", "per 1,000 tokens"))], 2)
 
 
+@styled
 def attempt_bars(config: Config) -> Figure:
     """Solution attempts, the redundant share of the thinking, and right answers lost again, mean of the sets."""
-    table = mean_rows(read(config, "attempts"))
-    return _rows_of_bars(config, [(table, column, title) for column, title in ATTEMPTS.items()], 3)
+    table = read(config, "attempts", overall=True)
+    return _bars(config, [(table, column, title) for column, title in MEASURES["attempts"].items()], 3)
 
 
+@styled
 def repetition_bars(config: Config) -> Figure:
-    """Repeated runs of words and responses that end in a loop, mean of the sets."""
-    table = mean_rows(read(config, "repetition"))
-    return _rows_of_bars(config, [(table, column, title) for column, title in REPETITION.items()], 2)
+    """Repeated runs of words and responses that end in a loop, mean of the sets, with 95 % intervals."""
+    table = read(config, "repetition", overall=True)
+    return _bars(config, [(table, column, title) for column, title in MEASURES["repetition"].items()], 2)
 
 
+@styled
 def perplexity_points(config: Config) -> Figure:
-    """Perplexity of the traces under the reference model, each set and their mean, with 95 % intervals."""
+    """Perplexity of the traces under a fixed reference model, for each set and their mean, with 95 % intervals."""
     table = read(config, "perplexity")
-    names, sets = names_of(config, table), list(dict.fromkeys(table.set))
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(9, 3.6))
-        for k, (model, own) in enumerate(table.groupby("model", sort=False)):
-            own = own.set_index("set").loc[sets]
-            colour, marker, _ = look(config, own.schedule.iloc[0])
-            places = np.arange(len(sets)) + 0.6 * ((k + 0.5) / len(names) - 0.5)
-            around = [own.perplexity - own.perplexity_low, own.perplexity_high - own.perplexity]
-            axis.errorbar(places, own.perplexity, yerr=around, color=colour, marker=marker, linestyle="none", capsize=2,
-                          elinewidth=0.9, label=names[str(model)], alpha=0.5 + 0.5 * (k + 1) / len(names))
-        axis.set_xticks(range(len(sets)), [title_of(config, s).replace(" (", "\n(") for s in sets])
-        axis.set_ylim(bottom=1)
-        axis.set_ylabel("perplexity (1: no surprise)")
-        source = table.reference.iloc[0]
-        axis.set_title(f"Reference model: {'a second small one, trained with another seed' if source == 'trained' else source}")
-        figure.legend(loc="outside lower center", ncol=min(len(names), 4))
-        return figure
+    table["title"] = [set_label(config, s).replace(" (", "\n(") for s in table.set]
+    figure, (axis,) = panels(1, 1, width=9, height=3.2)
+    points(axis, config, table, "title", "perplexity", move=[so.Dodge(by=["color"])])
+    axis.set(ylabel="perplexity (1: no surprise)", xlabel="")
+    axis.set_ylim(bottom=1)
+    source = table.reference.iloc[0]
+    axis.set_title(f"Reference model: {'a second small one, trained with another seed' if source == 'trained' else source}")
+    legend(figure, config, zip(table.model, table.label, strict=True))
+    return figure
 
 
+@styled
 def phase_donuts(config: Config) -> Figure:
-    """A donut per model: share of steps per phase; in the middle the number of steps per response. Mean of the sets."""
-    table = mean_rows(read(config, "phases"))
-    return _donuts(config, table[table.labeller == "rules"], "model", names_of(config, table))
+    """A donut per model: the share of steps in each phase, mean of the sets; in the middle the number of steps per response."""
+    table = read(config, "phases", overall=True)
+    return _donuts(table[table.labeller == "rules"], "label")
 
 
+@styled
 def judge_donuts(config: Config) -> Figure:
-    """The same as labelled by the language model, and by the rules beside it, on the same steps."""
-    table = mean_rows(read(config, "phases_judge"))
-    names = names_of(config, table)
-    table = table.assign(both=table.model.map(names) + ", by " + table.labeller)
-    return _donuts(config, table, "both", {name: name for name in table.both.unique()})
+    """Donuts of the share of steps in each phase, by a language model and by the rules, for the same steps of each model."""
+    table = read(config, "phases_judge", overall=True)
+    return _donuts(table.assign(both=table.label + ", by " + table.labeller), "both")
 
 
-def _donuts(config: Config, table: pd.DataFrame, by: str, names: dict[str, str]) -> Figure:
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    listed = [p for p in WEDGES if p in set(table.phase)]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(11, 3.3 * rows + 0.9), squeeze=False)
-        for axis, (key, own) in zip(axes.flat, table.groupby(by, sort=False), strict=False):
-            own = own.set_index("phase").loc[listed]
-            shares = own.share.fillna(0.0).clip(lower=0.0)
-            if shares.sum() > 0:
-                marked = [f"{listed.index(p) + 1}" if s >= SMALLEST_NUMBERED else "" for p, s in shares.items()]
-                wedges, _ = axis.pie(shares, labels=marked, startangle=90, counterclock=False, labeldistance=1.06,
-                                     colors=[WEDGES[p][0] for p in listed], textprops={"fontsize": 8},
-                                     wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
-                for wedge, phase in zip(wedges, listed, strict=True):
-                    wedge.set_hatch(WEDGES[phase][1])
-            axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=9)
-            axis.set_title(names[str(key)], fontsize=10, loc="center")
-        for axis in axes.flat[table[by].nunique() :]:
-            axis.set_axis_off()
-        handles = [Patch(facecolor=WEDGES[p][0], hatch=WEDGES[p][1], edgecolor="white", label=f"{k}. {p}")
-                   for k, p in enumerate(listed, 1)]
-        figure.legend(handles=handles, loc="outside lower center", ncol=2, fontsize=8, frameon=False)
-        return figure
+def _donuts(table: pd.DataFrame, by: str) -> Figure:
+    names = list(dict.fromkeys(table[by]))
+    listed = [phase for phase in WEDGES if table[table.phase == phase].share.gt(0).any()]
+    figure, axes = panels(len(names), min(3, len(names)), height=3.3)
+    for axis, name in zip(axes, names, strict=True):
+        own = table[table[by] == name].set_index("phase").reindex(listed)
+        shares = own.share.fillna(0.0).clip(lower=0.0)
+        if shares.sum() > 0:
+            numbers = [f"{k}" if share >= SMALLEST_NUMBERED else "" for k, share in enumerate(shares, 1)]
+            axis.pie(shares, labels=numbers, startangle=90, counterclock=False, labeldistance=1.06, textprops={"fontsize": 8},
+                     colors=[WEDGES[phase][0] for phase in listed], hatch=[WEDGES[phase][1] for phase in listed],
+                     wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
+        axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=9)
+        axis.set_title(name, fontsize=10, loc="center")
+    handles = [Patch(facecolor=WEDGES[phase][0], hatch=WEDGES[phase][1], edgecolor="white", label=f"{k}. {phase}")
+               for k, phase in enumerate(listed, 1)]
+    figure.legend(handles=handles, loc="outside lower center", ncol=2, fontsize=8)
+    return figure
 
 
+@styled
 def length_curves(config: Config) -> Figure:
-    """Percentiles of the lengths of correct (solid, with 95 % bands) and wrong (dashed) responses, a panel per set; the first
-    model and the last round of each schedule."""
-    table = read(config, "percentiles")
-    last = table.drop_duplicates("schedule", keep="last").model
-    table = table[table.model.isin([table.model.iloc[0], *last])]
-    names, sets = names_of(config, table), list(dict.fromkeys(table.set))
-    columns = min(2, len(sets))
-    rows = -(-len(sets) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(11, 3.1 * rows + 0.6), squeeze=False)
-        for axis, name in zip(axes.flat, sets, strict=False):
-            panel = table[table.set == name]
-            for (model, verdict), own in panel.dropna(subset=["length"]).groupby(["model", "verdict"], sort=False):
-                colour, marker, _ = look(config, own.schedule.iloc[0])
-                right = verdict == "correct"
-                axis.plot(own.percentile, own.length, color=colour, marker=marker, markersize=4, linestyle="-" if right else "--",
-                          markerfacecolor=colour if right else "white", label=f"{names[model]}, {verdict}")
-                if right:
-                    axis.fill_between(own.percentile, own.length_low, own.length_high, color=colour, alpha=0.12, linewidth=0)
-            if not axis.lines:
-                axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color="#555555")
-            axis.set(title=config.set_labels.get(name, name), xlabel="percentile of the responses", ylabel="length (tokens)")
-            axis.set_ylim(bottom=0)
-        for axis in axes.flat[len(sets) :]:
-            axis.set_axis_off()
-        handles = {h.get_label(): h for axis in axes.flat for h in axis.lines}
-        if handles:
-            figure.legend(handles=list(handles.values()), loc="outside lower center", ncol=min(4, len(names)), fontsize=8)
-        return figure
+    """Percentiles of the lengths of correct (solid, with 95 % bands) and of wrong (dashed, hollow) responses, a panel per set.
+
+    Shown are the base and the last round of each schedule.
+    """
+    table, shown = read(config, "percentiles"), ["base", *catalog.last_rounds(config)]
+    table = table[table.model.isin(shown)].dropna(subset=["length"])
+    sets = list(dict.fromkeys(read(config, "percentiles").set))
+    figure, axes = panels(len(sets), min(2, len(sets)), height=3.1)
+    for axis, name in zip(axes, sets, strict=True):
+        own = table[table.set == name]
+        if own.empty:
+            axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+        wrong = own[own.verdict == "wrong"].drop(columns="length_low")
+        curves(axis, config, own[own.verdict == "correct"], "percentile", "length", linestyle="-", pointsize=4)
+        curves(axis, config, wrong, "percentile", "length", linestyle="--", pointsize=4, fillcolor="white")
+        axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)")
+        axis.set_ylim(bottom=0)
+    called = catalog.labels(config)
+    kinds = [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in (("correct", "-"), ("wrong", "--"))]
+    legend(figure, config, [(model, called[model]) for model in shown if model in set(table.model)], columns=6, more=kinds)
+    return figure
 
 
-def kind_table(config: Config) -> pd.DataFrame:
-    """What moved: words, steps by kind and attempts in a mean response, and their change against the first model, paired."""
-    moves = read(config, "moves")
-    names, rows = names_of(config, moves), {}
-    for (model, quantity), own in moves.groupby(["model", "quantity"], sort=False):
-        m = own.iloc[0]
-        change = "" if pd.isna(m.change) else f" ({m.change:+.0f} % [{m.change_low:+.0f}, {m.change_high:+.0f}])"
-        rows.setdefault(label_of(config, "base", 0, float("nan")), {})[quantity] = f"{m.before:.2f}"
-        rows.setdefault(names[model], {})[quantity] = f"{m.after:.2f}{change}"
-    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
-
-
-def conclusions(config: Config) -> list[str]:
-    """What moved and what stayed, one computed sentence per model."""
-    moves = read(config, "moves").set_index(["model", "quantity"])
-    names, found = names_of(config, moves.reset_index()), []
-    for model, name in names.items():
-        told = []
-        for quantity in ("hesitation words", "checking steps", "core steps", "attempts"):
-            if (model, quantity) not in moves.index:
-                continue
-            m = moves.loc[(model, quantity)]
-            if pd.isna(m.change):
-                told.append(f"no {quantity} before, {m.after:.2f} a response after")
-                continue
-            verdict = "no change shown" if m.change_low <= 0 <= m.change_high else "fewer" if m.change < 0 else "more"
-            told.append(f"{quantity} {m.change:+.0f} % [{m.change_low:+.0f}, {m.change_high:+.0f}] ({verdict})")
-        told += [f"{what} {before:.{digits}f} -> {after:.{digits}f}{unit}"
-                 for what, digits, unit, (before, after) in _side_by_side(config, model)]
-        found.append(f"{name} against {label_of(config, 'base', 0, float('nan'))}: " + "; ".join(told) + ".")
-    return found
-
-
-def _side_by_side(config: Config, model: str) -> Iterator[tuple[str, int, str, tuple[float, float]]]:
-    """(what, digits, unit, values of the first model and of this one) of repetition and, where it was measured, perplexity."""
-    for source, column, what, digits, unit in (
-        ("repetition", "repeated", "repeated runs of words", 1, " %"),
-        ("repetition", "loops", "responses that end in a loop", 1, " %"),
-        ("perplexity", "perplexity", "perplexity", 2, ""),
-    ):
-        if _there(config, source):
-            values = mean_rows(read(config, source)).set_index("model")[column]
-            yield what, digits, unit, (values.iloc[0], values[model])
-
-
-def _there(config: Config, name: str) -> bool:
-    """Whether there is such a table, and the params still ask for it."""
-    asked = {"phases_judge": config.behavior.judge.url, "perplexity": config.behavior.reference}.get(name, True)
-    return bool(asked) and (paths.of(config).metrics / f"{name}.csv").is_file()
-
-
-def measure_table(config: Config) -> pd.DataFrame:
-    """Attempts, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
-    columns = {}
-    for source, titles in {"attempts": ATTEMPTS, "repetition": REPETITION, "perplexity": {"perplexity": "perplexity"}}.items():
-        if _there(config, source):
-            table = mean_rows(read(config, source))
-            names = names_of(config, table)
-            columns |= {title: {names[r.model]: cell(r, column, ".1f") for r in table.itertuples()}
-                        for column, title in titles.items()}
-    return pd.DataFrame(columns).rename_axis("model")
-
-
-def length_table(config: Config) -> pd.DataFrame:
-    """Percentiles of the lengths (tokens) of correct and of wrong responses, a row per model, set and verdict."""
-    table = read(config, "percentiles")
-    wide = table.assign(cell=[cell(r, "length", ".0f") for r in table.itertuples()],
-                        model=table.model.map(names_of(config, table)),
-                        set=[title_of(config, s) for s in table.set], percentile=[f"{p} %" for p in table.percentile])
-    keys, order = ["model", "set", "verdict", "responses"], list(dict.fromkeys(wide.percentile))
-    return wide.set_index([*keys, "percentile"]).cell.unstack(sort=False)[order]
-
-
-def save_all(config: Config) -> list[str]:
-    """Draw every figure whose CSV is there, into the run's figures folder; returns their names."""
-    drawn = []
-    for draw, source in FIGURES.items():
-        if _there(config, source):
-            figures.save(draw(config), config, draw.__name__)
-            drawn.append(draw.__name__)
-    return drawn
-
-
-FIGURES = {  # function: the CSV it is drawn from
-    keyword_bars: "keywords", phase_donuts: "phases", judge_donuts: "phases_judge", attempt_bars: "attempts",
-    repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles",
-}
+def available(config: Config) -> list[Callable[[Config], Figure]]:
+    """The figures of notebook 05 whose tables are there."""
+    sources = {keyword_bars: "keywords", phase_donuts: "phases", judge_donuts: "phases_judge", attempt_bars: "attempts",
+               repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles"}
+    return [draw for draw, source in sources.items() if has(config, source)]

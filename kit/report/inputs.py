@@ -1,0 +1,51 @@
+"""What tables, figures and sentences are made from: the CSV files of a run, and the published numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from kit.runs import catalog, files, manifest, paths
+from kit.settings import ROOT, Config, KitError, read_yaml
+
+
+def read(config: Config, name: str, overall: bool = False) -> pd.DataFrame:
+    """metrics/<name>.csv of the run, with what its models are called in `label` and `against_label`.
+
+    `overall`: only the rows of the mean over the data sets, or of the only set. KitError when the file is not there, damaged, or
+    of models that the params do not name.
+    """
+    path, called = paths.of(config).metrics / f"{name}.csv", catalog.labels(config)
+    table = files.read_csv(path)
+    for column, label in (("model", "label"), ("against", "against_label")):
+        if column in table:
+            if strange := sorted(set(table[column]) - set(called)):
+                raise KitError(f"{path}: is of {', '.join(map(str, strange))}, which {config.file} does not name; "
+                               "run the notebook that makes it (03, 04 or 05) again")
+            table[label] = table[column].map(called)
+    if overall and len(table):
+        table = table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
+    return table
+
+
+def has(config: Config, name: str) -> bool:
+    """Whether metrics/<name>.csv is there and has rows, and the params still ask for it."""
+    asked = {"phases_judge": config.behavior.judge.url, "perplexity": config.behavior.reference}.get(name, True)
+    path = paths.of(config).metrics / f"{name}.csv"
+    return bool(asked) and path.is_file() and not files.read_csv(path).empty
+
+
+def published() -> dict[str, Any]:
+    """params/published.yaml: tables, the paper's validation curve, which models they are of."""
+    return read_yaml(ROOT / "params" / "published.yaml")
+
+
+def set_label(config: Config, name: str) -> str:
+    """What a data set, or the mean over them, is called."""
+    return "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
+
+
+def origin(config: Config, name: str) -> dict[str, str]:
+    """Where a table or figure is from: its title with the run's name, the commit that drew it, the date."""
+    return {"title": f"{name}, run {config.run}", "source": f"commit {manifest.commit()}", "date": manifest.now()}

@@ -1,0 +1,153 @@
+"""How figures look, and how they are kept: as PNG and SVG in results/<run>/figures.
+
+Series differ in marker and line as well as in colour, so that they can be told apart in grey and by the colour-blind; earlier
+rounds of a schedule are paler; published values are hollow. A figure's docstring tells readers what it shows: its first paragraph
+is the alternative text and the caption.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import PIL.Image
+import seaborn
+import seaborn.objects as so
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from kit.report.inputs import origin
+from kit.runs import catalog, files, paths
+from kit.settings import Config
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+
+GREY = "#555555"
+STYLE: dict[str, Any] = {
+    "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.facecolor": "white",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
+    "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 6, "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a label is a $
+}
+# Okabe and Ito's colours for the colour-blind, ordered so that neighbours also differ in lightness: colour, marker, line.
+LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
+PUBLISHED = {"paper": "o", "autothink": "s", "lapo": "^", "decs": "D"}
+styled = plt.rc_context(STYLE)  # decorates a function that draws
+
+
+def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
+    """Colour, marker and line of every schedule, of every model, and of every `published <source>`."""
+    found: dict[str, tuple[Any, str, str]] = {"base": ("#000000", "*", "-")}
+    names = [name for name in dict.fromkeys(own for own, _, _ in catalog.facts(config).values()) if name != "base"]
+    for k, name in enumerate(names):
+        models, (colour, marker, line) = catalog.models_of(config, name), LOOKS[k % len(LOOKS)]
+        shades = seaborn.light_palette(colour, len(models) + 2)[2:]
+        found |= {model: (shade, marker, line) for model, shade in zip([*models, name], [*shades, colour], strict=True)}
+    return found | {f"published {source}": (GREY, marker, "-") for source, marker in PUBLISHED.items()}
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of `columns`, each `height` inches high, with room for a legend below."""
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, **options)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model") -> so.Plot:
+    """A seaborn plot of two columns in which each model (or each schedule, `by="schedule"`) has its look."""
+    known = looks(config)
+    colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
+    hollow = {name: not name.startswith("published ") for name in known}
+    drawn = so.Plot(table, x=x, y=y, color=by, marker=by, linestyle=by, fill=by)
+    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=hollow).theme(STYLE)
+
+
+def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, move: Sequence[Any] = ()) -> None:
+    """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
+    table = table.dropna(subset=[x, y])
+    drawn, interval = plot(config, table, x, y), so.Range(linewidth=0.9, linestyle="-")
+    if f"{y}_low" in table:
+        drawn = drawn.add(interval, *move, ymin=f"{y}_low", ymax=f"{y}_high", linestyle=None, legend=False)
+    if f"{x}_low" in table:
+        drawn = drawn.add(interval, *move, xmin=f"{x}_low", xmax=f"{x}_high", linestyle=None, orient="y", legend=False)
+    drawn.add(so.Dot(pointsize=size), *move, linestyle=None, legend=False).on(axis).plot()
+
+
+def curves(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", **line: Any) -> None:
+    """A line per model in the order of the rows, with a band for the 95 % interval where the table has one for `y`."""
+    table = table.dropna(subset=[x, y])
+    drawn = plot(config, table, x, y, by)
+    if f"{y}_low" in table:
+        drawn = drawn.add(so.Band(alpha=0.13, edgewidth=0), ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
+    own = {name: None for name in line if name in ("marker", "linestyle")}  # the same for all models
+    drawn.add(so.Path(**line), **own, legend=False).on(axis).plot()
+
+
+def legend(figure: Figure, config: Config, entries: Iterable[tuple[str, str]], marker: bool = True, line: bool = False,
+           columns: int = 4, more: Sequence[Line2D] = ()) -> None:
+    """A legend below the panels: of each (model, what it is called) its look; `more` is what the figure adds."""
+    known, handles = looks(config), []
+    for name, label in dict(entries).items():
+        colour, shape, style = known[name]
+        handles.append(Line2D([], [], color=colour, marker=shape if marker else "", linestyle=style if line else "", label=label,
+                              markerfacecolor="none" if name.startswith("published ") else colour))
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncol=columns, fontsize=8)
+
+
+def name_points(axis: Axes, named: Sequence[tuple[float, float, str]], size: float = 7) -> None:
+    """Write a name beside each point (x, y, name), at the corner where it covers fewest of the points and the other names."""
+    axis.figure.canvas.draw()  # only now is it known where the points lie on the page
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([point[:2] for point in named])]
+    for x, y, name in named:
+        texts = [axis.annotate(name, (x, y), (right, up), textcoords="offset points", fontsize=size, color=GREY,
+                               ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
+                 for right in (4, -4) for up in (3, -3)]
+        best = min(texts, key=lambda text: text.get_window_extent().count_overlaps(taken))
+        taken.append(best.get_window_extent())
+        for text in texts:
+            if text is not best:
+                text.remove()
+
+
+# --- keeping ----------------------------------------------------------------------------------------------------------
+
+
+@styled
+def show(draw: Callable[[Config], Figure], config: Config) -> Image:
+    """Draw a figure, keep it under its function's name, and return it for a notebook, with its description as alternative text.
+
+    Run, commit and date are in the metadata of both files.
+    """
+    from IPython.display import Image
+
+    name, text = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
+    facts, figure = origin(config, name), draw(config)
+    svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"], "Description": text}
+    png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Description": text, "Software": None}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
+    edges, folder = figure.get_tightbbox().padded(0.1), paths.of(config).figures
+    for suffix, metadata in (("svg", svg), ("png", png)):
+        with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
+            figure.savefig(file, format=suffix, metadata=metadata, bbox_inches=edges)
+    plt.close(figure)  # else a notebook shows it as well
+    return Image(filename=folder / f"{name}.png", alt=text)
+
+
+def description(picture: Path) -> str:
+    """What a kept figure shows, from the PNG's metadata."""
+    with PIL.Image.open(picture) as image:
+        return image.info.get("Description", picture.stem.replace("_", " "))

@@ -1,0 +1,237 @@
+"""The tables of a run as people read them, every number with its 95 % interval; written as CSV and as Markdown.
+
+A function takes the settings and returns a DataFrame of texts; its first column is the index. Nothing is read but CSV files of
+the run and params/published.yaml.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from kit.report.inputs import has, origin, published, read, set_label
+from kit.runs import catalog, files, paths
+from kit.settings import Config
+
+UNKNOWN = "unknown"  # in place of lengths that a log does not have
+MEASURES = {  # CSV -> column -> title
+    "attempts": {"attempts": "solution attempts per response", "redundant": "thinking after the first correct one (%)",
+                 "lost": "had it right, answered wrong (%)"},
+    "repetition": {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"},
+    "perplexity": {"perplexity": "perplexity"},
+}
+CONTROLS = {
+    "without a limit": "a limit, against the same RL without one",
+    "training prompt": "asked in the training prompt, its limit stated",
+}
+
+
+def save(table: pd.DataFrame, config: Config, name: str) -> pd.DataFrame:
+    """Write a table as <name>.csv and <name>.md into the run's figures folder; returns it, for a notebook to show."""
+    folder, flat = paths.of(config).figures, table.reset_index()
+    files.write_csv(folder / f"{name}.csv", flat)
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
+    with files.atomic(folder / f"{name}.md") as file:
+        file.write("\n".join([*lines, "", ", ".join(origin(config, name).values())]) + "\n")
+    return table
+
+
+def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "") -> str:
+    """`value unit [low, high]` of a row's columns `column`, `column_low`, `column_high`; empty where it is not known."""
+    value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
+    bounds = "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
+    return "" if pd.isna(value) else f"{value:{form}}{unit}{bounds}"
+
+
+# --- accuracy and length ----------------------------------------------------------------------------------------------
+
+
+def main_table(config: Config) -> pd.DataFrame:
+    """Ours in the paper's layout: per set accuracy ± half of the 95 % interval and mean length, and their means over the sets.
+
+    `× shortest` is length as a multiple of the shortest correct chain; changes are against the base, paired on problems.
+    """
+    main, rows = read(config, "main"), []
+    changes = {r.model: r for r in read(config, "changes", overall=True).itertuples() if r.against == "base"}
+    for model, own in main.groupby("model", sort=False):
+        row = {"model": own.label.iloc[0]}
+        for r in own.itertuples():
+            length = UNKNOWN if pd.isna(r.length) else f"{r.length:.0f}"
+            half = (r.accuracy_high - r.accuracy_low) / 2
+            row[config.set_labels.get(r.set, r.set)] = f"{r.accuracy:.1f} ± {half:.1f} / {length}"
+        multiple = own.multiple.iloc[-1]
+        row["× shortest"] = "" if pd.isna(multiple) else f"{multiple:.2f}"
+        if model in changes:
+            row["accuracy change"] = cell(changes[model], "accuracy_change")
+            row["length change"] = cell(changes[model], "length_change", "+.0f", " %") or UNKNOWN
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("").set_index("model")
+
+
+def forcing_table(config: Config) -> pd.DataFrame:
+    """Budget forcing, per model and budget: accuracy and total length of the mean of the sets, share of responses forced."""
+    return pd.DataFrame([
+        {"model": r.label, "budget": r.budget, "accuracy (%)": cell(r, "accuracy", ".1f"),
+         "total length (tokens)": cell(r, "length", ".0f"), "forced (%)": f"{r.forced:.0f}"}
+        for r in read(config, "forcing", overall=True).itertuples()
+    ]).set_index(["model", "budget"])
+
+
+def gap_table(config: Config) -> pd.DataFrame:
+    """Per model and set: its accuracy, the budget-forcing curve's at the same length, and the paired difference."""
+    return pd.DataFrame([
+        {"model": r.label, "set": set_label(config, r.set), "length (tokens)": f"{r.length:.0f}",
+         "accuracy (%)": cell(r, "accuracy", ".1f"), "base, forced to this length (%)": cell(r, "forced", ".1f"),
+         "difference (points)": cell(r, "gap"),
+         "above, intervals apart": ("yes" if r.above else "no") if r.shared else "no such length"}
+        for r in read(config, "forcing_gaps").itertuples()
+    ]).set_index(["model", "set"])
+
+
+def spend_table(config: Config) -> pd.DataFrame:
+    """For the tokens of one response of the base: how many responses of each model, and their pass@k against its pass@1."""
+    columns = ["model", "responses for the base's tokens", "k", "pass@k (%)", "base, pass@1 (%)", "difference (points)"]
+    rows = [(r.label, f"{r.affords:.1f}", f"{r.k:.1f}", cell(r, "passed", ".1f"), f"{r.base:.1f}", cell(r, "gap"))
+            for r in read(config, "spend_gaps", overall=True).dropna(subset=["gap"]).itertuples()]
+    return pd.DataFrame(rows, columns=columns).set_index("model")
+
+
+# --- schedules, controls, seeds ---------------------------------------------------------------------------------------
+
+
+def differences(config: Config, name: str) -> pd.DataFrame:
+    """The rows of `one_shot` or `controls` over all sets; `what` says in what the two models differ."""
+    table = read(config, name, overall=True)
+    if table.empty:
+        return table.assign(what=[])
+    what = [f"limit {r.limit}" if name == "one_shot" else CONTROLS.get(r.control) or what_differs(config, r.model)
+            for r in table.itertuples()]
+    told = np.where(table.model == table.against, ", training prompt", "")
+    return table.assign(what=what, label=table.label + told)
+
+
+def what_differs(config: Config, model: str) -> str:
+    """In what a control's settings differ from its counterpart's."""
+    own = config.schedules[catalog.facts(config)[model][0]]
+    other = config.schedules[own.compare_with or ""]
+    told = {"state_limit": "limit not stated in the prompt", "limits": f"limits {', '.join(map(str, own.limits))}",
+            "reading": f"{own.reading or config.training.reading} reading of the reward"}
+    return ", ".join(told.get(key, key) for key, value in vars(own).items()
+                     if value != getattr(other, key) and key not in ("label", "compare_with"))
+
+
+def difference_table(config: Config, name: str) -> pd.DataFrame:
+    """`one_shot` or `controls`, mean of the sets: both models' accuracy and length, and the paired differences."""
+    rows = [{"what differs": r.what, "model": r.label, "against": r.against_label,
+             "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",
+             "the other's": f"{r.other_accuracy:.1f} / {r.other_length:.0f}",
+             "accuracy difference (points)": cell(r, "accuracy_change"),
+             "length difference": cell(r, "length_change", "+.0f", " %"),
+             "p": "< 0.001" if r.p_value < 0.001 else f"{r.p_value:.3f}"} for r in differences(config, name).itertuples()]
+    return pd.DataFrame(rows).set_index("what differs") if rows else pd.DataFrame()
+
+
+def seed_table(config: Config) -> pd.DataFrame:
+    """Mean over the seeds with its t-interval, the seeds' own values, and their spread beside what the problems alone explain."""
+    form = {"accuracy": ".1f", "length": ".0f", "accuracy change": "+.1f", "length change": "+.0f"}
+    return pd.DataFrame([
+        {"comparison": r.comparison, "quantity": f"{r.quantity} ({r.unit})",
+         "mean [95 %]": f"{r.value:{form[r.quantity]}} [{r.low:{form[r.quantity]}}, {r.high:{form[r.quantity]}}]",
+         "seeds": r.by_seed, "sd between seeds": f"{r.sd:.1f}", "sd expected from the problems alone": f"{r.sd_problems:.1f}"}
+        for r in read(config, "seeds_combined", overall=True).itertuples()
+    ]).set_index(["comparison", "quantity"])
+
+
+# --- published numbers ------------------------------------------------------------------------------------------------
+
+
+def published_table(name: str = "autothink") -> pd.DataFrame:
+    """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty."""
+    source = published()
+    table, rows = source["tables"][name], []
+    for entry in table["rows"]:
+        cells = [entry["cells"][s] for s in source["sets"]]
+        row = {"model": entry["model"], "label": table["label"]}
+        for s, values in zip(source["sets"], cells, strict=True):
+            own = entry.get("labels", {}).get(s)
+            row[s] = _pair(values) + (f" ({own})" if own else "")
+        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells, strict=True)]
+        row["mean"] = _pair(entry.get("mean") or means)
+        change = entry.get("change")
+        row["accuracy change"] = f"{change['accuracy']:+.1f}" if change else ""
+        row["length change"] = f"{change['length']:+d} %" if change else ""
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("model")
+
+
+def _pair(values: list[float | None]) -> str:
+    """`accuracy / length`, with a dash for one that is not known; empty where neither is."""
+    return "" if values == [None, None] else " / ".join("–" if v is None else f"{v:g}" for v in values)
+
+
+def published_changes() -> pd.DataFrame:
+    """Published pruned models against the base of their table: accuracy change (points), length (% of the base's), score.
+
+    Means over the four sets; a row that lacks a number has empty cells. Derived (D) where the table gives means only.
+    """
+    from kit.evaluation.comparisons import efficiency_score  # here, so that drawing needs no grader
+
+    rows = []
+    for source, table in published()["tables"].items():
+        for entry in table["rows"]:
+            means = np.array(list(entry["cells"].values()), dtype=float).mean(axis=0)  # None becomes nan
+            if entry["kind"] == "base":
+                base = means
+                continue
+            row = {"source": source, "model": entry["model"]}
+            if change := entry.get("change"):
+                row |= {"accuracy_change": change["accuracy"], "length": 100 + change["length"], "score": np.nan,
+                        "label": table["label"]}
+            else:
+                row |= {"accuracy_change": means[0] - base[0], "length": 100 * means[1] / base[1],
+                        "score": float(efficiency_score(*means, *base)), "label": f"D from {table['label']}"}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# --- behavior ---------------------------------------------------------------------------------------------------------
+
+
+def keyword_table(config: Config) -> pd.DataFrame:
+    """Keywords per response of every model, with 95 % intervals, and the change against the base in percent."""
+    rows: dict[str, dict[str, str]] = {}
+    for words, of_words in read(config, "keywords", overall=True).groupby("keywords", sort=False):
+        base = of_words[of_words.model == "base"].per_response.iloc[0]
+        for r in of_words.itertuples():
+            row = rows.setdefault(r.label, {})
+            row[f"{words} per response"] = cell(r, "per_response", ".2f")
+            row[f"{words}, change"] = "" if r.model == "base" or not base else f"{100 * (r.per_response / base - 1):+.0f} %"
+            row[f"{words} per 1,000 tokens"] = UNKNOWN if pd.isna(r.per_1000_tokens) else f"{r.per_1000_tokens:.1f}"
+    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
+
+
+def behavior_table(config: Config) -> pd.DataFrame:
+    """What moved: words, steps by kind and attempts in a mean response, and their change against the base, paired on problems."""
+    rows: dict[str, dict[str, str]] = {catalog.label(config, "base"): {}}
+    for r in read(config, "moves").itertuples():
+        change = cell(r, "change", "+.0f", " %")
+        next(iter(rows.values()))[r.quantity] = f"{r.before:.2f}"
+        rows.setdefault(r.label, {})[r.quantity] = f"{r.after:.2f}" + (f" ({change})" if change else "")
+    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
+
+
+def measure_table(config: Config) -> pd.DataFrame:
+    """Attempts, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
+    return pd.DataFrame({
+        title: {r.label: cell(r, column, ".1f") for r in read(config, source, overall=True).itertuples()}
+        for source, titles in MEASURES.items() if has(config, source) for column, title in titles.items()
+    }).rename_axis("model")
+
+
+def length_table(config: Config) -> pd.DataFrame:
+    """Percentiles of the lengths (tokens) of correct and of wrong responses, a row per model, set and verdict."""
+    table = read(config, "percentiles")
+    table = table.assign(cell=[cell(r, "length", ".0f") for r in table.itertuples()], model=table.label,
+                         set=[set_label(config, s) for s in table.set], percentile=[f"{p} %" for p in table.percentile])
+    keys, order = ["model", "set", "verdict", "responses"], list(dict.fromkeys(table.percentile))
+    return table.set_index([*keys, "percentile"]).cell.unstack(sort=False)[order]
