@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import signal
@@ -105,7 +106,7 @@ def test_old_checkpoints_are_thinned_but_never_the_selected_one(trained: tuple[C
 
 
 @pytest.mark.parametrize(("number", "said"), [
-    (errno.ENOSPC, "the disk is full"), (errno.EROFS, "the file system is read-only"), (errno.EACCES, "no permission to write"),
+    (errno.ENOSPC, "no space left on device"), (errno.EROFS, "read-only file system"), (errno.EACCES, "permission denied"),
 ])
 def test_a_table_appears_whole_or_not_at_all_and_the_reason_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
@@ -190,6 +191,27 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_holder_starts_may_enter_and_others_may_not(tmp_path: Path) -> None:
+    code = ("import sys; from pathlib import Path; from kit.runs import lock\n"
+            "with lock.hold(Path(sys.argv[1]), 'run'): print('inside')")
+    start = [sys.executable, "-c", code, str(tmp_path)]
+    with lock.hold(tmp_path, "run"):
+        with lock.for_children(tmp_path):
+            assert subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "inside\n"
+        assert (tmp_path / lock.NAME).is_file()  # it was not the child's to give back
+        assert "is at work here" in subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False).stderr
+
+
+def test_a_file_system_without_locks_is_worked_on_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with lock.hold(tmp_path, "run"):
+        assert (tmp_path / lock.NAME).is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- what a stage was made from ---------------------------------------------------------------------------------------
 
 
@@ -202,6 +224,30 @@ def test_comments_and_layout_are_no_change_of_code_and_a_number_is(tmp_path: Pat
     one = digest('"""What it is."""\nfrom kit.runs import paths\n\n\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
     assert digest('"""New."""\nfrom kit.runs import paths\ndef f(x):\n    """Two times."""\n    return (2 * x)  # so\n') == one
     assert digest('"""What it is."""\nfrom kit.runs import paths\n\n\ndef f(x):\n    """Twice."""\n    return 3 * x\n') != one
+
+
+def notebook(path: Path, parameters: str, work: str) -> Path:
+    cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": [parameters]},
+             {"cell_type": "code", "metadata": {}, "source": [work]}]
+    path.write_text(json.dumps({"cells": cells}))
+    return path
+
+
+def test_editing_the_cell_of_parameters_is_no_change_of_code_and_editing_another_is(tmp_path: Path) -> None:
+    """The notebooks call that cell the only one to edit; finished training must not be thrown away for it."""
+    one = fingerprint.code(notebook(tmp_path / "n.ipynb", "round = 1", "print(1)"))
+    assert fingerprint.code(notebook(tmp_path / "n.ipynb", "round = 2  # mine", "print(1)")) == one
+    assert fingerprint.code(notebook(tmp_path / "n.ipynb", "round = 1", "print(2)")) != one
+
+
+def test_figures_hang_on_labels_and_the_report_and_training_hangs_on_neither(tmp_path: Path) -> None:
+    work = "from kit.report import figures\nfrom kit.runs import catalog, lock\nfrom kit.training import rounds, watch"
+    file = notebook(tmp_path / "n.ipynb", "", work)
+    trained, drawn = fingerprint.code(file), fingerprint.code(file, draws=True)
+    assert "code: kit/training/rounds.py" in trained and "code: kit/reward/token_limit.py" in trained
+    assert set(drawn) - set(trained) >= {"code: kit/report/figures.py", "code: kit/runs/catalog.py"}
+    for name in ("runs/lock", "training/watch", "settings/schema"):
+        assert f"code: kit/{name}.py" not in drawn
 
 
 def test_what_changed_is_told_by_name() -> None:

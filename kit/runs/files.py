@@ -15,27 +15,21 @@ from typing import IO, Any
 
 from kit.settings import KitError
 
-_ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
-REASONS = {
-    errno.ENOSPC: "the disk is full; free some space and run this again",
-    errno.EDQUOT: "your quota on this disk is used up; free some space and run this again",
-    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
-    errno.EACCES: f"no permission to write here; {_ELSEWHERE}",
-    errno.EPERM: f"no permission to write here; {_ELSEWHERE}",
-    errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
-    errno.EIO: "the disk reports an input/output error",
-}
+ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
+BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 
 @contextlib.contextmanager
 def telling(path: Path) -> Iterator[None]:
-    """Say in one line when the disk is full, read-only or broken. What was finished before stays as it is."""
+    """Say in one line when the disk is full, read-only, forbidden or broken."""
     try:
         yield
     except OSError as error:
-        if error.errno not in REASONS:
+        if error.errno not in BROKEN:
             raise
-        raise KitError(f"{error.filename or path}: {REASONS[error.errno]}; what was finished is kept") from None
+        why = os.strerror(error.errno).lower()
+        raise KitError(f"{error.filename or path}: {why}; what was finished is kept. Make room or mend it and run this again; "
+                       f"{ELSEWHERE}") from None
 
 
 @contextlib.contextmanager

@@ -2,8 +2,7 @@
 
 - settings: by their dotted key, as in params;
 - code: of the notebook its code cells, and of every module of the kit that it imports, directly or through others, a hash of what
-  Python makes of it. Comments, docstrings, layout and the notebook's prose do not count. Modules that cannot change a
-  number are left out (WITHOUT_EFFECT): whoever edits a figure must not lose a trained model;
+  Python makes of it. Comments, docstrings, layout, the notebook's prose and its cell of parameters do not count;
 - files: those that earlier stages wrote, by content. A stage redone with the same outcome redoes nothing after it.
 """
 
@@ -19,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 KIT = Path(__file__).parents[1]
+# Folders and modules that change no number: whoever edits a figure must not lose a trained model. Settings count by value.
+WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch")
+DRAWING = ("report/", "runs/catalog")  # but these count where figures are the result: catalog has the labels
 _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
-
-# Folders of the kit. Settings get into the table by value; the others say where files lie, or start stages. DRAWING matters only
-# where figures are the result.
-WITHOUT_EFFECT = {"settings", "runs", "chain"}
-DRAWING = {"report"}
 
 
 def flat(table: Any, key: str = "") -> dict[str, Any]:
@@ -35,16 +32,19 @@ def flat(table: Any, key: str = "") -> dict[str, Any]:
 
 
 def code(notebook: Path, draws: bool = False) -> dict[str, str]:
-    """The code that a notebook runs: `code: notebook` and `code: kit/<module>.py` -> hash. `draws`: figures are what it makes."""
+    """The code that a notebook runs: `code: notebook` and `code: kit/<module>.py` -> hash. `draws`: figures are what it makes.
+
+    The cell tagged `parameters` is left out: its values are the run's settings, or given anew by whoever starts the notebook.
+    """
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    source = "\n".join("".join(c["source"]) for c in cells)
-    without = WITHOUT_EFFECT if draws else WITHOUT_EFFECT | DRAWING
+    source = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
     with _PARSING:
         tree = ast.parse(source)
         found = _modules(_imported(tree))
         digest = _short(ast.unparse(tree).encode())
-    return {f"code: {notebook.name}": digest,
-            **{f"code: kit/{name}.py": value for name, value in found.items() if name.split("/")[0] not in without}}
+    counted = {name: value for name, value in found.items()
+               if draws and name.startswith(DRAWING) or not name.startswith(WITHOUT_EFFECT)}
+    return {f"code: {notebook.name}": digest, **{f"code: kit/{name}.py": value for name, value in counted.items()}}
 
 
 def modules(*names: str) -> dict[str, str]:
@@ -93,12 +93,11 @@ def files(found: Iterable[Path], root: Path, known: Mapping[str, list] | None = 
     table: dict[str, list] = {}
     for path in sorted(found):
         name, facts = path.relative_to(root).as_posix(), path.stat()
-        before = (known or {}).get(name)
-        if before and before[:2] == [facts.st_size, facts.st_mtime_ns]:
-            table[name] = before
-            continue
-        with path.open("rb") as file:
-            table[name] = [facts.st_size, facts.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()[:16]]
+        stamp = [facts.st_size, facts.st_mtime_ns]
+        table[name] = (known or {}).get(name, [])
+        if table[name][:2] != stamp:
+            with path.open("rb") as file:
+                table[name] = [*stamp, hashlib.file_digest(file, "sha256").hexdigest()[:16]]
     return table
 
 

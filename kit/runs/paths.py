@@ -17,70 +17,36 @@
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
         stages/                                  what is finished, with which inputs
-    replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
+        replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
 
-A model is named `base` or `<schedule>/round<k>`. Outside the runs, in the project: cache/ (sets fetched from the hub, or under
-$KIT_CACHE) and data/ (sets and logs that the user put there; `data.folder` in params).
+Outside the runs, in the project: cache/ (sets fetched from the hub, or under $KIT_CACHE) and data/ (sets and logs that the user
+put there; `data.folder` in params).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from kit.settings import ROOT, Config, KitError
 
 
-@dataclass(frozen=True)
 class RunPaths:
-    """Where the files of one run lie."""
+    """Where the files of one run lie. Models are named as in runs/catalog."""
 
-    root: Path
-
-    @property
-    def shown(self) -> str:
-        """The folder as printed: relative to the project where it lies in it, so that no home path gets into a notebook."""
-        return str(self.root.relative_to(ROOT)) if self.root.is_relative_to(ROOT) else self.root.name
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def notebooks(self) -> Path:
-        return self.root / "notebooks"
-
-    @property
-    def base_model(self) -> Path:
-        return self.root / "models" / "base"
-
-    @property
-    def figures(self) -> Path:
-        return self.root / "figures"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "metrics"
-
-    @property
-    def stages(self) -> Path:
-        return self.root / "stages"
-
-    @property
-    def kernels(self) -> Path:
-        return self.root / ".kernels"  # how running notebooks are reached; gone when the run is done
-
-    @property
-    def replaced(self) -> Path:
-        return self.root / "replaced"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # As printed: relative to the project where it lies in it, so that no home path gets into a notebook.
+        self.shown = str(root.relative_to(ROOT)) if root.is_relative_to(ROOT) else root.name
+        self.manifest = root / "manifest.json"
+        self.notebooks, self.figures, self.metrics = root / "notebooks", root / "figures", root / "metrics"
+        self.base_model = root / "models" / "base"
+        self.contamination = root / "data" / "contamination.csv"
+        self.stages, self.replaced = root / "stages", root / "replaced"
+        self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done
 
     def data(self, name: str) -> Path:
         return self._inside("data", f"{name}.jsonl")
-
-    @property
-    def contamination(self) -> Path:
-        return self.root / "data" / "contamination.csv"
 
     def models(self, schedule: str, round: int) -> Path:
         return self._inside("models", schedule, f"round{round}")
@@ -97,19 +63,19 @@ class RunPaths:
     def grades(self, model: str, name: str) -> Path:
         return self._inside("grades", model, f"{name}.csv")
 
+    def traces(self, model: str, name: str) -> Path:
+        return self._inside("traces", model, f"{name}.csv")
+
+    def forcing(self, model: str, name: str) -> Path:
+        return self._inside("forcing", model, name)
+
     def _inside(self, folder: str, *parts: str) -> Path:
-        """A path below this folder of the run, whatever names a params file or a data set has."""
+        """A path below this folder of the run; KitError where a name in params, or of a data set, leads out of it."""
         top = os.path.join(self.root, folder)
         path = Path(os.path.normpath(os.path.join(top, *parts)))
         if "\0" in str(path) or not path.is_relative_to(top) or len(path.relative_to(top).parts) < len(parts):
             raise KitError(f"{'/'.join(parts)}: not a name for a file of this run; it leads out of its folder")
         return path
-
-    def traces(self, model: str, name: str) -> Path:
-        return self.root / "traces" / model / f"{name}.csv"
-
-    def forcing(self, model: str, name: str) -> Path:
-        return self.root / "forcing" / model / name
 
 
 def of(config: Config) -> RunPaths:
