@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import tiny
 
+from kit.chain import plan
 from kit.laptop import arithmetic
 from kit.settings import Config, Schedule
 from kit.training import rounds
@@ -88,14 +89,10 @@ def measure(config: Config) -> dict[str, float]:
             "length": row.length, "truncated": row.truncated}
 
 
-def planned(config: Config) -> float | None:
-    """Peak memory in GiB as kit.chain.plan has it, without what CUDA itself takes; None where there is no kit.chain.plan."""
-    if importlib.util.find_spec("kit.chain.plan") is None:
-        return None
-    from kit.chain import memory, plan
-
-    table = plan.memory(config, memory.sizes_of(memory.model_config(config)))
-    return float(table.loc["in all", ["rollouts", "update"]].max()) - config.hardware.reserve_gib
+def planned(config: Config) -> float:
+    """Peak memory in GiB as kit.chain.plan has it, without what CUDA itself takes."""
+    needed = plan.memory(config, plan.sizes_of(config))
+    return float(needed.loc["in all", ["rollouts", "update"]].max()) - config.hardware.reserve_gib
 
 
 def test_a_step_can_be_measured_at_all(results: Path, tmp_path: Path) -> None:
@@ -106,6 +103,7 @@ def test_a_step_can_be_measured_at_all(results: Path, tmp_path: Path) -> None:
     found = measure(config)
     assert 8 <= found["tokens"] <= 8 * 16 and found["length"] > 10  # random weights rarely end
     assert 0 < found["rollouts"] < found["all"] and found["update"] > 0
+    assert 0 < planned(config) < 1
 
 
 @pytest.mark.gpu
@@ -128,8 +126,6 @@ def test_a_step_at_the_papers_batch_on_one_device(results: Path, tmp_path: Path)
           f"{found['update tokens/s']:.0f} tokens/s; peak {peak:.1f} GiB in use, {held:.1f} GiB held")
     assert found["length"] > 2000 and peak > 10
     estimate = planned(config)
-    if estimate is None:
-        return
     print(f"planned: {estimate:.1f} GiB")
     if vllm == "off":  # vLLM's own memory is not among what torch counts
         assert abs(peak / estimate - 1) < 0.20

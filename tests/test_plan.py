@@ -1,4 +1,4 @@
-"""The plan: parameters, memory, hours and disk against numbers worked out by hand, and against a traced pass."""
+"""The plan: parameters, memory, time and disk against numbers worked out by hand, and against a traced pass."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from conftest import stage_keys
 
-from kit.chain import commands, memory, plan
-from kit.chain.memory import GIB, Sizes
+from kit.chain import commands, plan
+from kit.chain.plan import GIB, Sizes
 from kit.chain.stages import Stage
-from kit.settings import ROOT, Config, Engine, KitError, Schedule, load
+from kit.settings import ROOT, Config, KitError, Schedule, load
 
 DS, QWQ, LAPTOP = (load(f"params/{name}.yaml") for name in ("ds-1.5b-4k", "qwq-32b-4k", "laptop"))
 # By hand. A layer of the 1.5B model: q 1536 x 1536 + 1536, k and v 1536 x 256 + 256 each, o 1536 x 1536, MLP 3 x 1536 x 8960, two
@@ -27,10 +27,16 @@ def changed(base: Config, **parts: dict[str, Any]) -> Config:
     return dataclasses.replace(base, **{name: dataclasses.replace(getattr(base, name), **keys) for name, keys in parts.items()})
 
 
+def needed(config: Config, sizes: Sizes, phase: str) -> dict[str, float]:
+    """Bytes of one device in a phase, by what they are for."""
+    column = plan.memory(config, sizes)[phase].drop("in all") * GIB
+    return {name: pytest.approx(value) for name, value in column.items() if value > 0}
+
+
 @pytest.mark.parametrize(("settings", "sizes", "total"), [(DS, SMALL, 1_777_088_000), (QWQ, LARGE, 32_763_876_352)])
 def test_parameters_of_the_papers_models_are_counted_from_their_sizes_alone(settings: Config, sizes: Sizes, total: int) -> None:
     assert sizes.parameters == total
-    assert memory.sizes_of(memory.model_config(settings)) == sizes
+    assert plan.sizes_of(settings) == sizes
 
 
 def test_sizes_come_from_a_local_folder_or_the_laptops_own_model(tmp_path: Path) -> None:
@@ -38,60 +44,61 @@ def test_sizes_come_from_a_local_folder_or_the_laptops_own_model(tmp_path: Path)
 
     Qwen2Config(hidden_size=8, intermediate_size=4, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                 vocab_size=10, tie_word_embeddings=True).save_pretrained(tmp_path)
-    found = memory.sizes_of(memory.model_config(changed(DS, model={"source": str(tmp_path)})))
+    found = plan.sizes_of(changed(DS, model={"source": str(tmp_path)}))
     layer = 8 * 8 + 8 + 2 * (8 * 4 + 4) + 8 * 8 + 3 * 8 * 4 + 2 * 8
     assert found == Sizes(2 * layer + 10 * 8 + 8, 2, 8, 4, 8, 4, 10)
-    laptop = memory.sizes_of(memory.model_config(LAPTOP))
+    laptop = plan.sizes_of(LAPTOP)
     assert (laptop.layers, laptop.hidden, laptop.mlp, laptop.keys) == (3, 96, 192, 48)
     with pytest.raises(KitError, match="give its sizes under model.shape"):
-        memory.model_config(changed(DS, model={"source": "nobody/no-such-model", "shape": None}))
+        plan.sizes_of(changed(DS, model={"source": "nobody/no-such-model", "shape": None}))
 
 
 def test_memory_of_the_update_of_the_small_model_by_hand() -> None:
-    found = memory.update_memory(DS, SMALL, 4000)  # 8 processes without sharing; passes of 8 responses, 768 + 4000 tokens each
+    found = needed(DS, SMALL, "update")  # 8 processes without sharing; passes of 8 responses, 768 + 4000 tokens each
     tokens = 8 * 4768
     assert found == {
         "weights": 4 * 1_777_088_000, "AdamW's moments": 8 * 1_777_088_000, "reference model": 4 * 1_777_088_000,
-        "DDP's buckets": 4 * 1_777_088_000, "gradients": 4 * 1_777_088_000, "gathered weights": 0,
+        "DDP's buckets": 4 * 1_777_088_000, "gradients": 4 * 1_777_088_000,
         "kept activations": 28 * 4 * 1536 * tokens,  # 6.1 GiB
         "one layer": (12 * 8960 + 39 * 1536) * tokens,  # 6.0 GiB
         "attention mask": 3 * 8 * 4768 * 4768,
         "output layer": 2 * 4096 * 32768 + 8 * 151_936 * 1536 + 8 * 1536 * tokens,
-        "vLLM": 0, "reserve": 2 * GIB,
+        "reserve": 2 * GIB,
     }
-    assert sum(found.values()) / GIB == pytest.approx(56.7, abs=0.05)
+    assert plan.memory(DS, SMALL)["update"]["in all"] == pytest.approx(56.7, abs=0.05)
     whole = 4 * 151_936 * tokens / GIB  # what TRL's tiles spare: logits in float32
     assert whole > 21
 
 
 def test_sharing_splits_the_state_over_all_devices() -> None:
-    found = memory.update_memory(QWQ, LARGE, 4000)  # FSDP2 on 32; passes of 4 responses, 1024 + 4000 tokens each
+    found = needed(QWQ, LARGE, "update")  # FSDP2 on 32; passes of 4 responses, 1024 + 4000 tokens each
     n, tokens = 32_763_876_352, 4 * 5024
     assert found["weights"] == found["gradients"] == found["reference model"] == 4 * n / 32
-    assert found["AdamW's moments"] == 8 * n / 32 and found["DDP's buckets"] == 0
+    assert found["AdamW's moments"] == 8 * n / 32 and "DDP's buckets" not in found
     assert found["gathered weights"] == 4 * (n / 64 + 152_064 * 5120)
     assert found["kept activations"] == 64 * 2 * 5120 * tokens and found["one layer"] == (12 * 27_648 + 29 * 5120) * tokens
 
 
 def test_rollouts_and_evaluation_hold_the_caches_of_their_engine() -> None:
-    held = 20 * 1_777_088_000 + 2 * GIB  # weights, AdamW, reference model, buckets; reserve
-    assert sum(memory.rollout_memory(DS, SMALL, 4000).values()) == pytest.approx(held + 0.3 * 79.6 * GIB)
+    n = 1_777_088_000
+    held = {"weights": 4 * n, "AdamW's moments": 8 * n, "reference model": 4 * n, "DDP's buckets": 4 * n, "reserve": 2 * GIB}
+    assert needed(DS, SMALL, "rollouts") == held | {"vLLM": 0.3 * 79.6 * GIB}
     by_transformers = changed(DS, training={"vllm": "off"})  # 128 x 16 / 8 = 256 responses at once; keys 4 bytes, values 2
-    expected = held + 28 * 256 * (4 + 2) * 256 * 4768 + 12 * 151_936 * 256
-    assert sum(memory.rollout_memory(by_transformers, SMALL, 4000).values()) == expected
-    assert "vLLM" not in memory.rollout_memory(changed(DS, training={"vllm": "server"}), SMALL, 4000)
-    evaluated = memory.evaluation_memory(dataclasses.replace(DS, engine=Engine()), SMALL)
+    caches = {"KV cache": 28 * 256 * (4 + 2) * 256 * 4768, "logits": 12 * 151_936 * 256}
+    assert needed(by_transformers, SMALL, "rollouts") == held | caches
+    assert needed(changed(DS, training={"vllm": "server"}), SMALL, "rollouts") == held
+    evaluated = needed(changed(DS, engine={"name": "transformers"}), SMALL, "evaluation")
     assert evaluated["KV cache"] == 28_672 * 64 * 32_768  # 2 x 2 bytes x 28 x 256 a token; 64 responses of 768 + 32000
-    room = memory.cache_tokens(DS, SMALL, 0.3, 1)
-    assert room == pytest.approx((0.3 * 79.6 * GIB - 2 * 1_777_088_000 - GIB) / 28_672)
+    room = plan.cache_tokens(DS, SMALL, 0.3, 1)
+    assert room == pytest.approx((0.3 * 79.6 * GIB - 2 * n - GIB) / 28_672)
 
 
 def test_adapters_need_no_reference_model_and_little_state() -> None:
     lora = changed(DS, training={"lora_rank": 16})
     trained = 16 * 28 * (2 * (1536 + 1536) + 2 * (1536 + 256) + 3 * (1536 + 8960))
-    found = memory.update_memory(lora, SMALL, 4000)
+    found = needed(lora, SMALL, "update")
     assert found["weights"] == 2 * 1_777_088_000 + 4 * trained and found["gradients"] == 4 * trained
-    assert found["reference model"] == 0
+    assert "reference model" not in found
 
 
 def traced(half: bool, checkpointing: bool, responses: int, length: int) -> tuple[float, Sizes]:
@@ -124,29 +131,29 @@ def traced(half: bool, checkpointing: bool, responses: int, length: int) -> tupl
 def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bool) -> None:
     peak, sizes = traced(half, checkpointing, 2, 3000)
     one = changed(
-        DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000},
+        DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000}, hardware={"prompt_length": None},
         training={"processes": 1, "gradient_checkpointing": checkpointing, "prompts_per_step": 1, "responses_per_prompt": 2},
     )
-    found = memory.update_memory(one, sizes, 2000)
-    estimate = sum(found[key] for key in ("kept activations", "one layer", "attention mask"))
-    assert estimate == pytest.approx(peak, rel=0.05)
+    one = dataclasses.replace(one, schedules={"one-shot": Schedule(limits=(2000,))})
+    found = plan.memory(one, sizes)["update"]
+    assert found[["kept activations", "one layer", "attention mask"]].sum() * GIB == pytest.approx(peak, rel=0.05)
 
 
-def test_hours_from_measured_speeds_by_hand() -> None:
+def test_seconds_from_measured_speeds_by_hand() -> None:
     fast = changed(DS, hardware={"generated_per_second": 1000.0, "updated_per_second": 4000.0, "lengths": {"math500": 5000.0}})
     rows = {row["what"]: row for row in [*plan.rounds(fast, SMALL), *plan.evaluations(fast, SMALL)]}
     row = rows["one-shot-4k, round 1: 4000 tokens"]
-    assert row["responses"] == 190 * 2048 and row["tokens"] == row["tokens_at_most"] == 190 * 2048 * 4000
-    assert row["rollout_hours"] == pytest.approx(190 * 2048 * 4000 / 1000 / 3600)
-    assert row["update_hours"] == pytest.approx(190 * 2048 * 4768 / 4000 / 3600)
-    assert row["evaluation_hours"] == pytest.approx(9 * 60 * 16 * 32000 / 1000 / 3600)  # steps 20 to 180; at most 32000 tokens
+    assert row["tokens"] == row["at most"] == 190 * 2048 * 4000
+    assert row["rollouts"] == pytest.approx(190 * 2048 * 4000 / 1000)
+    assert row["update"] == pytest.approx(190 * 2048 * 4768 / 4000)
+    assert row["evaluation"] == pytest.approx(9 * 60 * 16 * 32000 / 1000)  # steps 20 to 180; at most 32000 tokens
     assert row["disk"] == 9 * 12 * 1_777_088_000 + 4 * 9 * 60 * 16 * 32000
     base = rows["evaluation of the base model"]
     assert base["tokens"] == 500 * 16 * 5000 + 40 * 64 * 32000 + 675 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
     assert rows["evaluation of 1 pruned models"]["tokens"] == base["tokens"] - 60 * 16 * 32000
 
 
-def test_hours_from_assumed_speeds_by_hand() -> None:
+def test_seconds_from_assumed_speeds_by_hand() -> None:
     slow = changed(DS, hardware={"teraflops": 100.0, "terabytes_per_second": 1.0, "compute_share": 0.5, "bandwidth_share": 0.5})
     n = 1_777_088_000
     # 10 responses of 1000 tokens at once: 2 N + 28,672 x 10,000 bytes at 0.5e12 a second; 2 N x 10 FLOPs at 0.5e14 are faster
@@ -183,8 +190,8 @@ def test_what_does_not_fit_is_told_with_a_remedy(base: Config, changes: dict[str
 
 
 def test_schedules_side_by_side_need_their_memory_at_once() -> None:
-    z = memory.sizes_of(memory.model_config(LAPTOP))
-    peak = plan.memory_table(LAPTOP, z).loc["in all"].max()
+    z = plan.sizes_of(LAPTOP)
+    peak = plan.memory(LAPTOP, z).loc["in all"].max()
     tight = changed(LAPTOP, hardware={"memory_gib": 1.5 * peak})
     assert plan.obstacles(dataclasses.replace(tight, parallel=1), z) == []
     assert "x 2 schedules at a time" in plan.obstacles(dataclasses.replace(tight, parallel=2), z)[0]
@@ -201,7 +208,7 @@ def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None
             plan.report(settings)
         return
     held, work, line = plan.report(settings)
-    assert " fits " in line and (held.loc["in all"] > 0).any() and (work["device hours"] > 0).all()
+    assert " fits " in line and (held.loc["in all"] > 0).any() and (work.iloc[:, 5] > 0).all()
 
 
 def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
@@ -225,6 +232,17 @@ def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
     assert base["tokens"] == 30 * 16 * 15484 + 60 * 16 * 17712
     # two models think once, up to 8,000 tokens, and answer at each of the five budgets, with at most 1,024
     assert forced["what"] == "budget forcing of 2 models" and forced["tokens"] == 2 * 30 * 16 * (8000 + 5 * 1024)
+
+
+def test_units_suit_what_is_counted() -> None:
+    _, work, line = plan.report(load("params/smoke.yaml"))
+    assert list(work)[0] == "tokens, thousand" and list(work)[-1] == "disk, MiB" and "time, device minutes" in work
+    assert line.startswith("arithmetic, 88.64 thousand parameters: fits") and " device minutes (" in line
+
+
+def test_with_transformers_and_sets_of_unknown_size_there_is_a_plan_all_the_same() -> None:
+    mine = changed(DS, data={"evaluation": ("mine",), "validation": "mine too"}, engine={"name": "transformers"})
+    assert "not counted: mine too, mine" in plan.report(mine)[2]
 
 
 def test_one_shot_and_iterative_files_share_what_they_have_in_common() -> None:

@@ -1,45 +1,154 @@
-"""What a run needs, from the model's config alone: memory, tokens, hours, disk; and whether it fits the hardware in params.
+"""What a run needs, from the model's sizes alone: memory, tokens, time, disk; and whether it fits the hardware in params.
 
-`make plan PARAMS=params/ds-1.5b.yaml` prints it; the runner notebook shows it before anything is paid for. chain/memory has the
-formulas of memory, and its letters stand here too.
-
-Hours of all devices together, from measured speeds where params give them, else from the data sheet's and an assumed share:
-    rollouts    one token each of n responses that are in memory together takes the longer of reading the weights and the KV
-                caches, (2 N + 4 L K n s) / bandwidth, and computing, 2 N n / FLOPs
-    update      (6 N + 12 L Q s) FLOPs for a token, forward (1/3) and backward (2/3); another third for checkpointing's
-                recomputation, another for the reference model, another for vLLM's correction
-Tokens of a step are prompts x responses x min(expected length, limit); where params expect none, the limit. Every evaluation
-is counted at the base model's length, which pruned models stay below: one on the validation set for each checkpoint, one on all
-evaluation sets for each round. Budget forcing: thinking once, up to the largest budget, and an answer at its cap for each budget.
-
-Disk: a checkpoint has 4 N of weights and 8 N of AdamW (with LoRA the adapters', and c N where they are merged); there is one
-every `checkpoint_every` steps. Responses take 4 bytes a token.
+`make plan PARAMS=params/ds-1.5b.yaml` prints it, the runner notebook shows it, before anything is paid for. Formulas stand in the
+docstrings, in bytes, seconds and FLOPs, with N parameters in L layers; widths H of the hidden state, I of the MLP, Q of the
+queries, K of the keys; V words; b responses in a pass, each of s tokens with its prompt; c bytes a number in computation
+(2 bfloat16, 4 float32), r in the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from kit.chain.memory import (
-    GIB,
-    Sizes,
-    adapters,
-    cache_tokens,
-    compute_bytes,
-    evaluation_memory,
-    is_checkpointing,
-    longest_prompt,
-    model_config,
-    rollout_memory,
-    sizes_of,
-    update_memory,
-)
 from kit.runs import catalog
-from kit.settings import Config, KitError
+from kit.settings import ROOT, Config, KitError, read_yaml
 
-# --- tokens and hours -------------------------------------------------------------------------------------------------
+GIB = 2**30
+TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFunction; the logits (4 V b s) never exist whole
+# (c, r) -> what a layer of Qwen2 in transformers 5.17 holds besides its MLP, in hidden states: while it is recomputed, and kept
+# for the backward pass without checkpointing. tests/test_plan.py traces it.
+COUNTED = {(2, 4): (39, 35), (2, 2): (29, 27), (4, 4): (46, 42)}
+
+
+class Sizes(NamedTuple):
+    """What the formulas need of a model: N, L, H, I, Q, K, V."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    mlp: int
+    queries: int
+    keys: int
+    words: int
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Sizes of a local folder's model; of `model.shape`; of the laptop's own; else of the hub's. No weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+    m = config.model
+    if m.source == "arithmetic":
+        from kit.laptop import arithmetic
+
+        found = arithmetic.make_model(config.arithmetic, arithmetic.make_tokenizer(), 0).config
+    elif m.shape and not Path(m.source).is_dir():
+        found = Qwen2Config(**vars(m.shape))
+    else:
+        try:
+            found = AutoConfig.from_pretrained(m.source, revision=m.revision, trust_remote_code=m.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({str(error).splitlines()[0]}); give its sizes "
+                           "under model.shape, or a local folder as model.source") from None
+    with torch.device("meta"):
+        count = sum(p.numel() for p in AutoModelForCausalLM.from_config(found).parameters())
+    head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
+    return Sizes(count, found.num_hidden_layers, found.hidden_size, found.intermediate_size, found.num_attention_heads * head,
+                 found.num_key_value_heads * head, found.vocab_size)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def is_shared(config: Config) -> bool:
+    """Whether the training processes share one copy of the weights (FSDP2, ZeRO-3)."""
+    path = next((p for p in (Path(config.training.accelerate), ROOT / config.training.accelerate) if p.is_file()), None)
+    if path is None:
+        raise KitError(f"{config.file}: training.accelerate: no file {config.training.accelerate}")
+    return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
+
+
+def is_checkpointing(config: Config) -> bool:
+    """Whether activations are recomputed in the backward pass."""
+    given = config.training.gradient_checkpointing
+    return config.model.dtype == "bfloat16" if given is None else given
+
+
+def longest(config: Config, limit: int) -> int:
+    """Tokens of the longest sequence: the longest prompt (longer ones are dropped) and a response up to `limit`."""
+    return (config.hardware.prompt_length or config.data.prompt_cap) + limit
+
+
+def highest_limit(config: Config) -> int:
+    return max(n for schedule in config.schedules.values() for n in schedule.limits)
+
+
+def trained(config: Config, z: Sizes) -> int:
+    """How many numbers are trained: N, or with LoRA of rank R on all linear layers R L (2 (H + Q) + 2 (H + K) + 3 (H + I))."""
+    pairs = 2 * (z.hidden + z.queries) + 2 * (z.hidden + z.keys) + 3 * (z.hidden + z.mlp)
+    return z.parameters if config.training.lora_rank is None else config.training.lora_rank * z.layers * pairs
+
+
+def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
+    """Bytes of the forward and backward pass of b responses of s tokens.
+
+    Kept: L r H b s, the input of each layer. One layer, recomputed, with its gradients: (6 c I + h H) b s, or 2 N if that is more:
+    the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept: L (4 c I + k H) b s and
+    (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
+    """
+    b, s = config.training.responses_per_pass, longest(config, highest_limit(config))
+    inside, kept = COUNTED[c, r]
+    if is_checkpointing(config):
+        kept, layer, masks = z.layers * r * z.hidden, (6 * c * z.mlp + inside * z.hidden) * b * s, 1 + c
+    else:
+        kept, layer, masks = z.layers * (4 * c * z.mlp + kept * z.hidden), 0, 1 + c * z.layers
+    return {"kept activations": kept * b * s, "one layer": max(layer, 2 * z.parameters if c < r else 0),
+            "attention mask": masks * b * s**2, "output layer": TILE + 8 * z.words * z.hidden + 8 * z.hidden * b * s}
+
+
+def memory(config: Config, z: Sizes) -> pd.DataFrame:
+    """GiB of one device in the rollouts, the update (of the round with the highest limit) and an evaluation; last row `in all`.
+
+    What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them; as
+    much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV cache
+    takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the device's memory.
+    """
+    t, e, engine, n = config.training, config.evaluation, config.engine, trained(config, z)
+    c, shared, device = 2 if config.model.dtype == "bfloat16" else 4, is_shared(config), config.hardware.memory_gib * GIB
+    r, devices = c if shared or t.lora_rank is not None else 4, t.processes if shared else 1
+    state = {"weights": (4 * n if t.lora_rank is None else 4 * n + c * z.parameters) / devices, "AdamW's moments": 8 * n / devices,
+             "reference model": 4 * n / devices if t.kl_coefficient > 0 and t.lora_rank is None else 0,
+             "DDP's buckets": 4 * n if t.processes > 1 and not shared else 0}
+    vllm = {"vLLM": t.vllm_memory_share * device} if t.vllm == "colocate" else {}
+    update = state | activations(config, z, c, r) | ({} if t.vllm_sleep else vllm) | {
+        "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
+    rollouts, evaluation = state | vllm, {}
+    if t.vllm == "off":
+        cache = z.layers * z.keys * (r + c) * t.responses_per_process * longest(config, highest_limit(config))
+        rollouts |= {"KV cache": cache, "logits": 12 * z.words * t.responses_per_process}
+    if engine.name == "transformers":
+        cache = 2 * c * z.layers * z.keys * e.batch_size * longest(config, e.max_new_tokens)
+        evaluation = {"weights": c * z.parameters, "KV cache": cache, "logits": 12 * z.words * e.batch_size}
+    elif engine.name == "vllm":
+        evaluation = {"vLLM": engine.gpu_memory_utilization * device}
+    table = pd.DataFrame({"rollouts": rollouts, "update": update, "evaluation": evaluation}).fillna(0.0) / GIB
+    table.loc["reserve"] = config.hardware.reserve_gib  # the CUDA context, communication buffers, fragments
+    table = table[(table > 0).any(axis=1)]
+    table.loc["in all"] = table.sum()
+    return table
+
+
+def cache_tokens(config: Config, z: Sizes, share: float, spread: int) -> float:
+    """Tokens that the KV cache of a vLLM engine on `spread` devices holds: its share of their memory without 2 N of weights and
+    1 GiB of its own on each, at 4 L K a token."""
+    room = share * config.hardware.memory_gib * GIB - 2 * z.parameters / spread - GIB
+    return room * spread / (4 * z.layers * z.keys)
+
+
+# --- tokens, time, disk -----------------------------------------------------------------------------------------------
 
 
 def problem_count(config: Config, name: str) -> int:
@@ -55,115 +164,93 @@ def expected(config: Config, name: str, cap: int) -> float:
     return min(config.hardware.lengths.get(name, cap), cap)
 
 
-def rollout_seconds(config: Config, z: Sizes, tokens: float, long: float, together: float) -> float:
-    """Device seconds to generate `tokens`, `together` responses at once, each with its prompt of `long` tokens."""
+def rollout_seconds(config: Config, z: Sizes, tokens: float, s: float, n: float) -> float:
+    """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt; as measured, where params say.
+
+    A token of each takes the longer of reading the weights and the caches, (2 N + 4 L K n s) / bandwidth, and 2 N n / FLOPs.
+    """
     h = config.hardware
     if h.generated_per_second:
         return tokens / h.generated_per_second
-    read = (2 * z.parameters + 4 * z.layers * z.keys * together * long) / (h.terabytes_per_second * 1e12 * h.bandwidth_share)
-    compute = 2 * z.parameters * together / (h.teraflops * 1e12 * h.compute_share)
-    return tokens / together * max(read, compute)  # on T devices T times faster, which is as many device seconds
+    read = (2 * z.parameters + 4 * z.layers * z.keys * n * s) / (h.terabytes_per_second * 1e12 * h.bandwidth_share)
+    return tokens / n * max(read, 2 * z.parameters * n / (h.teraflops * 1e12 * h.compute_share))
 
 
-def update_seconds(config: Config, z: Sizes, tokens: float, long: float) -> float:
-    """Device seconds to learn from `tokens` in sequences of `long` tokens."""
+def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
+    """Device seconds to learn from `tokens` in sequences of s tokens: 2 N + 4 L Q s FLOPs a token forward, twice that backward, once
+    more each for checkpointing, the reference model and vLLM's correction; as measured, where params say."""
     h, t = config.hardware, config.training
     if h.updated_per_second:
         return tokens / h.updated_per_second
-    thirds = 3 + is_checkpointing(config) + (t.kl_coefficient > 0) + (t.vllm != "off" and t.vllm_correction != "off")
-    flops = thirds * (2 * z.parameters + 4 * z.layers * z.queries * long)
-    return tokens * flops / (h.teraflops * 1e12 * h.compute_share)
-
-
-def rounds(config: Config, z: Sizes) -> list[dict[str, Any]]:
-    """A row per round: tokens generated (expected, at most), device hours of rollouts, update and validation, disk in bytes."""
-    t, cap, found = config.training, longest_prompt(config), []
-    trained = z.parameters if t.lora_rank is None else adapters(z, t.lora_rank)
-    merged = 0 if t.lora_rank is None else compute_bytes(config) * z.parameters
-    batch = t.prompts_per_step * t.responses_per_prompt
-    for name, plan in config.schedules.items():
-        steps, every = catalog.steps_of(config, name), plan.checkpoint_every or t.checkpoint_every
-        kept = steps // every
-        for k, limit in enumerate(plan.limits, 1):
-            length = expected(config, config.data.train, limit)
-            spread = t.vllm_tensor_parallel if t.vllm == "colocate" else 1
-            together = t.responses_per_process * spread
-            if t.vllm == "colocate":
-                room = cache_tokens(config, z, t.vllm_memory_share, spread)
-                together = max(1, min(together, room / (cap + length)))
-            tokens = steps * batch * length
-            checked = [answers(config, z, config.data.validation, config.selection.samples)] * kept
-            found.append({
-                "what": f"{name}, round {k}: {limit} tokens", "responses": steps * batch, "tokens": tokens,
-                "tokens_at_most": steps * batch * limit,
-                "rollout_hours": rollout_seconds(config, z, tokens, cap + length, together) / 3600,
-                "update_hours": update_seconds(config, z, tokens + steps * batch * cap, cap + length) / 3600,
-                "evaluation_hours": sum(seconds for _, seconds in checked) / 3600,
-                "disk": kept * (12 * trained + merged) + 4 * sum(n for n, _ in checked),
-            })
-    return found
+    passes = 3 + is_checkpointing(config) + (t.kl_coefficient > 0) + (t.vllm != "off" and t.vllm_correction != "off")
+    return tokens * passes * (2 * z.parameters + 4 * z.layers * z.queries * s) / (h.teraflops * 1e12 * h.compute_share)
 
 
 def answers(config: Config, z: Sizes, name: str, samples: int, cap: int | None = None) -> tuple[float, float]:
     """(tokens, device seconds) of one model's responses to a data set, at the base model's length (at most `cap`)."""
     e, engine = config.evaluation, config.engine
     count, length = problem_count(config, name) * samples, expected(config, name, cap or e.max_new_tokens)
-    long, spread = longest_prompt(config) + length, 1
-    together: float = min(e.batch_size, count)
+    long, at_once = longest(config, int(length)), float(e.batch_size)
     if engine.name != "transformers":
-        spread = engine.tensor_parallel
-        together = max(1, min(count, cache_tokens(config, z, engine.gpu_memory_utilization, spread) / long))
-    return count * length, rollout_seconds(config, z, count * length, long, together)
+        at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / long
+    return count * length, rollout_seconds(config, z, count * length, long, max(1, min(count, at_once)))
+
+
+def rounds(config: Config, z: Sizes) -> list[dict[str, Any]]:
+    """A row per round: tokens (expected, at most), device seconds, bytes of disk: 4 N of weights and 8 N of AdamW a checkpoint."""
+    t, found = config.training, []
+    n, merged = trained(config, z), 0 if t.lora_rank is None else (2 if config.model.dtype == "bfloat16" else 4) * z.parameters
+    batch, prompt = t.prompts_per_step * t.responses_per_prompt, longest(config, 0)
+    spread = t.vllm_tensor_parallel if t.vllm == "colocate" else 1
+    check = answers(config, z, config.data.validation, config.selection.samples)
+    for name, schedule in config.schedules.items():
+        responses = catalog.steps_of(config, name) * batch
+        kept = catalog.steps_of(config, name) // (schedule.checkpoint_every or t.checkpoint_every)
+        for k, limit in enumerate(schedule.limits, 1):
+            length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process * spread)
+            if t.vllm == "colocate":
+                at_once = max(1, min(at_once, cache_tokens(config, z, t.vllm_memory_share, spread) / (prompt + length)))
+            found.append({
+                "what": f"{name}, round {k}: {limit} tokens", "tokens": responses * length, "at most": responses * limit,
+                "rollouts": rollout_seconds(config, z, responses * length, prompt + length, at_once),
+                "update": update_seconds(config, z, responses * (length + prompt), prompt + length),
+                "evaluation": kept * check[1], "disk": kept * (12 * n + merged + 4 * check[0]),
+            })
+    return found
 
 
 def evaluations(config: Config, z: Sizes) -> list[dict[str, Any]]:
-    """A row each: the base model's validation and evaluation, the evaluation of all rounds' models, budget forcing."""
-    e, f, models = config.evaluation, config.forcing, sum(len(plan.limits) for plan in config.schedules.values())
+    """A row each: the base model's validation and evaluation, the evaluation of all rounds' models, budget forcing.
+
+    All are counted at the base model's length, which pruned models stay below; 4 bytes of disk a token.
+    """
+    e, f, models = config.evaluation, config.forcing, sum(len(schedule.limits) for schedule in config.schedules.values())
     samples = {name: e.samples_by_set.get(name, e.samples) for name in config.data.evaluation}
     one = [answers(config, z, name, n) for name, n in samples.items()]
     check = answers(config, z, config.data.validation, config.selection.samples)
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
-    if f.budgets:
-        forced = [answers(config, z, name, f.samples or n, cap)
-                  for name, n in samples.items() for cap in (max(f.budgets), *[f.answer_tokens] * len(f.budgets))]
+    if f.budgets:  # thinking once, up to the largest budget, and an answer at its cap for each
+        caps = (max(f.budgets), *[f.answer_tokens] * len(f.budgets))
+        forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in caps]
         parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
-    rows = []
-    for what, sets in parts.items():
-        tokens = sum(n for n, _ in sets)
-        rows.append({"what": what, "tokens": tokens, "evaluation_hours": sum(s for _, s in sets) / 3600, "disk": 4 * tokens})
-    return rows
+    return [{"what": what, "tokens": (tokens := sum(n for n, _ in sets)), "evaluation": sum(s for _, s in sets), "disk": 4 * tokens}
+            for what, sets in parts.items()]
+
+
+def work(config: Config, z: Sizes) -> pd.DataFrame:
+    """Tokens, seconds of all devices together, and bytes of disk: a row per round, the evaluations, and `in all`."""
+    table = pd.DataFrame([*rounds(config, z), *evaluations(config, z)]).set_index("what").fillna(0.0)
+    table.insert(5, "time", table[["rollouts", "update", "evaluation"]].sum(axis=1))
+    table.loc["in all"] = table.sum()
+    return table
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def memory_table(config: Config, z: Sizes) -> pd.DataFrame:
-    """GiB of one device, a column per phase, in the round with the highest limit; `in all` is the last row."""
-    limit = max(n for plan in config.schedules.values() for n in plan.limits)
-    phases = {"rollouts": rollout_memory(config, z, limit), "update": update_memory(config, z, limit),
-              "evaluation": evaluation_memory(config, z)}
-    table = pd.DataFrame(phases).fillna(0.0) / GIB
-    table = table[(table > 0).any(axis=1)]
-    table.loc["in all"] = table.sum()
-    return table
-
-
-def work(config: Config, z: Sizes) -> pd.DataFrame:
-    """Tokens (millions), hours of all devices together, and disk (GiB): a row per round, the evaluations, and all."""
-    table = pd.DataFrame([*rounds(config, z), *evaluations(config, z)]).set_index("what").fillna(0.0)
-    hours = table.filter(like="_hours")
-    shown = pd.DataFrame({
-        "tokens, M": table.tokens / 1e6, "at most, M": table.tokens_at_most / 1e6, **{
-            f"{c.removesuffix('_hours')}, device hours": hours[c] for c in hours
-        }, "device hours": hours.sum(axis=1), "disk, GiB": table.disk / GIB,
-    })
-    shown.loc["in all"] = shown.sum()
-    return shown
-
-
 def obstacles(config: Config, z: Sizes) -> list[str]:
     """What does not fit the hardware, each with a remedy; empty when all fits."""
-    h, t, found = config.hardware, config.training, []
+    h, t, engine, found = config.hardware, config.training, config.engine, []
     if t.processes > h.devices:
         found.append(f"training.processes is {t.processes}, but hardware.devices {h.devices}")
     remedies = {
@@ -172,52 +259,62 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
         "rollouts": "let vLLM write them (training.vllm), lower training.vllm_memory_share, or use more processes",
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }
-    at_once = config.parallel
-    for phase, total in memory_table(config, z).loc["in all"].items():
-        if at_once * total > h.memory_gib:
-            times = f" x {at_once} schedules at a time" if at_once > 1 else ""
+    times = f" x {config.parallel} schedules at a time" if config.parallel > 1 else ""
+    for phase, total in memory(config, z).loc["in all"].items():
+        if config.parallel * total > h.memory_gib:
             found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
-    limit = max(n for plan in config.schedules.values() for n in plan.limits)
     engines = []
     if t.vllm == "colocate":
-        engines.append(("training.vllm_memory_share", t.vllm_memory_share, t.vllm_tensor_parallel, limit))
-    if config.engine.name == "vllm":
-        engine = config.engine
+        engines.append(("training.vllm_memory_share", t.vllm_memory_share, t.vllm_tensor_parallel, highest_limit(config)))
+    if engine.name == "vllm":
         engines.append(("engine.gpu_memory_utilization", engine.gpu_memory_utilization, engine.tensor_parallel,
                         config.evaluation.max_new_tokens))
-    for key, share, spread, longest in engines:
+    for key, share, spread, limit in engines:
         room = cache_tokens(config, z, share, spread)
-        if room < longest_prompt(config) + longest:
+        if room < longest(config, limit):
             found.append(f"`{key}` {share:g} on {spread} device(s) leaves vLLM's KV cache {max(room, 0):.0f} tokens, fewer than "
                          "one response; raise it, or spread the model over more devices")
-    disk = work(config, z)["disk, GiB"]["in all"]
+    disk = work(config, z).disk["in all"] / GIB
     if disk > h.disk_gib:
         found.append(f"{disk:.0f} GiB of disk are needed and {h.disk_gib:g} there; raise training.checkpoint_every")
     return found
 
 
+def scaled(largest: float, units: dict[str, float]) -> tuple[str, float]:
+    """(name, size) of the first of these units, from large to small, of which there is at least one; else the last."""
+    return next(((name, size) for name, size in units.items() if largest >= size), list(units.items())[-1])
+
+
+COUNTS = {"billion": 1e9, "million": 1e6, "thousand": 1e3}
+TIMES, BYTES = {"device hours": 3600.0, "device minutes": 60.0}, {"GiB": GIB, "MiB": 2**20}
+
+
 def verdict(config: Config, z: Sizes) -> str:
     """One line: whether the run fits its hardware, what it takes, and which speeds are only assumed."""
-    h, wrong = config.hardware, obstacles(config, z)
+    h, wrong, total = config.hardware, obstacles(config, z), work(config, z).loc["in all"]
+    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else \
+        f"speeds assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
+    unknown = [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]
+    if unknown:
+        speeds += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"
+    (time, seconds), (size, many) = scaled(total.time, TIMES), scaled(total.disk, BYTES)
+    takes = f"{total.time / seconds:,.1f} {time} ({speeds}), {total.disk / many:,.0f} {size} of disk"
     where = f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)"
-    total = work(config, z).loc["in all"]
-    guessed = [key for key in ("generated_per_second", "updated_per_second") if getattr(h, key) is None]
-    speeds = f"speeds assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of " \
-             f"{h.terabytes_per_second:g} TB/s" if guessed else "speeds measured"
-    sets = [n for n in (config.data.validation, *config.data.evaluation) if not problem_count(config, n)]
-    if sets:
-        speeds += f"; not counted: {', '.join(sets)}, whose size hardware.problems does not say"
-    takes = f"{total['device hours']:,.1f} device hours ({speeds}), {total['disk, GiB']:,.1f} GiB of disk"
     if wrong:
         return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"
-    peak = memory_table(config, z).loc["in all"]
-    return f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device; {takes}"
+    peak = ", ".join(f"{phase} {gib:.1f}" for phase, gib in memory(config, z).loc["in all"].items())
+    return f"fits {where}: {peak} GiB on a device; {takes}"
 
 
 def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """(memory, work, verdict); KitError when the model's sizes are not to be had."""
+    """(memory, work in units that suit it, verdict); KitError when the model's sizes are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
-    z = sizes_of(model_config(config))
-    size = f"{config.model.source}, {z.parameters / 1e9:.4g} billion parameters"
-    return memory_table(config, z), work(config, z), f"{size}: {verdict(config, z)}"
+    z = sizes_of(config)
+    table = work(config, z)
+    (count, many), (time, seconds) = scaled(table.tokens["in all"], COUNTS), scaled(table.time["in all"], TIMES)
+    (size, bytes_), (kind, of_these) = scaled(table.disk["in all"], BYTES), scaled(z.parameters, COUNTS)
+    units = {"tokens": (count, many), "at most": (count, many), "disk": (size, bytes_)}
+    shown = pd.DataFrame({f"{name}, {unit}": column / scale for name, column in table.items()
+                          for unit, scale in [units.get(name, (time, seconds))]})
+    return memory(config, z), shown, f"{config.model.source}, {z.parameters / of_these:.4g} {kind} parameters: {verdict(config, z)}"
