@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.behavior.phases import Cues, read_cues
 from kit.chain.stages import Stage, inputs_of
 from kit.settings import ROOT, Config, Schedule, load
 from kit.training import selection
@@ -27,6 +28,12 @@ def real(name: str) -> Path:
     if not (DATA / name).exists():
         pytest.skip(f"{DATA / name} is absent (set KIT_DATA to the folder of the real data)")
     return DATA / name
+
+
+@pytest.fixture(scope="session")
+def cues() -> Cues:
+    """The kit's own phase cues."""
+    return read_cues(ROOT / "params" / "shared" / "phases.yaml")
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -123,5 +123,5 @@ def make(settings: Config) -> Config:
     rendered = prompts.render(arithmetic.make_tokenizer(), prompts.evaluation_messages(settings.prompts, question))
     files.write_json(run.manifest, {"settings": dataclasses.asdict(settings), "versions": manifest.versions(), "commit": "0000000",
                                     "device": "CPU", "written": "2026-01-01T00:00:00+00:00", "prompts": {"evaluation": rendered}})
-    behavior.summarize(settings)
+    behavior.write_tables(settings)
     return settings

@@ -1,75 +1,105 @@
-"""Cohen's kappa by hand, the marks of the labelled file, and how far the rules agree with it."""
+"""How far the phases agree with labels that somebody's model gave to real traces: Cohen's kappa, by prompts, with an interval.
+
+The labelled file has R1-distilled models thinking aloud, each sentence or so marked with one of six classes: `["deduction"] So x
+is 3. ["end-section"]`. A marked section is taken as a step. The mapping below was made before any number was looked at. The six
+classes divide second thoughts by doubt or change of course, the ten phases by what is looked at again, and the labelling model is
+not sure there either: `four` counts those two classes as one. Trying out examples is no phase of the ten; it is left out.
+
+The cues were written while looking at the development half of the prompts. No trace of the held-out half was looked at, and that
+half is what counts; its kappa on five classes was 0.405, and 0.428 after a last round of cues chosen on the development half.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+import re
+import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import real
 
-from kit.behavior import agreement, phases
-from kit.settings import KitError
+from kit.behavior import measures, phases
+from kit.behavior.phases import Cues
+from kit.evaluation import uncertainty
 
-DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+OURS = {
+    phases.UNDERSTAND: "initializing", phases.REFORMULATE: "initializing", phases.KNOWN: "adding-knowledge",
+    phases.BREAK_DOWN: "deduction", phases.COMPUTE: "deduction", phases.SUBSTITUTE: "deduction", phases.ANSWER: "deduction",
+    phases.CHECK_LOCAL: "uncertainty-estimation", phases.CHECK_WHOLE: "uncertainty-estimation", phases.EXPLORE: "backtracking",
+}
+SECOND_THOUGHTS = dict.fromkeys(("uncertainty-estimation", "backtracking"), "second thoughts")
+NO_COUNTERPART = "example-testing"
+SEEN = "What's the probability of getting no pairs when dealt 5 cards?"  # its labels were read before the halves were made
+MARK = re.compile(r'\[\s*"?\s*(?:\d+\.\s*)?(end-section|' + "|".join({*OURS.values(), NO_COUNTERPART}) + r')\s*"?\s*\]')
+
+
+def sections(text: str) -> list[tuple[str | None, str]]:
+    """(class, text) of each marked section; the class is None where a mark is missing."""
+    found: list[tuple[str | None, str]] = []
+    label, start = None, 0
+    for mark in MARK.finditer(text):
+        found.append((label, text[start : mark.start()].strip()))
+        label, start = None if mark[1] == "end-section" else mark[1], mark.end()
+    return [(one, part) for one, part in [*found, (label, text[start:].strip())] if part]
+
+
+def labelled(records: list[dict[str, str]], cues: Cues) -> pd.DataFrame:
+    """A row per marked section: question, held_out (by the prompt alone), theirs, ours."""
+    rows = []
+    for record in records:
+        question, parts = record["question"], sections(record["annotated_response"])
+        held_out = bool(zlib.crc32(question.encode()) % 2) and question != SEEN
+        labels = phases.label([text for _, text in parts], cues)
+        rows += [(question, held_out, theirs, OURS[phase]) for (theirs, _), phase in zip(parts, labels, strict=True) if theirs]
+    return pd.DataFrame(rows, columns=["question", "held_out", "theirs", "ours"])
+
+
+def kappa(steps: pd.DataFrame, resamples: int = 200) -> tuple[float, float, float]:
+    """Kappa of `theirs` and `ours`, with a 95 % interval from a bootstrap over prompts."""
+    names = sorted({*steps.theirs, *steps.ours})
+    prompt = np.unique(steps.question, return_inverse=True)[1]
+    counts = np.zeros((prompt.max() + 1, len(names), len(names)))
+    np.add.at(counts, (prompt, steps.theirs.map(names.index), steps.ours.map(names.index)), 1)
+    drawn = np.tensordot(uncertainty.bootstrap_weights(len(counts), resamples, 1), counts, 1)
+    return float(measures.kappa(counts.sum(0))), *uncertainty.interval(measures.kappa(drawn))
 
 
 def test_kappa_is_that_of_the_textbook() -> None:
     # observed (20 + 15) / 50 = 0.7; expected (25 * 30 + 25 * 20) / 2500 = 0.5
-    assert agreement.kappa(np.array([[20, 5], [10, 15]])) == pytest.approx((0.7 - 0.5) / 0.5)
+    assert measures.kappa(np.array([[20, 5], [10, 15]])) == pytest.approx((0.7 - 0.5) / 0.5)
     # observed 9 / 12; expected (5 * 4 + 4 * 5 + 3 * 3) / 144 = 49 / 144
-    assert agreement.kappa(np.array([[4, 1, 0], [0, 3, 1], [0, 1, 2]])) == pytest.approx((9 / 12 - 49 / 144) / (1 - 49 / 144))
-    assert agreement.kappa(np.array([[0, 5], [5, 0]])) == pytest.approx(-1.0)
-    assert np.isnan(agreement.kappa(np.zeros((2, 2))))
+    assert measures.kappa(np.array([[4, 1, 0], [0, 3, 1], [0, 1, 2]])) == pytest.approx((9 / 12 - 49 / 144) / (1 - 49 / 144))
+    assert measures.kappa(np.array([[0, 5], [5, 0]])) == pytest.approx(-1.0)
+    assert np.isnan(measures.kappa(np.zeros((2, 2))))
 
 
 def test_marks_are_read_in_all_their_spellings() -> None:
-    text = '["initializing"] Okay. ["end-section"]\n[deduction]So 2.["end-section"] [1. deduction]So 3.["end-section"] left over'
-    assert agreement.sections(text) == [
-        ("initializing", "Okay."), ("deduction", "So 2."), ("deduction", "So 3."), (None, "left over")]
+    text = '["initializing"] Okay. ["end-section"]\n[deduction]So 2.["end-section"] [1. deduction]So 3.["end-section"] [ 1, 2 ]'
+    assert sections(text) == [("initializing", "Okay."), ("deduction", "So 2."), ("deduction", "So 3."), (None, "[ 1, 2 ]")]
 
 
-def test_the_mapping_covers_all_ten_phases_and_five_of_the_six_classes() -> None:
-    assert set(agreement.SIX_OF_TEN) == set(phases.PHASES)
-    assert set(agreement.SIX) - set(agreement.SIX_OF_TEN.values()) == {agreement.NO_COUNTERPART}
+def test_the_mapping_covers_all_ten_phases() -> None:
+    assert set(OURS) == set(phases.PHASES)
 
 
-def made_up(questions: int) -> list[agreement.Labelled]:
-    right = [("initializing", "Okay, so I need to find x."), ("deduction", "x = 2 + 2 = 4"),
-             ("uncertainty-estimation", "Wait, is it?")]
-    return [agreement.Labelled("m", f"question {k}", right) for k in range(questions)]
+def test_perfect_labels_give_kappa_one_and_a_disagreement_within_second_thoughts_counts_in_five_classes_only(cues: Cues) -> None:
+    marked = ('["initializing"] Okay, so I need to find x. ["end-section"] ["deduction"] x = 2 + 2 = 4 ["end-section"] '
+              '["uncertainty-estimation"] Wait, is it? ["end-section"]')
+    records = [{"question": f"question {k}", "annotated_response": marked} for k in range(40)]
+    assert kappa(labelled(records, cues))[0] == 1
+    doubted = {**records[0], "annotated_response": marked.replace("uncertainty-estimation", "backtracking")}
+    steps = labelled([*records, doubted], cues)
+    assert kappa(steps)[0] < 1 and kappa(steps.replace({"theirs": SECOND_THOUGHTS, "ours": SECOND_THOUGHTS}))[0] == 1
 
 
-def test_perfect_labels_give_kappa_one_and_halves_do_not_share_a_prompt() -> None:
-    steps = agreement.steps(made_up(40))
-    table = agreement.compare(steps, 100, 1)
-    assert (table.kappa == 1).all() and set(table.half) == {"development", "held out"}
-    assert not set(steps.question[steps.half == "held out"]) & set(steps.question[steps.half == "development"])
-
-
-def test_a_disagreement_counts_once_in_five_classes_and_not_where_both_are_second_thoughts() -> None:
-    traces = [*made_up(40), agreement.Labelled("m", "question 0", [("deduction", "1 + 1 = 2"), ("backtracking", "Wait, is it?")])]
-    steps = agreement.steps(traces)
-    table = agreement.compare(steps, 100, 1).set_index(["half", "classes"])
-    half = traces[-1].half
-    assert table.kappa[half, "five"] < 1 and table.kappa[half, "four"] == 1
-
-
-def test_a_row_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
-    file = tmp_path / "labelled.jsonl"
-    file.write_text(json.dumps({"model": "m", "question": "q", "annotated_response": ""}) + "\n{}\n")
-    with pytest.raises(KitError, match="labelled.jsonl row 2: should have model, question and annotated_response"):
-        agreement.read(file)
-
-
-def test_the_rules_agree_with_real_labels_on_prompts_they_were_not_written_on() -> None:
-    file = DATA / "traces" / "r1_distill_labelled.jsonl"
-    if not file.exists():
-        pytest.skip(f"{file} is absent (set KIT_DATA to the folder of the real data)")
-    steps = agreement.steps(agreement.read(file))
+def test_the_cues_agree_with_real_labels_on_prompts_they_were_not_written_on(cues: Cues) -> None:
+    lines = real("traces/r1_distill_labelled.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = labelled([json.loads(line) for line in lines], cues)
     assert len(steps) > 5500 and steps.question.nunique() == 100
-    table = agreement.compare(steps, 200, 1).set_index(["half", "classes"])
-    assert table.kappa["held out", "five"] > 0.4
-    assert table.kappa["held out", "four"] > 0.4
-    assert table.kappa_low["held out", "five"] < table.kappa["held out", "five"] < table.kappa_high["held out", "five"]
+    five = steps[steps.held_out & (steps.theirs != NO_COUNTERPART)]
+    assert not set(five.question) & set(steps.question[~steps.held_out])
+    value, low, high = kappa(five)
+    assert value == pytest.approx(0.428, abs=0.005) and low < value < high
+    assert kappa(five.replace({"theirs": SECOND_THOUGHTS, "ours": SECOND_THOUGHTS}))[0] > 0.4

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.behavior import behavior, phases
+from kit.behavior import behavior, phases, traces
 from kit.evaluation import evaluation
 from kit.report import behavior_figures, inputs, sentences, sidebyside, style, tables
+from kit.reward.grading import extract_answer
 from kit.rollout import records
 from kit.rollout.records import Rollout
-from kit.runs import catalog, files, paths
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -36,12 +37,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
         smoke, run="real", data=dataclasses.replace(smoke.data, evaluation=("amc23",)),
         schedules={"iterative": Schedule(limits=(3000,), label="rlft")},
         evaluation=dataclasses.replace(smoke.evaluation, resamples=100),
-        behavior=dataclasses.replace(smoke.behavior, reference="", labelled=""),
+        behavior=dataclasses.replace(smoke.behavior, reference=""),
         keywords={"hesitation": ("wait", "but wait", "alternatively"), "core": ("therefore", "let me compute")})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KIT_RESULTS", str(results))
         fill(settings, folder)
-        behavior.summarize(settings)
+        behavior.write_tables(settings)
     return settings, results
 
 
@@ -67,11 +68,11 @@ def fill(settings: Config, folder: Path) -> None:
 
 
 def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
-    for name, column in (("keywords", "per_response"), ("phases", "share"), ("attempts", "attempts"), ("repetition", "repeated")):
+    for name, column in (("keywords", "per_response"), ("phases", "share"), ("first_answer", "share_after"), ("repetition", "repeated")):
         table = inputs.read(real, name)
         assert list(table.model.unique()) == list(MODELS) and list(table.schedule.unique()) == ["base", "iterative"]
         assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
-    assert behavior.step_unit(real) == "paragraphs"
+    assert traces.step_unit(real) == "paragraphs"
     shares = inputs.read(real, "phases").groupby("model").share.sum()
     assert np.allclose(shares, 100)
 
@@ -79,15 +80,15 @@ def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
 def test_what_was_counted_is_kept_per_response(real: Config) -> None:
     kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
     assert len(kept) == 20 and set(phases.PHASES) <= set(kept.columns)
-    rollout = behavior.responses(real, "base", "amc23")[0]
+    rollout = traces.responses(real, "base", "amc23")[0]
     assert kept.steps[0] == len(phases.steps_of(rollout.model_answer[0], "paragraphs"))
 
 
-def test_a_right_answer_has_a_correct_attempt_and_the_end_is_where_these_models_stop(real: Config) -> None:
+def test_every_answer_has_a_first_statement_and_it_is_where_these_models_stop(real: Config) -> None:
     kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
-    right = evaluation.load_grades(real, "base")["amc23"].verdict == "correct"
-    assert right.sum() >= 5 and kept.first_correct[right].notna().all() and kept.first_correct[~right].isna().all()
-    assert kept.first_correct[right].mean() > 0.8  # they do not go over it again
+    answered = [bool(extract_answer(r.model_answer[0], finished=True)) for r in traces.responses(real, "base", "amc23")]
+    assert sum(answered) >= 15 and list(kept.stated.notna()) == answered
+    assert kept.stated.mean() > 0.8  # they do not go over it again
 
 
 def test_unknown_lengths_are_declared_and_left_empty(real: Config) -> None:
@@ -101,10 +102,10 @@ def test_unknown_lengths_are_declared_and_left_empty(real: Config) -> None:
 
 def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> None:
     drawn = [draw.__name__ for draw in behavior_figures.available(real) if style.show(draw, real)]
-    assert drawn == ["keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "length_curves"]
+    assert drawn == ["keyword_bars", "phase_donuts", "first_answer_bars", "repetition_bars", "length_curves"]
     folder = paths.of(real).figures
     assert all((folder / f"{name}.{kind}").stat().st_size > 5000 for name in drawn for kind in ("png", "svg"))
-    text, path = sidebyside.summarize(real)
+    text, path = sidebyside.write(real)
     assert path == folder / "traces.html" and path.read_text() == text
     assert text.count("<section>") == len(sidebyside.pick(sidebyside.pairs_of(real, *MODELS))) >= 2
     assert "words: the log has no token counts" in text  # a pair is compared in one unit
@@ -117,19 +118,21 @@ def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
     assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "repeated runs of words" in sentence
 
 
-def test_without_endpoint_reference_or_labels_there_is_nothing_to_do(real: Config) -> None:
-    assert behavior.summarize_judge(real) is behavior.summarize_perplexity(real) is behavior.summarize_agreement(real) is None
+def test_without_endpoint_or_reference_there_is_nothing_to_do(real: Config) -> None:
+    assert behavior.write_judged_phases(real) is behavior.write_perplexity(real) is None
 
 
-def test_the_labelling_models_phases_stand_beside_the_rules(real: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_labelling_models_phases_stand_beside_the_rules(
+    real: Config, cues: phases.Cues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = dataclasses.replace(real.behavior.judge, url="http://127.0.0.1:9/v1", model="m", responses=3)
     settings = dataclasses.replace(real, behavior=dataclasses.replace(real.behavior, judge=asked))
 
-    def half(traces: list[list[str]], *_: object) -> list[list[str | None]]:
-        return [[one if k % 2 else None for k, one in enumerate(phases.label(steps))] for steps in traces]
+    def half(found: list[list[str]], *_: object) -> list[list[str | None]]:
+        return [[one if k % 2 else None for k, one in enumerate(phases.label(steps, cues))] for steps in found]
 
     monkeypatch.setattr(behavior.judge, "label", half)
-    table = behavior.summarize_judge(settings).set_index(["model", "labeller", "phase"]).sort_index()
+    table = behavior.write_judged_phases(settings).set_index(["model", "labeller", "phase"]).sort_index()
     left = table.share["base", "model", "unlabelled"]
     assert 45 < left < 65 and table.share["base", "rules", "unlabelled"] == 0 and table.kappa["base", "model"].max() == 1
     assert behavior_figures.judge_donuts(settings).axes
@@ -140,15 +143,15 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
 ) -> None:
     from kit.data.problems import load
 
-    settings = dataclasses.replace(tiny_world, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
-    monkeypatch.setattr(catalog, "model_names", lambda _: ["base"])
-    monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
+    settings = dataclasses.replace(
+        tiny_world, schedules={}, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
+    monkeypatch.setattr(traces, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
     for name in settings.data.evaluation:
         path = tmp_path / f"{name}.jsonl"  # not where other tests keep this run's own responses
         made = [Rollout(p.id, p.question, p.answer, p.core, [f"Compute first 1 + 1 = {k} ."], [8], [True])
                 for k, p in enumerate(load(name, settings))]
         path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
-    table = behavior.summarize_perplexity(settings)
+    table = behavior.write_perplexity(settings)
     assert list(table.set) == ["two", "three", "mean"] and (table.perplexity_low < table.perplexity).all()
     assert (table.perplexity < table.perplexity_high).all() and (table.perplexity > 1).all() and table.tokens.iloc[0] > 0
     assert behavior_figures.perplexity_points(settings).axes
@@ -169,7 +172,7 @@ def test_a_table_of_other_models_or_a_damaged_one_is_told_in_one_line(real: Conf
 def test_a_pair_of_an_unknown_model_is_told(real: Config) -> None:
     asked = dataclasses.replace(real, behavior=dataclasses.replace(real.behavior, pairs=("iterativ/round1",)))
     with pytest.raises(KitError, match=r"`behavior.pairs` names iterativ/round1; there are base, iterative/round1"):
-        sidebyside.summarize(asked)
+        sidebyside.write(asked)
 
 
 def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> None:
@@ -180,6 +183,6 @@ def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> No
 
 def test_a_run_without_grades_is_told_in_one_line(real: Config) -> None:
     with pytest.raises(KitError, match="amc23.jsonl: not there yet; run notebooks/03"):
-        behavior.step_unit(dataclasses.replace(real, run="nothing"))
+        traces.step_unit(dataclasses.replace(real, run="nothing"))
     with pytest.raises(KitError, match="keywords.csv: not there yet"):
         behavior_figures.keyword_bars(dataclasses.replace(real, run="nothing"))

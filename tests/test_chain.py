@@ -51,7 +51,7 @@ def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]
 @pytest.mark.slow
 def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, str]) -> None:
     folder, _ = smoke
-    drawn = ("keyword_bars", "phase_donuts", "attempt_bars", "repetition_bars", "perplexity_points", "length_curves",
+    drawn = ("keyword_bars", "phase_donuts", "first_answer_bars", "repetition_bars", "perplexity_points", "length_curves",
              "relative_trade_off", "budget_forcing", "equal_spend", "efficiency", "problem_changes")
     for name in ("trade_off", "training_curves", "validation_points", *drawn):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
@@ -60,7 +60,7 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
     tables = ["main_table", "keyword_table", "forcing_table", "gap_table", "one_shot_table", "controls_table", "spend_table",
                "published_paper", "published_autothink", "published_lapo", "published_decs"]
     csvs = [folder / "figures" / f"{name}.csv" for name in tables]
-    metrics = ("main", "changes", "training", "validation", "keywords", "phases", "attempts", "repetition", "perplexity",
+    metrics = ("main", "changes", "training", "validation", "keywords", "phases", "first_answer", "repetition", "perplexity",
                "percentiles", "moves", "forcing", "forcing_gaps", "spend", "caps", "per_problem")
     csvs += [folder / "metrics" / f"{name}.csv" for name in metrics]
     assert "<section>" in (folder / "figures" / "traces.html").read_text()

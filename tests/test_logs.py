@@ -150,7 +150,7 @@ def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
     assert table[["length", "length_low", "length_high", "length_wrong"]].isna().all(axis=None)
     assert list(table.accuracy) == list(evaluated.accuracy) and not table.accuracy_low.isna().any()
     evaluation.summarize(settings)
-    behavior.summarize(settings)
+    behavior.write_tables(settings)
     assert tables.main_table(settings).loc["base", "mean"].endswith("/ unknown")
     assert set(tables.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
     style.show(trade_off.trade_off, settings)
@@ -325,7 +325,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
         assert "lengths unknown for 675" in copy and "lengths unknown." in copy and "samples a problem" not in copy
         printed[model] = copy
     evaluation.summarize(mine)
-    behavior.summarize(mine)
+    behavior.write_tables(mine)
     main = pd.read_csv(paths.of(mine).metrics / "main.csv")
     assert list(main.model) == ["base"] * 4 + ["rlft"] * 4 and list(main.set) == [*SETS, "mean"] * 2
     assert list(main.problems[:3]) == list(SETS.values()) and main.length.isna().all() and main.truncated.isna().all()

@@ -1,4 +1,4 @@
-"""What is counted in responses, with numbers worked out by hand."""
+"""What is counted in responses and the tables made of it, with numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.behavior import measures
+from kit.behavior import behavior, measures, phases, traces
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
 from kit.reward.loops import ends_in_loop
 from kit.rollout.records import Rollout
@@ -39,12 +39,12 @@ def settings() -> Config:
     ("But\nwait, but  wait", 2),  # a phrase over a line break
 ])
 def test_whole_words_longest_first(text: str, count: int) -> None:
-    assert measures.count_keywords(text, HESITATION) == count
+    assert traces.count_keywords(text, HESITATION) == count
 
 
 def test_repeated_runs_of_words_and_loops_at_the_end() -> None:
-    assert measures.repeated(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
-    assert measures.repeated(["a", "b"], 3) == (0, 0)
+    assert traces.repeated_runs(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
+    assert traces.repeated_runs(["a", "b"], 3) == (0, 0)
     loop = ["let", "me", "check", "that", "once", "more", "."]
     assert ends_in_loop(["x", "=", "2", "."] + loop * 4 + loop[:3])  # cut in the middle of a round
     assert not ends_in_loop(loop * 4 + ["so", "x", "=", "2", "."])  # it got out
@@ -60,21 +60,25 @@ def rollouts(*texts: list[str], lengths: list[list[int | None]] | None = None) -
     ]
 
 
+def counted(config: Config, made: list[Rollout]) -> pd.DataFrame:
+    return behavior.count(config, made, "sentences", phases.cues_of(config))
+
+
 def test_a_row_per_response_holds_what_was_counted(settings: Config) -> None:
     text = ("Compute first 3 + 4 = 7 . Wait , let me double-check . first 3 + 4 = 7 , so 7 * 1 = 7 . Yes , 7 again . "
             "</think> \\boxed{ 7 }")
-    table = measures.read_traces(settings, rollouts([text, ""]), "sentences")
+    table = counted(settings, rollouts([text, ""]))
     row = table.iloc[0]
     assert (row["words hesitation"], row["words core"], row.steps) == (2, 1, 4)
-    assert (row[COMPUTE], row[CHECK_WHOLE], row.attempts) == (1, 3, 2)
-    assert 0.2 < row.first_correct < 0.3 and row.length == 100
-    assert (table.iloc[1].steps, table.iloc[1].attempts) == (0, 0) and np.isnan(table.iloc[1].first_correct)
+    assert (row[COMPUTE], row[CHECK_WHOLE], row.length) == (1, 3, 100)
+    assert text[: round(row.stated * len(text))] == "Compute first 3 + 4 = 7 "
+    assert table.iloc[1].steps == 0 and np.isnan(table.iloc[1].stated)
     assert list(table["sample"]) == [0, 1]
 
 
 def test_only_the_first_samples_are_read(settings: Config) -> None:
     few = dataclasses.replace(settings, behavior=dataclasses.replace(settings.behavior, samples=2))
-    assert len(measures.read_traces(few, rollouts(["a", "b", "c"], ["d"]), "sentences")) == 3
+    assert len(counted(few, rollouts(["a", "b", "c"], ["d"]))) == 3
 
 
 def test_an_estimate_is_a_ratio_of_sums_and_the_mean_weighs_sets_equally(settings: Config) -> None:
@@ -86,42 +90,41 @@ def test_an_estimate_is_a_ratio_of_sums_and_the_mean_weighs_sets_equally(setting
 
 
 def test_keywords_are_per_response_and_per_1000_tokens(settings: Config) -> None:
-    traces = {"one": measures.read_traces(settings, rollouts(
-        ["Wait, wait.", ""], ["Wait wait wait", "Wait wait wait"], lengths=[[100, 100], [300, 300]]), "sentences")}
-    row = measures.keywords(traces, settings).iloc[0]
+    counts = {"one": counted(settings, rollouts(
+        ["Wait, wait.", ""], ["Wait wait wait", "Wait wait wait"], lengths=[[100, 100], [300, 300]]))}
+    row = measures.keywords(counts, settings).iloc[0]
     assert row.per_response == pytest.approx(2.0) and row.per_1000_tokens == pytest.approx(1000 * 8 / 800)
     assert (row.per_response_low, row.per_response_high) == pytest.approx((0, 2 + WIDE))  # a count is not below 0
 
 
 def test_missing_lengths_leave_empty_what_needs_them_and_nothing_else(settings: Config) -> None:
-    traces = {"one": measures.read_traces(settings, rollouts(["Wait", "x"], ["y"], lengths=[[None, 5], [7]]), "sentences")}
-    row = measures.keywords(traces, settings).iloc[0]
+    counts = {"one": counted(settings, rollouts(["Wait", "x"], ["y"], lengths=[[None, 5], [7]]))}
+    row = measures.keywords(counts, settings).iloc[0]
     assert row.per_response == pytest.approx(1 / 3) and np.isnan(row.per_1000_tokens) and np.isnan(row.per_1000_tokens_low)
 
 
 def test_shares_of_phases_add_up_to_all_steps(settings: Config) -> None:
     made = rollouts(["Compute 3 + 4 = 7 . Wait , 3 + 4 = 7 , right ."], ["1 = 1 ."])
-    traces = {"one": measures.read_traces(settings, made, "sentences")}
-    table = measures.phase_shares(traces, settings)
+    counts = {"one": counted(settings, made)}
+    table = measures.phase_shares(counts, settings)
     assert table.share.sum() == pytest.approx(100) and len(table) == len(PHASES)
     computing = table[table.phase == COMPUTE].iloc[0]
     assert computing.share == pytest.approx(100 * 2 / 3) and computing.per_response == 1.0 and computing.kind == "core"
 
 
-def test_attempts_redundancy_and_what_was_lost(settings: Config) -> None:
-    table = pd.DataFrame({"id": ["a", "a", "b"], "sample": [0, 1, 0], "attempts": [3, 1, 1],
-                          "first_correct": [0.25, 0.75, np.nan]})
-    correct = pd.Series([True, False, False], index=pd.MultiIndex.from_frame(table[["id", "sample"]]))
-    row = measures.attempt_table({"one": table}, settings, {"one": correct}).iloc[0]
-    assert row.attempts == pytest.approx(5 / 3) and row.found == pytest.approx(100 * 2 / 3)
-    assert row.first_correct == 50 and row.redundant == 50
-    assert row.lost == pytest.approx(100 / 3)  # the second had it right and answered wrong
+def test_what_comes_after_the_first_statement_is_counted_where_there_is_an_answer(settings: Config) -> None:
+    table = pd.DataFrame({"id": ["a", "a", "b"], "length": [100.0, 200.0, 999.0], "stated": [0.25, 0.75, np.nan]})
+    row = measures.first_answer({"one": table}, settings).iloc[0]
+    assert row.answered == pytest.approx(100 * 2 / 3) and row.share_after == 50  # of 75 % and 25 %
+    assert row.tokens_before == pytest.approx((25 + 150) / 2) and row.tokens_after == pytest.approx((75 + 50) / 2)
+    unknown = measures.first_answer({"one": table.assign(length=[100.0, np.nan, 999.0])}, settings).iloc[0]
+    assert unknown.share_after == 50 and np.isnan(unknown.tokens_after)
 
 
 def test_changes_are_paired_and_nothing_before_is_no_percentage(settings: Config) -> None:
     long = rollouts(["Wait . Compute 1 = 1 ."], ["Wait , wait . Compute 2 = 2 ."])
-    before = {"one": measures.read_traces(settings, long, "sentences")}
-    after = {"one": measures.read_traces(settings, rollouts(["Compute 1 = 1 ."], ["Wait . Compute 2 = 2 ."]), "sentences")}
+    before = {"one": counted(settings, long)}
+    after = {"one": counted(settings, rollouts(["Compute 1 = 1 ."], ["Wait . Compute 2 = 2 ."]))}
     table = measures.changes(before, after, settings)
     assert table.change["hesitation words"] == pytest.approx(100 * (0.5 / 1.5 - 1))
     core = table.loc["core words"]

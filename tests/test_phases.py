@@ -1,9 +1,10 @@
-"""Phases by rules: what a step is, which cue wins, and that hostile text costs no time."""
+"""Phases by cues: what a step is, which cue wins, what is said of a broken cue file, and that hostile text costs no time."""
 
 from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,10 @@ from kit.behavior.phases import (
     REFORMULATE,
     SUBSTITUTE,
     UNDERSTAND,
+    Cues,
 )
 from kit.laptop import thinking
-from kit.settings import Arithmetic
+from kit.settings import ROOT, Arithmetic, KitError
 
 LAPTOP = [
     ("Okay , the problem says start with 17 , first + 28 , second - 9 .", UNDERSTAND),
@@ -59,42 +61,42 @@ REAL = [
 
 
 @pytest.mark.parametrize("trace", [LAPTOP, REAL], ids=["laptop", "real"])
-def test_each_step_has_the_phase_a_reader_would_give_it(trace: list[tuple[str, str]]) -> None:
+def test_each_step_has_the_phase_a_reader_would_give_it(trace: list[tuple[str, str]], cues: Cues) -> None:
     steps, expected = zip(*trace, strict=True)
-    assert phases.label(steps) == list(expected)
+    assert phases.label(steps, cues) == list(expected)
 
 
-def test_a_doubt_wins_over_the_work_in_the_same_step() -> None:
+def test_a_doubt_wins_over_the_work_in_the_same_step(cues: Cues) -> None:
     steps = ["We need 3 + 4.", "3 + 4 = 8.", "Wait, 3 + 4 = 8? No, 3 + 4 = 7. Then 7 * 2 = 14.", "7 * 2 = 14."]
-    assert phases.label(steps)[1:] == [COMPUTE, CHECK_LOCAL, COMPUTE]
+    assert phases.label(steps, cues)[1:] == [COMPUTE, CHECK_LOCAL, COMPUTE]
 
 
-def test_a_step_without_a_strong_opening_has_the_commonest_phase_of_its_sentences() -> None:
+def test_a_step_without_a_strong_opening_has_the_commonest_phase_of_its_sentences(cues: Cues) -> None:
     step = "Recall that 2 is prime. Then 3 + 4 = 7. Twice that: 7 * 2 = 14. Wait, is it?"
-    assert phases.label(["x", step])[1] == COMPUTE
+    assert phases.label(["x", step], cues)[1] == COMPUTE
 
 
-def test_an_announced_check_ends_where_the_work_goes_on_and_lasts_no_longer_than_a_few_steps() -> None:
-    assert phases.label(["x", "Let me verify:", "2 * 3 = 6", "So 6 * 2 = 12.", "12 + 1 = 13"])[1:] == [
+def test_an_announced_check_ends_where_the_work_goes_on_and_lasts_no_longer_than_a_few_steps(cues: Cues) -> None:
+    assert phases.label(["x", "Let me verify:", "2 * 3 = 6", "So 6 * 2 = 12.", "12 + 1 = 13"], cues)[1:] == [
         CHECK_LOCAL, CHECK_LOCAL, COMPUTE, COMPUTE]
-    endless = phases.label(["x", "Let me verify:", *["2 * 3 = 6"] * 20])
+    endless = phases.label(["x", "Let me verify:", *["2 * 3 = 6"] * 20], cues)
     assert endless.count(CHECK_LOCAL) == 1 + phases.LASTS
 
 
-def test_place_decides_where_words_do_not() -> None:
-    assert phases.label(["The sides are 3 and 4.", "12", "Thus it is 12."]) == [UNDERSTAND, COMPUTE, ANSWER]
-    assert phases.label(["3 * 4 = 12"]) == [COMPUTE]  # a pruned trace that starts with the work
-    late = phases.label(["I need to find x.", *["1 + 1 = 2"] * 8, "I need to find y."])
+def test_place_decides_where_words_do_not(cues: Cues) -> None:
+    assert phases.label(["The sides are 3 and 4.", "12", "Thus it is 12."], cues) == [UNDERSTAND, COMPUTE, ANSWER]
+    assert phases.label(["3 * 4 = 12"], cues) == [COMPUTE]  # a pruned trace that starts with the work
+    late = phases.label(["I need to find x.", *["1 + 1 = 2"] * 8, "I need to find y."], cues)
     assert (late[0], late[-1]) == (UNDERSTAND, BREAK_DOWN)
 
 
-def test_every_phase_has_a_kind_and_every_generated_trace_keeps_its_core_steps() -> None:
+def test_every_phase_has_a_kind_and_every_generated_trace_keeps_its_core_steps(cues: Cues) -> None:
     assert set(phases.KINDS) == set(PHASES) and len(PHASES) == 10
     rng, a = random.Random(4), Arithmetic(largest=49)
     for _ in range(50):
         chain = thinking.draw_chain(rng, rng.choice((2, 3, 4)), a.largest)
         trace, _ = thinking.think(rng, chain, a)
-        labels = phases.label(phases.steps_of(trace, "sentences"))
+        labels = phases.label(phases.steps_of(trace, "sentences"), cues)
         assert labels.count(COMPUTE) == trace.count("Compute ") == len(chain.steps)
         assert labels.count(CHECK_LOCAL) == trace.lower().count("wait , ") - trace.count("let me double-check .")
 
@@ -116,8 +118,50 @@ def test_what_a_step_is_is_decided_for_all_responses_together() -> None:
 
 @pytest.mark.parametrize("text", ["=" * 30000, "so " * 10000, "wait, " * 5000, ". " * 10000, "1. " * 9000, "plug" + " x" * 15000,
                                   "*" * 30000, "let me just " * 3000, " " * 30000 + "!", "\\boxed{" * 4000])
-def test_hostile_text_takes_no_time(text: str) -> None:
+def test_hostile_text_takes_no_time(text: str, cues: Cues) -> None:
     began = time.process_time()
     for unit in phases.UNITS:
-        phases.label(phases.steps_of(text, unit))
+        phases.label(phases.steps_of(text, unit), cues)
     assert time.process_time() - began < 2
+
+
+CUES = (ROOT / "params" / "shared" / "phases.yaml").read_text(encoding="utf-8")
+
+
+def changed(folder: Path, old: str, new: str) -> Path:
+    """A copy of the kit's cues with one text in place of another."""
+    assert old in CUES
+    path = folder / "mine.yaml"
+    path.write_text(CUES.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_another_opinion_is_another_cue(tmp_path: Path, cues: Cues) -> None:
+    mine = phases.read_cues(changed(tmp_path, "    \\bboth (?:methods", "    ^there it is\n    \\bboth (?:methods"))
+    steps = ["x", "So there it is: 7.", "7 + 1 = 8"]
+    assert phases.label(steps, cues)[1] == COMPUTE and phases.label(steps, mine)[1] == CHECK_WHOLE
+
+
+@pytest.mark.parametrize(("old", "new", "told"), [
+    ("Exploring Alternative Approaches:", "Exploring Alternatives:",
+     "mine.yaml: `cues` has no phase Exploring Alternatives; did you mean Exploring Alternative Approaches?"),
+    ("    \\bdifferently\\b", "    (differently",
+     "mine.yaml: `cues.Exploring Alternative Approaches`: (differently is no regular expression"),
+    ("(?:wait|hmm|but|no)", "(?:wait|hmm", "mine.yaml: `words.OPEN`: (?:wait|hmm is no regular expression"),
+    ("words:", "wards:", "mine.yaml: should have the tables `words` and `cues`, and `announced`; wards is none of them"),
+    ("announced: |\n ", "announced: |\n\nexplained: |\n ", "; explained is none of them"),
+    ("announced: |\n ", "announced: 3 # |\n# ", "mine.yaml: `announced` should have regular expressions, one a line"),
+])
+def test_a_broken_cue_file_is_told_in_one_line(tmp_path: Path, old: str, new: str, told: str) -> None:
+    with pytest.raises(KitError) as error:
+        phases.read_cues(changed(tmp_path, old, new))
+    assert told in str(error.value)
+
+
+def test_a_missing_phase_or_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "few.yaml"
+    path.write_text("cues: {}\nwords: {}\nannounced: x\n")
+    with pytest.raises(KitError, match="few.yaml: `cues` lacks Understanding the Problem"):
+        phases.read_cues(path)
+    with pytest.raises(KitError, match=r"no file .*none.yaml; the kit's own is params/shared/phases.yaml"):
+        phases.read_cues(tmp_path / "none.yaml")

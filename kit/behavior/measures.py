@@ -1,84 +1,26 @@
-"""What is counted in responses, a row each, and the tables made of such rows.
+"""The tables of notebook 05, made of what was counted in each response (`behavior.count`).
 
-Every estimate is a ratio of sums over problems (words per response, steps of a phase per step, …) with a 95 % interval from a
-bootstrap over problems; `mean` is the mean of the data sets, each weighing the same (as in evaluation/evaluation). What has a zero
+An estimate is a ratio of sums over problems (words per response, steps of a phase per step, …) with a 95 % interval from a
+bootstrap over problems; `mean` is the mean of the data sets, each weighing the same (as in evaluation/metrics). What has a zero
 or unknown denominator is NaN: logs may lack token counts.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from kit.behavior import attempts, phases
+from kit.behavior import phases
 from kit.evaluation import uncertainty
-from kit.reward.loops import ends_in_loop
-from kit.rollout.records import Rollout
 from kit.settings import Config, KitError
 
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code
 UNLABELLED = "unlabelled"
 MEAN = "mean"
-
-
-# --- one response -----------------------------------------------------------------------------------------------------
-
-
-def count_keywords(text: str, words: Sequence[str]) -> int:
-    """How often any of `words` occurs, whole words and phrases, longest first, upper and lower case alike."""
-    return len(keyword_pattern(tuple(words)).findall(text))
-
-
-@lru_cache
-def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    return re.compile(r"(?<!\w)(?:" + longest_first.replace(r"\ ", r"\s+") + r")(?!\w)", re.IGNORECASE)
-
-
-def repeated(words: Sequence[str], n: int) -> tuple[int, int]:
-    """(runs of n words that occurred before in the same text, all runs of n words).
-
-    >>> repeated("a b c a b c a".split(), 3)
-    (2, 5)
-    """
-    runs = list(zip(*(words[i:] for i in range(n)), strict=False))
-    return len(runs) - len(set(runs)), len(runs)
-
-
-# --- all responses of a model to a data set ---------------------------------------------------------------------------
-
-
-def read_traces(config: Config, rollouts: Sequence[Rollout], unit: str) -> pd.DataFrame:
-    """A row per response (the first `behavior.samples` of each problem): what was counted in its text.
-
-    Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`), steps, a count
-    per phase, attempts, first_correct (share of the thinking at which the first correct attempt ends, NaN without one), repeats
-    and runs (of n words), loop.
-    """
-    flat = [(r, i) for r in rollouts for i in range(min(len(r.model_answer), config.behavior.samples))]
-    texts = [r.model_answer[i] for r, i in flat]
-    found = attempts.find(texts, [r.answer for r, _ in flat])
-    rows = []
-    for (r, i), text, tried in zip(flat, texts, found, strict=True):
-        labels = phases.label(phases.steps_of(text, unit))
-        words = text.split()
-        repeats, runs = repeated(words, config.behavior.ngram)
-        rows.append({
-            "id": r.id, "sample": i, "length": r.model_answer_length[i],
-            **{f"words {label}": count_keywords(text, listed) for label, listed in config.keywords.items()},
-            "steps": len(labels), **{phase: labels.count(phase) for phase in phases.PHASES},
-            "attempts": tried.count, "first_correct": tried.first_correct, "repeats": repeats, "runs": runs,
-            "loop": ends_in_loop(words),
-        })
-    table = pd.DataFrame(rows)
-    return table.astype({"length": float, "first_correct": float})
-
-
-# --- estimates --------------------------------------------------------------------------------------------------------
+Counts = dict[str, pd.DataFrame]  # data set -> a row per response
 
 
 @lru_cache
@@ -86,10 +28,14 @@ def _weights(problems: int, resamples: int, seed: int) -> np.ndarray:
     return uncertainty.bootstrap_weights(problems, resamples, seed)
 
 
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    return uncertainty.interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (np.nan, np.nan)
+
+
 def estimate(sums: dict[str, tuple[np.ndarray, np.ndarray]], name: str, config: Config) -> pd.DataFrame:
     """A row per data set and one for their mean: `name` = sum / sum over problems, with `_low` and `_high` (95 %), by set.
 
-    `sums`: for each data set a numerator and a denominator per problem. What has a zero denominator is NaN.
+    `sums`: for each data set a numerator and a denominator per problem.
     """
     points, drawn = [], []
     for k, (top, bottom) in enumerate(sums.values()):
@@ -104,12 +50,12 @@ def estimate(sums: dict[str, tuple[np.ndarray, np.ndarray]], name: str, config: 
     return pd.DataFrame({name: points, f"{name}_low": low, f"{name}_high": high}, index=pd.Index(names, name="set"))
 
 
-def _ratios(traces: dict[str, pd.DataFrame], config: Config, **wanted: tuple[str, str, float]) -> pd.DataFrame:
-    """Columns `name=(numerator, denominator, factor)` of the traces' columns, side by side; the denominator "" counts rows."""
+def _ratios(counts: Counts, config: Config, **wanted: tuple[str, str, float]) -> pd.DataFrame:
+    """Columns `name=(numerator, denominator, factor)` of the counts' columns, side by side; the denominator "" counts rows."""
     found = []
     for name, (top, bottom, factor) in wanted.items():
         sums = {}
-        for key, table in traces.items():
+        for key, table in counts.items():
             problem = np.unique(table.id, return_inverse=True)[1]
             below = table[bottom] if bottom else np.ones(len(table))
             sums[key] = (np.bincount(problem, factor * table[top]), np.bincount(problem, below))
@@ -117,55 +63,47 @@ def _ratios(traces: dict[str, pd.DataFrame], config: Config, **wanted: tuple[str
     return pd.concat(found, axis=1)
 
 
-def keywords(traces: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
+def keywords(counts: Counts, config: Config) -> pd.DataFrame:
     """Occurrences per response and per 1,000 tokens, a row per data set and list."""
-    parts = []
-    for label in config.keywords:
-        column = f"words {label}"
-        table = _ratios(traces, config, per_response=(column, "", 1.0), per_1000_tokens=(column, "length", 1000.0))
-        parts.append(table.assign(keywords=label))
-    return pd.concat(parts) if parts else pd.DataFrame()
+    return pd.concat([
+        _ratios(counts, config, per_response=(f"words {label}", "", 1.0), per_1000_tokens=(f"words {label}", "length", 1000.0))
+        .assign(keywords=label) for label in config.keywords])
 
 
-def phase_shares(traces: dict[str, pd.DataFrame], config: Config, labeller: str = "rules") -> pd.DataFrame:
+def phase_shares(counts: Counts, config: Config, labeller: str = "rules") -> pd.DataFrame:
     """Steps of each phase: percent of all steps (a donut's share) and number per response, a row per data set and phase."""
-    names = [p for p in (*phases.PHASES, UNLABELLED) if all(p in table for table in traces.values())]
-    parts = [
-        _ratios(traces, config, share=(p, "steps", 100.0), per_response=(p, "", 1.0))
-        .assign(phase=p, kind=phases.KINDS.get(p, p), labeller=labeller)
-        for p in names
-    ]
-    return pd.concat(parts)
+    names = [p for p in (*phases.PHASES, UNLABELLED) if all(p in table for table in counts.values())]
+    return pd.concat([
+        _ratios(counts, config, share=(p, "steps", 100.0), per_response=(p, "", 1.0))
+        .assign(phase=p, kind=phases.KINDS.get(p, p), labeller=labeller) for p in names])
 
 
-def attempt_table(traces: dict[str, pd.DataFrame], config: Config, correct: dict[str, pd.Series]) -> pd.DataFrame:
-    """Attempts per response; percent of responses with a correct one; where the first one ends and what comes after, in percent
-    of the thinking; percent of responses that had a correct attempt and a wrong answer in the end (`lost`)."""
+def first_answer(counts: Counts, config: Config) -> pd.DataFrame:
+    """Of the responses that give an answer (`answered`, percent): tokens before and after they have first stated it, and the
+    share of the response that comes after, in percent."""
     used = {}
-    for name, table in traces.items():
-        hit = table.first_correct.notna()
-        final = correct[name].reindex(pd.MultiIndex.from_frame(table[["id", "sample"]])).to_numpy(dtype=float)
-        used[name] = table.assign(
-            hit=hit.astype(float), end=table.first_correct.fillna(0.0), rest=(1 - table.first_correct).fillna(0.0),
-            lost=np.where(hit, 1 - final, 0.0))
-    return _ratios(used, config, attempts=("attempts", "", 1.0), found=("hit", "", 100.0), first_correct=("end", "hit", 100.0),
-                   redundant=("rest", "hit", 100.0), lost=("lost", "", 100.0))
+    for name, table in counts.items():
+        before, known = table.stated.fillna(0.0), table.stated.notna()
+        after = (1 - before) * known
+        used[name] = table.assign(answered=known.astype(float), after=after, tokens_before=before * table.length,
+                                  tokens_after=after * table.length)
+    return _ratios(used, config, answered=("answered", "", 100.0), share_after=("after", "answered", 100.0),
+                   tokens_before=("tokens_before", "answered", 1.0), tokens_after=("tokens_after", "answered", 1.0))
 
 
-def repetition(traces: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
+def repetition(counts: Counts, config: Config) -> pd.DataFrame:
     """Percent of runs of n words that were there before in the same response; percent of responses that end in a loop."""
-    return _ratios(traces, config, repeated=("repeats", "runs", 100.0), loops=("loop", "", 100.0))
+    return _ratios(counts, config, repeated=("repeats", "runs", 100.0), loops=("loop", "", 100.0))
 
 
-def changes(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
+def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
     """Change of what is in a mean response, in percent of `before`, paired on problems, mean of the data sets: a row per quantity
-    (each keyword list, steps of each kind, all steps, attempts), NaN where there was nothing before."""
+    (each keyword list, steps of each kind, all steps), NaN where there was nothing before."""
     quantities = {f"{label} words": [f"words {label}"] for label in config.keywords}
     for kind in dict.fromkeys(phases.KINDS.values()):
         quantities[f"{kind} steps"] = [p for p in phases.PHASES if phases.KINDS[p] == kind]
-    quantities |= {"steps": ["steps"], "attempts": ["attempts"]}
     rows = []
-    for quantity, columns in quantities.items():
+    for quantity, columns in {**quantities, "steps": ["steps"]}.items():
         points, drawn = [], []
         for k, name in enumerate(before):
             means = pd.concat([t[name][columns].sum(axis=1).groupby(t[name].id).mean() for t in (before, after)], axis=1)
@@ -182,31 +120,26 @@ def changes(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame], con
     return pd.DataFrame(rows).set_index("quantity")
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    return uncertainty.interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (np.nan, np.nan)
-
-
-def percentiles(graded: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
+def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
     """Percentiles of the lengths (tokens) of correct and of wrong responses, a row per data set, verdict and percentile.
 
     Counts of responses beside them: a percentile of ten wrong responses is not worth much, and its interval says so.
     """
     rows = []
     for k, (name, grades) in enumerate(graded.items()):
-        lengths = pd.to_numeric(grades.length, errors="coerce")
-        ids = np.unique(grades.id, return_inverse=True)[1]
-        weights = _weights(ids.max() + 1, config.evaluation.resamples, config.seed + k)
+        lengths = pd.to_numeric(grades.length, errors="coerce").to_numpy(float)
+        owners = np.unique(grades.id, return_inverse=True)[1]
+        weights = _weights(owners.max() + 1, config.evaluation.resamples, config.seed + k)
         right = (grades.verdict == "correct").to_numpy()
         for verdict, chosen in (("correct", right), ("wrong", ~right)):
-            kept = chosen & lengths.notna().to_numpy()
-            order = np.argsort(lengths.to_numpy()[kept], kind="stable")
-            values, owners = lengths.to_numpy(float)[kept][order], ids[kept][order]
-            drawn = weighted_percentiles(values, weights[:, owners], PERCENTILES)
-            points = weighted_percentiles(values, np.ones((1, len(values))), PERCENTILES)[0]
+            kept = np.flatnonzero(chosen & ~np.isnan(lengths))
+            kept = kept[np.argsort(lengths[kept], kind="stable")]
+            points = weighted_percentiles(lengths[kept], np.ones((1, len(kept))), PERCENTILES)[0]
+            drawn = weighted_percentiles(lengths[kept], weights[:, owners[kept]], PERCENTILES)
             for j, q in enumerate(PERCENTILES):
-                low, high = uncertainty.interval(drawn[:, j]) if len(values) else (np.nan, np.nan)
+                low, high = uncertainty.interval(drawn[:, j]) if len(kept) else (np.nan, np.nan)
                 rows.append({"set": name, "verdict": verdict, "percentile": q, "length": points[j], "length_low": low,
-                             "length_high": high, "responses": int(kept.sum())})
+                             "length_high": high, "responses": len(kept)})
     return pd.DataFrame(rows).set_index("set")
 
 
@@ -218,11 +151,22 @@ def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequen
            [9., 9.]])
     """
     found = np.full((len(weights), len(wanted)), np.nan)
-    if not len(values):
-        return found
-    for i, row in enumerate(weights):
+    for i, row in enumerate(weights if len(values) else []):
         reached = np.cumsum(np.maximum(row, 0))  # a bootstrap's weight can be slightly negative
         if reached[-1] > 0:
             places = np.searchsorted(reached, np.asarray(wanted) / 100 * reached[-1] * (1 - 1e-12))
             found[i] = values[np.minimum(places, len(values) - 1)]
     return found
+
+
+def kappa(table: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of confusion tables (..., k, k): (observed - expected) / (1 - expected) agreement; NaN without any steps.
+
+    >>> round(float(kappa(np.array([[20, 5], [10, 15]]))), 2)
+    0.4
+    """
+    n = table.sum((-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        observed = np.trace(table, axis1=-2, axis2=-1) / n
+        expected = (table.sum(-1) * table.sum(-2)).sum(-1) / n**2
+        return (observed - expected) / (1 - expected)

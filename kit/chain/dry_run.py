@@ -224,7 +224,7 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
         for model in catalog.model_names(config):
             evaluation.evaluate(config, model)
         evaluation.summarize(config)
-        behavior.summarize(config)
+        behavior.write_tables(config)
         shown = tables.main_table(config)
     show(f"evaluated: {len(shown)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")
     return inputs.read(config, "main")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.behavior import phases
 from kit.evaluation import seeds
 from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config
@@ -62,8 +63,8 @@ WITHOUT_EFFECT = {"file", "run", "parallel", "hardware", "seeds", "watch"}
 PLACES = {"micro_batch", "gradient_checkpointing", "processes", "machines", "accelerate", "timeout_minutes", "vllm_memory_share",
           "vllm_tensor_parallel", "vllm_sleep", "vllm_host", "vllm_port", "keep_checkpoints"}
 DRAWN = ("06_figures",)  # notebooks that make tables and figures only
-BEHAVIOR = ("keywords", "phases", "phases_judge", "attempts", "repetition", "percentiles", "moves", "perplexity", "agreement",
-            "agreement_steps")  # tables in metrics/ that notebook 05 makes
+BEHAVIOR = ("keywords", "phases", "phases_judge", "first_answer", "repetition", "percentiles", "moves",
+            "perplexity")  # tables in metrics/ that notebook 05 makes
 ANALYSES = ("05_behavior", "06_figures")  # notebooks that look at all models, and at words
 
 
@@ -73,6 +74,8 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
     settings["files"] = stamps(config, [str(path) for path in config.data.files.values()])
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in PLACES}
     settings["engine"] = {k: settings["engine"][k] for k in ("name", "max_model_len")}  # the others change no response
+    cues = phases.cues_of(config)  # of every stage: a mistake in the file is told before anything is trained
+    settings["behavior"]["phases"] = [cues.announced.pattern, *([phase, cue.pattern] for phase, cue in cues.table)]
     if stage.notebook == "06_figures":
         settings["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                              if (marker := paths.of(other).stages / "06_figures.json").is_file()]

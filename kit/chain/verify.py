@@ -52,7 +52,7 @@ def verify(folder: Path) -> tuple[list[str], int]:
             validate(settings, run, again)
         evaluation.summarize(settings)
         comparisons.summarize(settings)
-        behavior.summarize(settings)
+        behavior.write_tables(settings)
         if settings.schedules and settings.forcing.budgets:
             force(settings, run, again)
         differences, cells = [], 0

@@ -66,10 +66,10 @@ def keyword_bars(config: Config) -> Figure:
 
 
 @styled
-def attempt_bars(config: Config) -> Figure:
-    """Solution attempts, the redundant share of the thinking, and right answers lost again, mean of the sets."""
-    table = read(config, "attempts", overall=True)
-    return _bars(config, [(table, column, title) for column, title in MEASURES["attempts"].items()], 3)
+def first_answer_bars(config: Config) -> Figure:
+    """Tokens before and after a response has first stated its answer, and the share after it, mean of the sets."""
+    table = read(config, "first_answer", overall=True)
+    return _bars(config, [(table, column, title) for column, title in MEASURES["first_answer"].items()], 3)
 
 
 @styled
@@ -155,6 +155,6 @@ def length_curves(config: Config) -> Figure:
 
 def available(config: Config) -> list[Callable[[Config], Figure]]:
     """The figures of notebook 05 whose tables are there."""
-    sources = {keyword_bars: "keywords", phase_donuts: "phases", judge_donuts: "phases_judge", attempt_bars: "attempts",
+    sources = {keyword_bars: "keywords", phase_donuts: "phases", judge_donuts: "phases_judge", first_answer_bars: "first_answer",
                repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles"}
     return [draw for draw, source in sources.items() if has(config, source)]

@@ -33,8 +33,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "What a user buys": ("equal_spend", "spend_table", "efficiency", "problem_changes"),
     "Training": ("training_curves", "validation_points"),
     "What the tokens are spent on": (
-        "keyword_table", "keyword_bars", "behavior_table", "phase_donuts", "judge_donuts", "agreement_table", "measure_table",
-        "attempt_bars", "repetition_bars", "perplexity_points", "length_curves", "length_table"),
+        "keyword_table", "keyword_bars", "behavior_table", "phase_donuts", "judge_donuts", "measure_table",
+        "first_answer_bars", "repetition_bars", "perplexity_points", "length_curves", "length_table"),
     "Published numbers": ("published_paper", "published_autothink", "published_lapo", "published_decs"),
 }
 # Control characters, and those that change the direction of writing: a text could hide something behind them.

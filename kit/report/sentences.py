@@ -111,7 +111,7 @@ def behavior(config: Config) -> list[str]:
     for model, moves in read(config, "moves").groupby("model", sort=False):
         told = []
         rows = {r.quantity: r for r in moves.itertuples()}
-        for quantity in ("hesitation words", "checking steps", "core steps", "attempts"):
+        for quantity in ("hesitation words", "checking steps", "core steps"):
             r = rows.get(quantity)
             if r is not None and pd.isna(r.change):
                 told.append(f"no {quantity} before, {r.after:.2f} a response after")
@@ -124,8 +124,9 @@ def behavior(config: Config) -> list[str]:
 
 
 def _before_and_after(config: Config, model: str) -> Iterator[str]:
-    """Repetition and, where it was measured, perplexity of the base and of this model."""
-    for source, column, what, form in (("repetition", "repeated", "repeated runs of words", ".1f"),
+    """What follows the answer, repetition and, where it was measured, perplexity of the base and of this model."""
+    for source, column, what, form in (("first_answer", "share_after", "what follows the first statement of the answer", ".1f"),
+                                       ("repetition", "repeated", "repeated runs of words", ".1f"),
                                        ("repetition", "loops", "responses that end in a loop", ".1f"),
                                        ("perplexity", "perplexity", "perplexity", ".2f")):
         if has(config, source):

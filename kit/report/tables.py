@@ -15,8 +15,8 @@ from kit.settings import Config
 
 UNKNOWN = "unknown"  # in place of lengths that a log does not have
 MEASURES = {  # CSV -> column -> title
-    "attempts": {"attempts": "solution attempts per response", "redundant": "thinking after the first correct one (%)",
-                 "lost": "had it right, answered wrong (%)"},
+    "first_answer": {"tokens_before": "tokens up to the first statement of the answer", "tokens_after": "tokens after it",
+                     "share_after": "share of the response after it (%)"},
     "repetition": {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"},
     "perplexity": {"perplexity": "perplexity"},
 }
@@ -211,7 +211,7 @@ def keyword_table(config: Config) -> pd.DataFrame:
 
 
 def behavior_table(config: Config) -> pd.DataFrame:
-    """What moved: words, steps by kind and attempts in a mean response, and their change against the base, paired on problems."""
+    """What moved: words, and steps by kind in a mean response, and their change against the base, paired on problems."""
     rows: dict[str, dict[str, str]] = {catalog.label(config, "base"): {}}
     for r in read(config, "moves").itertuples():
         change = cell(r, "change", "+.0f", " %")
@@ -221,7 +221,7 @@ def behavior_table(config: Config) -> pd.DataFrame:
 
 
 def measure_table(config: Config) -> pd.DataFrame:
-    """Attempts, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
+    """First statement of the answer, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
     return pd.DataFrame({
         title: {r.label: cell(r, column, ".1f") for r in read(config, source, overall=True).itertuples()}
         for source, titles in MEASURES.items() if has(config, source) for column, title in titles.items()

@@ -307,7 +307,7 @@ class Behavior:
     steps: Literal["auto", "paragraphs", "sentences"] = "auto"  # what a step of a trace is (kit.behavior.phases)
     ngram: int = 8  # words; repetition is the share of such runs of words that were there before
     pairs: tuple[str, ...] = ()  # models shown side by side with the base; empty: the last round of each schedule
-    labelled: str = ""  # file with labelled traces to compare the rules with (kit.behavior.agreement); none: not compared
+    phases: str = "params/shared/phases.yaml"  # file with the cues of the ten phases (kit.behavior.phases)
     reference: str = ""  # of the perplexity: hub id, folder, `trained` (the laptop's), `base`, or none
     reference_steps: int = 250  # training steps of a `trained` one
     reference_sets: tuple[str, ...] = ()  # data sets whose traces it reads; empty: all

@@ -1,0 +1,90 @@
+r"""Where does a response first state the answer that it gives in the end? What comes after checks it, doubts it, or presents it.
+
+A **statement** is a value in a box, behind "answer is" or "Answer:", or behind "=", "is", "gives" and the like where a sentence, a
+formula or a clause ends. It is compared with the response's own final answer: equal texts are equal, all else is decided by the
+grader (`0.5` states `\frac12`), in one call for all responses. An expression that has other letters or operations than the final
+answer is not asked about: `17 + 28` is no statement of 45. Works on any model's text, right and wrong answers alike.
+
+Positions are shares of the characters: logs have no positions of tokens, and the two shares are close. A result on the way, or a
+number of the problem, can happen to equal the answer; such a response seems to state it too early, before and after pruning alike.
+
+The question, how much comes after a first solution, is that of "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187), where a
+language model finds the solutions.
+
+>>> text = "17 * 4 = 68 . 68 - 39 = 29 . Wait , 68 - 39 = 29 . </think> \\boxed{ 29 }"
+>>> [value for _, value in statements(text)], f"{first_answers([text], [True])[0]:.2f}"
+(['68', '29', '29', '29'], '0.38')
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+
+from kit.reward import grading
+
+_GROUP = r"[(\[|][^()\[\]|\n]{1,60}[)\]|]"
+_PIECE = rf"{_GROUP}|\\[a-zA-Z]+|[{{}}^_]|[\d.,]*\d|[-+*/!]|[a-zA-Z](?![a-zA-Z])|[ \t]"
+_VALUE = rf"(?=[^\s.,;:])(?:{_PIECE}){{1,60}}+"
+_END = r"(?:[a-z]+ ?)?(?:[.,;:!?\n=$]|\\[)\]]|\*\*|\Z)"  # one word may come between: a unit
+_STATEMENT = re.compile(
+    r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,80}+\}){0,80}+\}){1,120}+)\}"
+    r"|(?:=|≈|\b(?:is|are|be|gives?|gave|gets?|got|equals?|to)\b|\b[Aa]nswer\W{0,4}:)"
+    rf"[ \t$*:]{{0,8}}+(?:\s{{0,3}}\\[(\[]\s{{0,3}})?({_VALUE})(?={_END})")
+_ASSUMED = re.compile(  # "let x = 2", "if we try n = 3", "for k = 1": nothing is stated
+    r"\b(?:(?:let(?! me| us|'s)|if|try|suppose|assum\w+|when|where|consider|substitut\w+|plug\w*|set|setting|given|with|case)\b"
+    r"[^,.;:!?\n]*|(?:for|at)[\s$\\(]*[a-zA-Z]?\s*)\Z", re.IGNORECASE)
+_LETTERS = re.compile(r"\\[a-zA-Z]+|([a-zA-Z])")
+_OPERATIONS = re.compile(r"[+*×·]|\\(?:times|cdot)|(?<=[\w)}])\s*-")
+
+
+def statements(response: str) -> Iterator[tuple[int, str]]:
+    """(where it ends, in characters; the value in its `plain` form) of every statement, in order. Linear in the text's length."""
+    for match in _STATEMENT.finditer(response):
+        value = plain(match[1] or match[2])
+        if value and (match[1] or not _ASSUMED.search(response, max(match.start() - 80, 0), match.start())):
+            yield match.end(), value
+
+
+def plain(value: str) -> str:
+    r"""A value without what makes equal ones look different.
+
+    >>> plain(" 1,234 ."), plain("\\dfrac{1}{2}"), plain("(3, 2)"), plain("**7**")
+    ('1234', '\\frac{1}{2}', '(3,2)', '7')
+    """
+    value = re.sub(r"\\[,;:! ]|\\(?:left|right)|[\s$]|(?<=\d),(?=\d{3})", "", value).replace("\\dfrac", "\\frac")
+    return value.strip(".,:;!*")
+
+
+def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> list[float | None]:
+    """The share (0 to 1) of each response at whose end its final answer has been stated first; None where it gives no answer.
+
+    `finished`: whether it ended by itself (None: not known), as the grader wants to know it.
+    """
+    finals = [plain(grading.extract_answer(text, finished=end)) for text, end in zip(responses, finished, strict=True)]
+    found = [list(statements(text)) if final else [] for text, final in zip(responses, finals, strict=True)]
+    asked: set[tuple[str, str]] = set()
+    for final, stated in zip(finals, found, strict=True):
+        values = [value for _, value in stated]
+        before = values[: values.index(final)] if final in values else values
+        asked |= {(final, value) for value in set(before) if _shape(value) == _shape(final)}
+    equal = _equal(sorted(asked))
+    shares: list[float | None] = []
+    for text, final, stated in zip(responses, finals, found, strict=True):
+        first = next((end for end, value in stated if value == final or (final, value) in equal), len(text))
+        shares.append(min(first / max(len(text.rstrip()), 1), 1.0) if final else None)
+    return shares
+
+
+def _shape(value: str) -> tuple[frozenset[str], bool]:
+    """The letters of a value, and whether anything is left to compute in it."""
+    return frozenset(letter for letter in _LETTERS.findall(value) if letter), bool(_OPERATIONS.search(value))
+
+
+def _equal(pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the pairs (answer, value) that the grader calls equal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an answer that cannot be read is equal to nothing
+        grades = grading.grade_many([f"\\boxed{{{value}}}" for _, value in pairs], [final for final, _ in pairs])
+    return {pair for pair, grade in zip(pairs, grades, strict=True) if grade.correct}
