@@ -21,6 +21,7 @@ from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
+TABLES = ("keywords", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge", "perplexity")  # in metrics/
 KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "labeller", "phase", "kind", "quantity")  # come first in a table
 
 
