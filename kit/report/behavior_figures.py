@@ -6,9 +6,11 @@ number that could be sourced, so nothing published is drawn.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import pandas as pd
+import seaborn
 import seaborn.objects as so
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,21 +22,9 @@ from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
 
-# Phase -> colour, hatch. A family of colours per kind (green core, blue checking, vermillion hesitation, grey framing), shades
-# and hatches within it; wedges carry the phase's number too.
-WEDGES = {
-    "Understanding the Problem": ("#bdbdbd", ""),
-    "Reformulating the Problem": ("#8c8c8c", "//"),
-    "Applying Known Theorems/Properties": ("#b7e0d2", ""),
-    "Breaking Down into Subproblems": ("#70c2a7", "\\\\"),
-    "Computing or Simplifying Expressions": ("#009E73", ""),
-    "Substituting Known Values or Results": ("#00694d", "//"),
-    "Reassess and Verify Local Steps": ("#7cbbe0", ""),
-    "Reassess the Whole Solution": ("#0072B2", "\\\\"),
-    "Exploring Alternative Approaches": ("#D55E00", ""),
-    "Finalize and Present the Answer": ("#e3e3e3", ".."),
-    "unlabelled": ("#ffffff", "xx"),
-}
+# Phases of one kind share a colour, in shades and hatches; wedges carry the phase's number too.
+KINDS = {"framing": "#8c8c8c", "core": "#009E73", "checking": "#0072B2", "hesitation": "#D55E00", "unlabelled": "#222222"}
+HATCHES = ("", "//", "\\\\", "..", "xx")
 SMALLEST_NUMBERED = 4.0  # percent
 
 
@@ -43,16 +33,16 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
     figure, axes = panels(len(found), columns, height=1 + 0.32 * max(len(table) for table, _, _ in found), sharey=True)
     for axis, (table, column, title) in zip(axes, found, strict=True):
         bar = so.Bar(width=0.65, alpha=0.75, edgewidth=0)
-        drawn = plot(config, table, column, "label").add(bar, marker=None, linestyle=None, fill=None, legend=False)
+        drawn = plot(config, table, column, "label").add(bar, legend=False)
         interval = so.Range(color="black", linewidth=0.9)
-        drawn = drawn.add(interval, color=None, linestyle=None, xmin=f"{column}_low", xmax=f"{column}_high", legend=False)
+        drawn = drawn.add(interval, color=None, xmin=f"{column}_low", xmax=f"{column}_high", legend=False)
         drawn.on(axis).plot()
         for y, row in enumerate(table.to_dict("records")):
             known, end = pd.notna(row[column]), max(row[column], row[f"{column}_high"])
             axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=8, va="center",
                           color="black" if known else GREY)
         axis.set(xlabel="", ylabel="", xlim=(0, max(1.15 * table[[column, f"{column}_high"]].max(axis=None), 0.5)))
-        axis.set_title(title, fontsize=10)
+        axis.set_title(textwrap.fill(title, 36), fontsize=10)
         axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())  # seaborn names the models at every panel
     return figure
 
@@ -90,7 +80,7 @@ def perplexity_points(config: Config) -> Figure:
     axis.set_ylim(bottom=1)
     source = table.reference.iloc[0]
     axis.set_title(f"Reference model: {'a second small one, trained with another seed' if source == 'trained' else source}")
-    legend(figure, config, zip(table.model, table.label, strict=True))
+    legend(figure, config, table.model)
     return figure
 
 
@@ -109,21 +99,26 @@ def judge_donuts(config: Config) -> Figure:
 
 
 def _donuts(table: pd.DataFrame, by: str) -> Figure:
-    names = list(dict.fromkeys(table[by]))
-    listed = [phase for phase in WEDGES if table[table.phase == phase].share.gt(0).any()]
+    names, found = list(dict.fromkeys(table[by])), table[table.share > 0].drop_duplicates("phase")
+    kinds = {phase: kind for phase, kind in zip(table.phase, table.kind, strict=True) if phase in set(found.phase)}
+    looks = {}
+    for kind, colour in KINDS.items():
+        own = [phase for phase in kinds if kinds[phase] == kind]
+        shades = seaborn.light_palette(colour, len(own) + 1)[1:]
+        looks |= {phase: (shade, HATCHES[k % len(HATCHES)]) for k, (phase, shade) in enumerate(zip(own, shades, strict=True))}
     figure, axes = panels(len(names), min(3, len(names)), height=3.3)
     for axis, name in zip(axes, names, strict=True):
-        own = table[table[by] == name].set_index("phase").reindex(listed)
+        own = table[table[by] == name].set_index("phase").reindex(list(kinds))
         shares = own.share.fillna(0.0).clip(lower=0.0)
         if shares.sum() > 0:
             numbers = [f"{k}" if share >= SMALLEST_NUMBERED else "" for k, share in enumerate(shares, 1)]
             axis.pie(shares, labels=numbers, startangle=90, counterclock=False, labeldistance=1.06, textprops={"fontsize": 8},
-                     colors=[WEDGES[phase][0] for phase in listed], hatch=[WEDGES[phase][1] for phase in listed],
+                     colors=[looks[phase][0] for phase in kinds], hatch=[looks[phase][1] for phase in kinds],
                      wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
         axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=9)
         axis.set_title(name, fontsize=10, loc="center")
-    handles = [Patch(facecolor=WEDGES[phase][0], hatch=WEDGES[phase][1], edgecolor="white", label=f"{k}. {phase}")
-               for k, phase in enumerate(listed, 1)]
+    handles = [Patch(facecolor=looks[phase][0], hatch=looks[phase][1], edgecolor="white", label=f"{k}. {phase}")
+               for k, phase in enumerate(kinds, 1)]
     figure.legend(handles=handles, loc="outside lower center", ncol=2, fontsize=8)
     return figure
 
@@ -134,22 +129,20 @@ def length_curves(config: Config) -> Figure:
 
     Shown are the base and the last round of each schedule.
     """
-    table, shown = read(config, "percentiles"), ["base", *catalog.last_rounds(config)]
-    table = table[table.model.isin(shown)].dropna(subset=["length"])
-    sets = list(dict.fromkeys(read(config, "percentiles").set))
+    table = read(config, "percentiles")
+    shown, sets = table[table.model.isin(["base", *catalog.last_rounds(config)])], list(dict.fromkeys(table.set))
     figure, axes = panels(len(sets), min(2, len(sets)), height=3.1)
     for axis, name in zip(axes, sets, strict=True):
-        own = table[table.set == name]
-        if own.empty:
+        own = shown[shown.set == name]
+        right, wrong = own[own.verdict == "correct"], own[own.verdict == "wrong"]
+        curves(axis, config, right, "percentile", "length", linestyle="-", pointsize=4)
+        curves(axis, config, wrong, "percentile", "length", band=False, linestyle="--", pointsize=4, fillcolor="white")
+        if own.length.isna().all():
             axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
-        wrong = own[own.verdict == "wrong"].drop(columns="length_low")
-        curves(axis, config, own[own.verdict == "correct"], "percentile", "length", linestyle="-", pointsize=4)
-        curves(axis, config, wrong, "percentile", "length", linestyle="--", pointsize=4, fillcolor="white")
         axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)")
         axis.set_ylim(bottom=0)
-    called = catalog.labels(config)
     kinds = [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in (("correct", "-"), ("wrong", "--"))]
-    legend(figure, config, [(model, called[model]) for model in shown if model in set(table.model)], columns=6, more=kinds)
+    legend(figure, config, shown.model, columns=6, more=kinds)
     return figure
 
 

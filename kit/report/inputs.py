@@ -46,6 +46,6 @@ def set_label(config: Config, name: str) -> str:
     return "mean of the sets" if name == "mean" else config.set_labels.get(name, name)
 
 
-def origin(config: Config, name: str) -> dict[str, str]:
+def origin(config: Config, name: str) -> tuple[str, str, str]:
     """Where a table or figure is from: its title with the run's name, the commit that drew it, the date."""
-    return {"title": f"{name}, run {config.run}", "source": f"commit {manifest.commit()}", "date": manifest.now()}
+    return f"{name}, run {config.run}", f"commit {manifest.commit()}", manifest.now()

@@ -8,7 +8,7 @@ is the alternative text and the caption.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,6 @@ def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
     return found | {f"published {source}": (GREY, marker, "-") for source, marker in PUBLISHED.items()}
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
-
-
 def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of `columns`, each `height` inches high, with room for a legend below."""
     rows = -(-count // columns)
@@ -67,43 +64,42 @@ def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **o
 
 
 def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model") -> so.Plot:
-    """A seaborn plot of two columns in which each model (or each schedule, `by="schedule"`) has its look."""
+    """A seaborn plot of two columns where each model (or schedule: `by="schedule"`) has its colour, and its marker where asked."""
     known = looks(config)
     colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
-    hollow = {name: not name.startswith("published ") for name in known}
-    drawn = so.Plot(table, x=x, y=y, color=by, marker=by, linestyle=by, fill=by)
-    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=hollow).theme(STYLE)
+    filled = {name: not name.startswith("published ") for name in known}
+    drawn = so.Plot(table.dropna(subset=[x, y]), x=x, y=y, color=by).theme(STYLE)
+    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled)
 
 
 def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, move: Sequence[Any] = ()) -> None:
     """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
-    table = table.dropna(subset=[x, y])
-    drawn, interval = plot(config, table, x, y), so.Range(linewidth=0.9, linestyle="-")
+    drawn, interval = plot(config, table, x, y), so.Range(linewidth=0.9)
     if f"{y}_low" in table:
-        drawn = drawn.add(interval, *move, ymin=f"{y}_low", ymax=f"{y}_high", linestyle=None, legend=False)
+        drawn = drawn.add(interval, *move, ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
     if f"{x}_low" in table:
-        drawn = drawn.add(interval, *move, xmin=f"{x}_low", xmax=f"{x}_high", linestyle=None, orient="y", legend=False)
-    drawn.add(so.Dot(pointsize=size), *move, linestyle=None, legend=False).on(axis).plot()
+        drawn = drawn.add(interval, *move, xmin=f"{x}_low", xmax=f"{x}_high", orient="y", legend=False)
+    drawn.add(so.Dot(pointsize=size), *move, marker="model", fill="model", legend=False).on(axis).plot()
 
 
-def curves(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", **line: Any) -> None:
+def curves(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", band: bool = True, **line: Any) -> None:
     """A line per model in the order of the rows, with a band for the 95 % interval where the table has one for `y`."""
-    table = table.dropna(subset=[x, y])
     drawn = plot(config, table, x, y, by)
-    if f"{y}_low" in table:
+    if band and f"{y}_low" in table:
         drawn = drawn.add(so.Band(alpha=0.13, edgewidth=0), ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
-    own = {name: None for name in line if name in ("marker", "linestyle")}  # the same for all models
+    own = {name: by for name in ("marker", "linestyle") if name not in line}  # unless all models have the same
     drawn.add(so.Path(**line), **own, legend=False).on(axis).plot()
 
 
-def legend(figure: Figure, config: Config, entries: Iterable[tuple[str, str]], marker: bool = True, line: bool = False,
-           columns: int = 4, more: Sequence[Line2D] = ()) -> None:
-    """A legend below the panels: of each (model, what it is called) its look; `more` is what the figure adds."""
-    known, handles = looks(config), []
-    for name, label in dict(entries).items():
+def legend(figure: Figure, config: Config, names: Iterable[str], called: Mapping[str, str] | None = None, marker: bool = True,
+           line: bool = False, columns: int = 4, more: Sequence[Line2D] = ()) -> None:
+    """A legend below the panels of models, schedules and published sources; `called` names them otherwise, `more` is added."""
+    known, labels, handles = looks(config), {**catalog.labels(config), **(called or {})}, []
+    for name in dict.fromkeys(names):
         colour, shape, style = known[name]
-        handles.append(Line2D([], [], color=colour, marker=shape if marker else "", linestyle=style if line else "", label=label,
-                              markerfacecolor="none" if name.startswith("published ") else colour))
+        handles.append(Line2D([], [], color=colour, marker=shape if marker else "", linestyle=style if line else "",
+                              markerfacecolor="none" if name.startswith("published ") else colour,
+                              label=labels.get(name) or catalog.schedule_label(config, name)))
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncol=columns, fontsize=8)
 
 
@@ -122,9 +118,6 @@ def name_points(axis: Axes, named: Sequence[tuple[float, float, str]], size: flo
                 text.remove()
 
 
-# --- keeping ----------------------------------------------------------------------------------------------------------
-
-
 @styled
 def show(draw: Callable[[Config], Figure], config: Config) -> Image:
     """Draw a figure, keep it under its function's name, and return it for a notebook, with its description as alternative text.
@@ -134,15 +127,15 @@ def show(draw: Callable[[Config], Figure], config: Config) -> Image:
     from IPython.display import Image
 
     name, text = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
-    facts, figure = origin(config, name), draw(config)
-    svg = {"Title": facts["title"], "Source": facts["source"], "Date": facts["date"], "Description": text}
-    png = {"Title": facts["title"], "Source": facts["source"], "Creation Time": facts["date"], "Description": text, "Software": None}
+    (title, source, date), figure = origin(config, name), draw(config)
+    shared, folder = {"Title": title, "Source": source, "Description": text}, paths.of(config).figures
+    metadata = {"svg": {**shared, "Date": date}, "png": {**shared, "Creation Time": date, "Software": None}}
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
-    edges, folder = figure.get_tightbbox().padded(0.1), paths.of(config).figures
-    for suffix, metadata in (("svg", svg), ("png", png)):
+    edges = figure.get_tightbbox().padded(0.1)
+    for suffix, facts in metadata.items():
         with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
-            figure.savefig(file, format=suffix, metadata=metadata, bbox_inches=edges)
+            figure.savefig(file, format=suffix, metadata=facts, bbox_inches=edges)
     plt.close(figure)  # else a notebook shows it as well
     return Image(filename=folder / f"{name}.png", alt=text)
 

@@ -6,6 +6,8 @@ the run and params/published.yaml.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -32,7 +34,7 @@ def save(table: pd.DataFrame, config: Config, name: str) -> pd.DataFrame:
     files.write_csv(folder / f"{name}.csv", flat)
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
     with files.atomic(folder / f"{name}.md") as file:
-        file.write("\n".join([*lines, "", ", ".join(origin(config, name).values())]) + "\n")
+        file.write("\n".join([*lines, "", ", ".join(origin(config, name))]) + "\n")
     return table
 
 
@@ -41,9 +43,6 @@ def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "
     value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
     bounds = "" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]"
     return "" if pd.isna(value) else f"{value:{form}}{unit}{bounds}"
-
-
-# --- accuracy and length ----------------------------------------------------------------------------------------------
 
 
 def main_table(config: Config) -> pd.DataFrame:
@@ -96,9 +95,6 @@ def spend_table(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("model")
 
 
-# --- schedules, controls, seeds ---------------------------------------------------------------------------------------
-
-
 def differences(config: Config, name: str) -> pd.DataFrame:
     """The rows of `one_shot` or `controls` over all sets; `what` says in what the two models differ."""
     table = read(config, name, overall=True)
@@ -142,31 +138,20 @@ def seed_table(config: Config) -> pd.DataFrame:
     ]).set_index(["comparison", "quantity"])
 
 
-# --- published numbers ------------------------------------------------------------------------------------------------
-
-
 def published_table(name: str = "autothink") -> pd.DataFrame:
     """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty."""
-    source = published()
-    table, rows = source["tables"][name], []
+    def pair(values: Sequence[float | None]) -> str:
+        return "" if set(values) == {None} else " / ".join("–" if v is None else f"{v:g}" for v in values)
+
+    table, rows = published()["tables"][name], []
     for entry in table["rows"]:
-        cells = [entry["cells"][s] for s in source["sets"]]
-        row = {"model": entry["model"], "label": table["label"]}
-        for s, values in zip(source["sets"], cells, strict=True):
-            own = entry.get("labels", {}).get(s)
-            row[s] = _pair(values) + (f" ({own})" if own else "")
-        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells, strict=True)]
-        row["mean"] = _pair(entry.get("mean") or means)
-        change = entry.get("change")
-        row["accuracy change"] = f"{change['accuracy']:+.1f}" if change else ""
-        row["length change"] = f"{change['length']:+d} %" if change else ""
-        rows.append(row)
+        cells, labels, change = entry["cells"], entry.get("labels", {}), entry.get("change")
+        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells.values(), strict=True)]
+        of_sets = {s: pair(cells[s]) + (f" ({labels[s]})" if s in labels else "") for s in published()["sets"]}
+        rows.append({"model": entry["model"], "label": table["label"], **of_sets, "mean": pair(entry.get("mean") or means),
+                     "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
+                     "length change": f"{change['length']:+d} %" if change else ""})
     return pd.DataFrame(rows).set_index("model")
-
-
-def _pair(values: list[float | None]) -> str:
-    """`accuracy / length`, with a dash for one that is not known; empty where neither is."""
-    return "" if values == [None, None] else " / ".join("–" if v is None else f"{v:g}" for v in values)
 
 
 def published_changes() -> pd.DataFrame:
@@ -179,22 +164,15 @@ def published_changes() -> pd.DataFrame:
     rows = []
     for source, table in published()["tables"].items():
         for entry in table["rows"]:
-            means = np.array(list(entry["cells"].values()), dtype=float).mean(axis=0)  # None becomes nan
+            accuracy, length = np.array(list(entry["cells"].values()), dtype=float).mean(axis=0)  # None becomes nan
             if entry["kind"] == "base":
-                base = means
-                continue
-            row = {"source": source, "model": entry["model"]}
-            if change := entry.get("change"):
-                row |= {"accuracy_change": change["accuracy"], "length": 100 + change["length"], "score": np.nan,
-                        "label": table["label"]}
+                base = accuracy, length
+            elif change := entry.get("change"):
+                rows.append((source, entry["model"], table["label"], change["accuracy"], 100 + change["length"], np.nan))
             else:
-                row |= {"accuracy_change": means[0] - base[0], "length": 100 * means[1] / base[1],
-                        "score": float(efficiency_score(*means, *base)), "label": f"D from {table['label']}"}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-# --- behavior ---------------------------------------------------------------------------------------------------------
+                rows.append((source, entry["model"], f"D from {table['label']}", accuracy - base[0], 100 * length / base[1],
+                             float(efficiency_score(accuracy, length, *base))))
+    return pd.DataFrame(rows, columns=["source", "model", "label", "accuracy_change", "length", "score"])
 
 
 def keyword_table(config: Config) -> pd.DataFrame:
