@@ -59,7 +59,7 @@ def test_a_checkpoint_that_is_cut_off_is_passed_over_by_name(trained: tuple[Conf
     assert [checkpoints.spoilt(c) for c in whole] == [None, None]
     file, said = whole[1] / name, []
     os.truncate(file, file.stat().st_size // 2)
-    assert checkpoints.resumable(whole, said.append) == whole[0]
+    assert checkpoints.resumable(tmp_path, said.append) == whole[0]
     assert len(said) == 1 and said[0].startswith("checkpoint-2: ") and name in said[0]
 
 
@@ -241,11 +241,11 @@ def test_editing_the_cell_of_parameters_is_no_change_of_code_and_editing_another
 
 
 def test_figures_hang_on_labels_and_the_report_and_training_hangs_on_neither(tmp_path: Path) -> None:
-    work = "from kit.report import figures\nfrom kit.runs import catalog, lock\nfrom kit.training import rounds, watch"
+    work = "from kit.report import tables\nfrom kit.runs import catalog, lock\nfrom kit.training import rounds, watch"
     file = notebook(tmp_path / "n.ipynb", "", work)
     trained, drawn = fingerprint.code(file), fingerprint.code(file, draws=True)
     assert "code: kit/training/rounds.py" in trained and "code: kit/reward/token_limit.py" in trained
-    assert set(drawn) - set(trained) >= {"code: kit/report/figures.py", "code: kit/runs/catalog.py"}
+    assert set(drawn) - set(trained) >= {"code: kit/report/tables.py", "code: kit/runs/catalog.py"}
     for name in ("runs/lock", "training/watch", "settings/schema"):
         assert f"code: kit/{name}.py" not in drawn
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kit.rollout import models
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError
+from kit.settings import ROOT, Config, KitError
 from kit.training import rounds, selection
 
 
@@ -138,3 +141,80 @@ def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path,
     assert {name: getattr(args, name) for name in wanted} == wanted
     assert args.loss_type == "dapo" and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
     assert args.model_init_kwargs["use_safetensors"] is True
+
+
+# --- fields of GRPOConfig, passed through -----------------------------------------------------------------------------
+
+
+def test_fields_of_grpoconfig_are_passed_through_and_change_what_is_learned(
+    tiny_world: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unscaled advantages are half as large where half of a group is rewarded, so the gradient of the first step is smaller."""
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    made, norms, plain = watched(monkeypatch), {}, {"kl_coefficient": 0.0, "entropy_coefficient": 0.0}
+    for name, fields in {"scaled": {}, "unscaled": {"scale_rewards": "none", "epsilon_high": 0.28, "report_to": ["none"]}}.items():
+        config = variant(tiny_world, name, trl=fields, **plain)
+        rounds.train_round(config, name, 1)
+        norms[name] = files.read_csv(paths.of(config).training(name, 1) / "log.csv").grad_norm[0]
+    assert (made[0].args.scale_rewards, made[1].args.scale_rewards, made[1].args.epsilon_high) == ("group", "none", 0.28)
+    assert made[1].args.loss_type == "dapo"  # what is not named stays as it was
+    # Rewards 0 1 0 1 have mean 1/2 and std 0.5774: advantages of 0.866 become 0.5.
+    assert norms["unscaled"] == pytest.approx(norms["scaled"] * 0.5774, rel=1e-2)
+
+
+@pytest.mark.parametrize(("fields", "told"), [
+    ({"los_type": "dapo"}, "los_type is no field of TRL's GRPOConfig; did you mean loss_type?"),
+    ({"learning_rate": 1e-6}, "learning_rate is set by the kit, from training.learning_rate"),
+    ({"max_completion_length": 8, "save_steps": 3}, "max_completion_length is set by the kit, from schedules. save_steps is set"),
+    ({"epsilon_high": "much"}, "epsilon_high is 'much'; Input should be a valid number"),
+    ({"hub_token": "hf_x"}, "no token belongs into params"),
+])
+def test_fields_that_cannot_be_passed_are_refused_before_anything_is_written(
+    tiny_world: Config, fields: dict, told: str
+) -> None:
+    config = variant(tiny_world, "refusing", trl=fields)
+    with pytest.raises(KitError) as caught:
+        rounds.train_round(config, "refusing", 1)
+    assert str(caught.value).startswith(f"{config.file}: training.trl: ") and told in str(caught.value)
+    assert not paths.of(config).training("refusing", 1).exists() and not paths.of(config).models("refusing", 1).exists()
+
+
+@pytest.mark.parametrize("fields", [{"scale_rewards": "often"}, {"loss_type": "mine"}])
+def test_values_that_trl_refuses_are_one_line(tiny_world: Config, fields: dict) -> None:
+    with pytest.raises(KitError, match=r"perhaps by a field of training.trl in .*smoke.yaml"):
+        rounds.train_round(variant(tiny_world, "refused", trl=fields), "refused", 1)
+
+
+def test_trl_is_not_imported_when_nothing_is_passed(tiny_world: Config) -> None:
+    code = ("import sys; from kit.settings import load; from kit.training import trl_fields; "
+            "assert trl_fields.passed(load('params/smoke.yaml')) == {} and 'trl' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# --- a second end token -----------------------------------------------------------------------------------------------
+
+
+def test_a_response_that_ends_with_the_models_second_end_token_has_ended(
+    tiny_world: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """generation_config names two (as Qwen's does); the grader is told of both what ended by itself and what was cut."""
+    folder = Path(shutil.copytree(catalog.base_model(tiny_world), tmp_path / "model"))
+    tokenizer = models.load_tokenizer(folder, tiny_world)
+    second = tokenizer.convert_tokens_to_ids("Wait")
+    facts = files.read_json(folder / "generation_config.json")
+    files.write_json(folder / "generation_config.json", facts | {"eos_token_id": [tokenizer.eos_token_id, second]})
+    told = []
+    monkeypatch.setattr("kit.reward.token_limit.grade_many", lambda texts, golds, finished, **_: told.extend(finished) or grades(texts))
+    config = variant(tiny_world, "twoends")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder)))
+    made = watched(monkeypatch)
+    rounds.train_round(config, "twoends", 1)
+    reward = made[0].reward_funcs[0]
+    told.clear()
+    ids = tokenizer("Compute 3 + 4 = 7 .")["input_ids"]
+    reward(completion_ids=[[*ids, second], [*ids, tokenizer.eos_token_id], ids], answer=["7"] * 3)
+    assert told == [True, True, False]
+
+
+def grades(texts: list[str]) -> list:
+    return [SimpleNamespace(correct=False) for _ in texts]

@@ -6,7 +6,7 @@ Defaults are the official ones of the paper's code where there are any (github.c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 class KitError(Exception):
@@ -180,6 +180,7 @@ class Training:
     processes: int = 1
     machines: int = 1
     accelerate: str = "params/accelerate/ddp.yaml"
+    trl: dict[str, Any] = field(default_factory=dict)
     timeout_minutes: float = 60.0  # how long processes wait for each other, a step's slowest rollouts included
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,25 @@ def spoilt(checkpoint: Path) -> str | None:
         except (OSError, ValueError):
             return f"{file.name} is missing or cut off"
     for file in checkpoint.glob("*.safetensors"):
-        size = file.stat().st_size
-        with file.open("rb") as handle:
-            header = int.from_bytes(handle.read(8), "little")
-            try:
-                entries = json.loads(handle.read(min(header, size)))
-                end = max(e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__")
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return f"{file.name} is cut off or overwritten"
-        if size != 8 + header + end:
-            return f"{file.name} is cut off"
+        try:
+            models.check_safetensors(file)
+        except KitError:
+            return f"{file.name} is cut off or overwritten"
     for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:  # torch writes zip archives, whose table comes last
         if not zipfile.is_zipfile(file):
             return f"{file.name} is cut off"
     return None
 
 
-def resumable(checkpoints: Iterable[Path], tell: Any = print) -> Path | None:
-    """The last checkpoint that training can go on from. Spoilt ones are named and passed over: their steps are done again."""
-    for checkpoint in reversed(list(checkpoints)):
+def last_step(folder: Path) -> int:
+    """The step up to which a round is trained: that of its last checkpoint that is not spoilt; 0 without one."""
+    return max((catalog.step_of(c) for c in catalog.checkpoints(folder) if spoilt(c) is None), default=0)
+
+
+def resumable(folder: Path, tell: Callable[[str], object] = print) -> Path | None:
+    """The last checkpoint of a round that training can go on from. Spoilt ones are named and passed over: their steps are done
+    again."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=catalog.step_of, reverse=True):
         fault = spoilt(checkpoint)
         if fault is None and [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
             return checkpoint
@@ -60,24 +60,8 @@ def resumable(checkpoints: Iterable[Path], tell: Any = print) -> Path | None:
     return None
 
 
-def size_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def check_room(folder: Path, needed: int, what: str) -> None:
-    """KitError when `needed` bytes and a little more do not fit on the disk of `folder`."""
-    free = shutil.disk_usage(folder).free
-    if free < needed + RESERVE:
-        raise KitError(f"{folder}: {what} needs {_shown(needed)}, but {_shown(free)} are free on this disk; make room and run "
-                       "this again, it goes on from the last checkpoint")
-
-
-def _shown(size: int) -> str:
-    return f"{size / 2**30:.1f} GB" if size > 2**30 else f"{size / 2**20:.0f} MB"
-
-
 def room_check(folder: Path) -> Any:
-    """A trainer callback that refuses to begin a checkpoint for which there is no room.
+    """A trainer callback that refuses to begin a checkpoint for which the disk has no room, and drops older resume files.
 
     What one takes: as much as the last one did, or the weights and two numbers (Adam) for each that is trained.
     """
@@ -85,44 +69,47 @@ def room_check(folder: Path) -> Any:
 
     class RoomCheck(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            if control.should_save and state.is_world_process_zero:
-                weights = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
-                guess = sum(size * (3 if trained else 1) for size, trained in weights)
-                last = max((size_of(p) for p in folder.glob("checkpoint-*")), default=0)
-                folder.mkdir(parents=True, exist_ok=True)
-                check_room(folder, max(guess, last), f"checkpoint-{state.global_step}")
+            if not (control.should_save and state.is_world_process_zero):
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            guess = sum(p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in model.parameters())
+            last = [sum(f.stat().st_size for f in c.rglob("*") if f.is_file()) for c in folder.glob("checkpoint-*")]
+            needed, free = max(guess, *last, 0), shutil.disk_usage(folder).free
+            if free < needed + RESERVE:
+                raise KitError(f"{folder}: checkpoint-{state.global_step} needs {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} "
+                               "are free on this disk; make room and run this again, it goes on from the last checkpoint")
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:  # a resume starts from the last checkpoint, or the one before if that is spoilt
-                found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-                for older in found[:-2]:
+                for older in catalog.checkpoints(folder)[:-2]:
                     drop(older, RESUME)
 
     return RoomCheck()
 
 
 def drop(checkpoint: Path, patterns: Iterable[str]) -> None:
-    for pattern in patterns:
-        for found in list(checkpoint.glob(pattern)):
-            if found.is_dir():
-                shutil.rmtree(found, ignore_errors=True)
-            else:
-                found.unlink(missing_ok=True)
+    for found in [found for pattern in patterns for found in checkpoint.glob(pattern)]:
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        else:
+            found.unlink(missing_ok=True)
 
 
-def thin(checkpoints: Iterable[Path], selected: Path | None, keep: str) -> None:
-    """What a round that has made its choice need not keep: resume files, and with "selected" the weights of the others."""
+def thin(checkpoints: Iterable[Path], selected: str, keep: str) -> None:
+    """What a round that has made its choice need not keep: resume files, and with "selected" the weights of the others.
+
+    `selected` is the folder of the model that was chosen: a checkpoint, or its `merged/`.
+    """
     for checkpoint in checkpoints:
         drop(checkpoint, RESUME)
-        if keep == "selected" and checkpoint != selected:
-            drop(checkpoint, WEIGHTS)
-            shutil.rmtree(checkpoint / "merged", ignore_errors=True)  # of a LoRA round
+        if keep == "selected" and not Path(selected).is_relative_to(checkpoint):
+            drop(checkpoint, (*WEIGHTS, "merged"))
 
 
 def merge_adapters(config: Config, schedule: str, round: int) -> None:
-    """Make whole models of a LoRA round's checkpoints, in float32, in their `merged/` folders; does nothing in other rounds.
+    """Make whole models of a LoRA round's checkpoints, in float32, in their `merged/` folders; nothing in other rounds.
 
-    Not in the training processes, which may hold weights in shards.
+    Not in several training processes, which may hold weights in shards.
     """
     for checkpoint in catalog.checkpoints(paths.of(config).models(schedule, round)):
         if (checkpoint / "merged").is_dir() or not (checkpoint / "adapter_model.safetensors").is_file():

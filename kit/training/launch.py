@@ -1,10 +1,10 @@
 """A pruning round in several processes, on one machine or more: `accelerate launch` started, followed and ended in one line.
 
-The notebook calls `train_round`. With one process that is `training.train_round`. With more, this starts
+The notebook calls `train_round`. With one process that is `rounds.train_round`. With more, this starts
 
     accelerate launch --config_file params/accelerate/… -m kit round SETTINGS SCHEDULE ROUND
 
-and every process runs `training.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
+and every process runs `rounds.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
 several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
 
 All processes meet on this machine's loopback address, or with several machines on this machine's name.
@@ -25,6 +25,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import pandas as pd
 
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
@@ -51,13 +53,14 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
                        "Slurm allocation: sbatch params/slurm.sh " + config.file)
     rounds.prepare(config, schedule, round)
     folder, steps = run.models(schedule, round), catalog.steps_of(config, schedule)
-    done = catalog.checkpoints(folder)
-    begin = catalog.step_of(done[-1]) if done else 0
+    begin = checkpoints.last_step(folder)
     if begin >= steps:
+        checkpoints.merge_adapters(config, schedule, round)
         return folder
     place = run.training(schedule, round).resolve()
     table, said = place / "log.csv", place / "processes.log"
-    keep_rows(table, begin)
+    rows = watch.rows_until(table, begin)  # the bar is drawn from this file: it must not begin with steps that are done again
+    files.write_csv(table, pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step"]))
     files.write_json(place / "settings.json", dataclasses.asdict(config))
     work, meeting = [str(place / "settings.json"), schedule, str(round)], meeting_point(t.machines)
     if t.machines == 1:
@@ -119,21 +122,8 @@ def environment(config: Config) -> dict[str, str]:
     }
 
 
-def keep_rows(table: Path, step: int) -> None:
-    """Cut log.csv back to the checkpoint from which the round goes on."""
-    import pandas as pd
-
-    rows = rounds.rows_until(table, step)
-    if rows:
-        files.write_csv(table, pd.DataFrame(rows))
-    else:
-        table.unlink(missing_ok=True)
-        table.parent.mkdir(parents=True, exist_ok=True)
-
-
 def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps: int, limits: Watch) -> None:
     """Draw the bar from the growing log.csv, with its warnings, until the process ends."""
-    import pandas as pd
     from tqdm.auto import tqdm
 
     with tqdm(total=steps, initial=begin, desc=title) as bar:
@@ -142,11 +132,10 @@ def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.5)
             running = process.poll() is None
-            with contextlib.suppress(FileNotFoundError):
-                rows = pd.read_csv(table).to_dict("records")
-                for k, row in enumerate(rows, 1):
-                    if row["step"] > bar.n:
-                        rounds.show(bar, row, watch.warnings_about(rows[:k], limits), title)
+            rows = pd.read_csv(table).to_dict("records")
+            for k, row in enumerate(rows, 1):
+                if row["step"] > bar.n:
+                    watch.show(bar, row, watch.warnings_about(rows[:k], limits), title)
 
 
 def stop(process: subprocess.Popen) -> None:

@@ -1,6 +1,6 @@
-"""What goes wrong in a training round, told by name and step with what to try; and when going on is pointless.
+"""The log of a training round; what goes wrong in it, told by name and step with what to try; when going on is pointless.
 
-A row is a step of log.csv (kit.training.LOGGED): shares between 0 and 1, `entropy` and `kl` in nats per token. Thresholds are
+A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats per token, `length` in tokens. Thresholds are
 `settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding.
 
 | name                 | holds when                                                     | stops the round                     |
@@ -20,12 +20,83 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kit.settings import Watch
+from kit.runs import files
+from kit.settings import Config, KitError, Watch
 
 Row = Mapping[str, Any]
 AGAIN = 10  # steps after which a warning that keeps holding is told again
+LOGGED = {  # column of log.csv: key in TRL's log
+    "reward": "reward",
+    "length": "completions/mean_length",
+    "truncated": "completions/clipped_ratio",
+    "no_variance": "frac_reward_zero_std",
+    "entropy": "entropy",
+    "kl": "kl",
+    "loops": "loops",
+    "grad_norm": "grad_norm",
+    "loss": "loss",
+    "seconds": "step_time",
+}
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = True) -> Any:
+    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `bar` shows both.
+
+    KitError, before the step's checkpoint is written, when going on is pointless.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+    from transformers import TrainerCallback
+
+    class RoundLog(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
+            self.warnings = rows_until(path.with_name("warnings.csv"), state.global_step)
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title, disable=not bar)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if not logs or "reward" not in logs or not state.is_world_process_zero:
+                return
+            self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
+            files.write_csv(path, pd.DataFrame(self.rows))
+            found = warnings_about(self.rows, config.watch)
+            self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
+            if found:
+                files.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
+            if bar:
+                show(self.bar, self.rows[-1], found, title)
+            for warning in found:
+                if warning.stop:
+                    raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.bar.close()
+
+    return RoundLog()
+
+
+def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of a log up to a step; what is not there is None."""
+    if not step or not path.is_file():
+        return []
+    before = files.read_csv(path)
+    return before[before["step"] <= step].astype(object).where(before.notna(), None).to_dict("records")
+
+
+def show(bar: Any, row: Row, warnings: Sequence[Warning], title: str) -> None:
+    """Move the bar to this step's row, with its figures; say what is wrong with it."""
+    bar.update(row["step"] - bar.n)
+    bar.set_postfix_str(f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}")
+    for warning in warnings:
+        bar.write(f"warning, {title} step {row['step']}: {warning}")
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,47 +130,36 @@ def warnings_about(rows: Sequence[Row], watch: Watch) -> list[Warning]:
 def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
     """The warnings that hold at row k, by name."""
     row, found = rows[k], {}
-    figures = ("loss", "grad_norm", "kl", "entropy", "reward")
-    broken = [c for c in figures if row.get(c) is not None and not math.isfinite(row[c])]
+    broken = [c for c in ("loss", "grad_norm", "kl", "entropy", "reward") if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
-        found["non-finite"] = (
-            f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with it spoils "
-            "every weight; try a smaller training.learning_rate or training.max_grad_norm"
-        )
-        return found
+        return {"non-finite": f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with "
+                "it spoils every weight; try a smaller training.learning_rate or training.max_grad_norm"}
     if _number(row, "truncated") > watch.truncated:
         found["truncated"] = (
             f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and "
-            "there is little to learn from; start with a higher limit"
-        )
+            "there is little to learn from; start with a higher limit")
     if _number(row, "no_variance") >= 1 and row["reward"] <= 0:
         found["no reward"] = (
             "every reward is 0, so every advantage is 0 and nothing is learned; try a higher limit, easier problems, or more "
-            "responses per prompt"
-        )
+            "responses per prompt")
     elif _number(row, "no_variance") >= 1:
         found["no variance"] = (
             "no group has any variance in reward, so every advantage is 0 and nothing is learned; change the limit, the "
-            "difficulty of the problems, or the number of responses per prompt"
-        )
-    first = [_number(r, "entropy") for r in rows[:3]]
-    began = sum(first) / len(first)
+            "difficulty of the problems, or the number of responses per prompt")
+    began = sum(_number(r, "entropy") for r in rows[:3]) / len(rows[:3])
     if k >= 3 and _number(row, "entropy") < watch.entropy * began:
         found["entropy collapse"] = (
             f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began "
             "with: responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller "
-            "training.learning_rate"
-        )
+            "training.learning_rate")
     if _number(row, "kl") > watch.kl:
         found["KL blow-up"] = (
             f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
-            "training.learning_rate or a larger training.kl_coefficient"
-        )
+            "training.learning_rate or a larger training.kl_coefficient")
     if _number(row, "loops") > watch.repeated:
         found["loops"] = (
             f"{row['loops']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
-            "start: its own responses may loop"
-        )
+            "start: its own responses may loop")
     return found
 
 
