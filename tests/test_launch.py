@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -125,9 +126,12 @@ def test_what_cannot_run_here_is_refused_before_anything_is_written(
     assert not paths.of(config).training("iterative", 1).exists() and not paths.of(config).models("iterative", 1).exists()
 
 
-def test_several_processes_are_not_trained_in_one(tiny_world: Config) -> None:
-    with pytest.raises(KitError, match="training.processes is 2, but there are 1 processes"):
-        rounds.train_round(with_training(tiny_world, processes=2), "iterative", 2 - 1)
+def test_several_processes_are_not_trained_in_one_nor_found_finished_there(tiny_world: Config) -> None:
+    alone = dataclasses.replace(tiny_world, schedules={"finished": Schedule(limits=(24,), steps=1)})
+    for _ in range(2):  # the second time a finished round is there
+        with pytest.raises(KitError, match="training.processes is 2, but there are 1 processes"):
+            rounds.train_round(with_training(alone, processes=2), "finished", 1)
+        rounds.train_round(alone, "finished", 1)
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
@@ -203,7 +207,13 @@ def test_two_processes_train_like_one_and_go_on_after_one_was_killed(
     pd.testing.assert_frame_equal(after.head(2), two, check_dtype=False)
     written = {p.name for p in paths.of(pair).training("together", 1).iterdir()}
     assert written == {"log.csv", "warnings.csv", "settings.json", "processes.log"}
-    assert launch.train_round(pair, "together", 1) == folder  # finished: nothing is started
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", started := Mock(side_effect=KitError("started")))
+        assert launch.train_round(pair, "together", 1) == folder  # finished: nothing is started
+        os.truncate(folder / "checkpoint-3" / "model.safetensors", 100)
+        with pytest.raises(KitError, match="started"):  # a spoilt last checkpoint is not a finished round
+            launch.train_round(pair, "together", 1)
+        assert started.call_count == 1 and list(compared(pair, "together").step) == [1, 2]
 
 
 def test_what_one_process_refuses_ends_them_all_in_that_line(three_steps: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of
 from kit.evaluation import seeds
 from kit.runs import files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
+from kit.training import trl_fields
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
 # two small models side by side that halved the time of a step. Nothing is sent anywhere.
@@ -123,6 +124,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
     run in the same folder is refused.
     """
     run = paths.of(config)
+    trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
     if not config.schedules:
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     began = time.monotonic()
