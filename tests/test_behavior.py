@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.behavior import behavior, phases, traces
+from kit.behavior import behavior, phases
 from kit.evaluation import evaluation
 from kit.report import behavior_figures, inputs, sentences, sidebyside, style, tables
 from kit.reward.grading import extract_answer
@@ -72,7 +72,7 @@ def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
         table = inputs.read(real, name)
         assert list(table.model.unique()) == list(MODELS) and list(table.schedule.unique()) == ["base", "iterative"]
         assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
-    assert traces.step_unit(real) == "paragraphs"
+    assert behavior.step_unit(real) == "paragraphs"
     shares = inputs.read(real, "phases").groupby("model").share.sum()
     assert np.allclose(shares, 100)
 
@@ -80,13 +80,13 @@ def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
 def test_what_was_counted_is_kept_per_response(real: Config) -> None:
     kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
     assert len(kept) == 20 and set(phases.PHASES) <= set(kept.columns)
-    rollout = traces.responses(real, "base", "amc23")[0]
+    rollout = behavior.responses(real, "base", "amc23")[0]
     assert kept.steps[0] == len(phases.steps_of(rollout.model_answer[0], "paragraphs"))
 
 
 def test_every_answer_has_a_first_statement_and_it_is_where_these_models_stop(real: Config) -> None:
     kept = pd.read_csv(paths.of(real).traces("base", "amc23"))
-    answered = [bool(extract_answer(r.model_answer[0], finished=True)) for r in traces.responses(real, "base", "amc23")]
+    answered = [bool(extract_answer(r.model_answer[0], finished=True)) for r in behavior.responses(real, "base", "amc23")]
     assert sum(answered) >= 15 and list(kept.stated.notna()) == answered
     assert kept.stated.mean() > 0.8  # they do not go over it again
 
@@ -145,7 +145,7 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
 
     settings = dataclasses.replace(
         tiny_world, schedules={}, behavior=dataclasses.replace(tiny_world.behavior, reference="base"))
-    monkeypatch.setattr(traces, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
+    monkeypatch.setattr(behavior, "responses", lambda _, model, name: list(records.read(tmp_path / f"{name}.jsonl")))
     for name in settings.data.evaluation:
         path = tmp_path / f"{name}.jsonl"  # not where other tests keep this run's own responses
         made = [Rollout(p.id, p.question, p.answer, p.core, [f"Compute first 1 + 1 = {k} ."], [8], [True])
@@ -183,6 +183,6 @@ def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> No
 
 def test_a_run_without_grades_is_told_in_one_line(real: Config) -> None:
     with pytest.raises(KitError, match="amc23.jsonl: not there yet; run notebooks/03"):
-        traces.step_unit(dataclasses.replace(real, run="nothing"))
+        behavior.step_unit(dataclasses.replace(real, run="nothing"))
     with pytest.raises(KitError, match="keywords.csv: not there yet"):
         behavior_figures.keyword_bars(dataclasses.replace(real, run="nothing"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.behavior import behavior, measures, phases, traces
+from kit.behavior import behavior, measures, phases
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
 from kit.reward.loops import ends_in_loop
 from kit.rollout.records import Rollout
@@ -39,12 +39,12 @@ def settings() -> Config:
     ("But\nwait, but  wait", 2),  # a phrase over a line break
 ])
 def test_whole_words_longest_first(text: str, count: int) -> None:
-    assert traces.count_keywords(text, HESITATION) == count
+    assert len(behavior.keyword_pattern(HESITATION).findall(text)) == count
 
 
 def test_repeated_runs_of_words_and_loops_at_the_end() -> None:
-    assert traces.repeated_runs(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
-    assert traces.repeated_runs(["a", "b"], 3) == (0, 0)
+    assert behavior.repeated_runs(["a", "b", "a", "b", "a", "b"], 2) == (3, 5)  # ab ba ab ba ab: two are new
+    assert behavior.repeated_runs(["a", "b"], 3) == (0, 0)
     loop = ["let", "me", "check", "that", "once", "more", "."]
     assert ends_in_loop(["x", "=", "2", "."] + loop * 4 + loop[:3])  # cut in the middle of a round
     assert not ends_in_loop(loop * 4 + ["so", "x", "=", "2", "."])  # it got out

@@ -78,7 +78,7 @@ def test_what_is_scored_is_the_response_after_the_prompt(tiny_world: Config, mod
     tokenizer = arithmetic.make_tokenizer()
     question = "Start with 3 , first + 4 . What is the result ?"
     response = "<think> Compute first 3 + 4 = 7 . </think> \\boxed{ 7 }"
-    (ids, start), = perplexity.encoded(tokenizer, tiny_world, [(question, response)])
+    ids, start = perplexity.encoded(tokenizer, tiny_world, question, response)
     prompt = prompts.encode(tokenizer, prompts.evaluation_messages(tiny_world.prompts, question))
     assert ids[:start] == prompt and tokenizer.decode(ids[start:]) == "Compute first 3 + 4 = 7 . </think> \\boxed{ 7 }"
     rollouts = [Rollout("a", question, "7", None, [response, response], [12, 12], [True, True]),

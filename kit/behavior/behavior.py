@@ -7,25 +7,61 @@ computation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from kit.behavior import judge, measures, perplexity, phases, traces
+from kit.behavior import judge, measures, perplexity, phases
 from kit.behavior.first_answer import first_answers
-from kit.behavior.phases import Cues
 from kit.evaluation import evaluation
 from kit.reward.loops import ends_in_loop
+from kit.rollout import records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 TABLES = ("keywords", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge", "perplexity")  # in metrics/
-KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "labeller", "phase", "kind", "quantity")  # come first in a table
+KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "labeller", "phase", "kind", "quantity")  # their first columns
 
 
-def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: Cues) -> pd.DataFrame:
+def responses(config: Config, model: str, name: str) -> list[Rollout]:
+    """The stored responses of a model to a data set."""
+    return list(records.read(paths.of(config).rollouts(model, name)))
+
+
+def step_unit(config: Config) -> str:
+    """What a step is in this run, the same for all its models: as in the params, or as the first of them writes."""
+    if config.behavior.steps != "auto":
+        return config.behavior.steps
+    model = catalog.model_names(config)[0]
+    first = (r for name in config.data.evaluation for r in responses(config, model, name))
+    return phases.unit_of(text for r in first for text in r.model_answer)
+
+
+# --- one response -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of `words`: whole words and phrases, longest first ("But wait" is not also a "wait"), upper and lower case alike."""
+    longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.compile(r"(?<!\w)(" + (longest_first.replace(r"\ ", r"\s+") or "(?!)") + r")(?!\w)", re.IGNORECASE)
+
+
+def repeated_runs(words: Sequence[str], n: int) -> tuple[int, int]:
+    """(runs of n words that occurred before in the same text, all runs of n words).
+
+    >>> repeated_runs("a b c a b c a".split(), 3)
+    (2, 5)
+    """
+    runs = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(runs) - len(set(runs)), len(runs)
+
+
+def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.Cues) -> pd.DataFrame:
     """A row per response (the first `behavior.samples` of each problem): what was counted in its text.
 
     Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`), steps, a count
@@ -38,40 +74,17 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: Cues) ->
     for (r, i), share in zip(flat, stated, strict=True):
         text = r.model_answer[i]
         labels, words = phases.label(phases.steps_of(text, unit), cues), text.split()
-        repeats, runs = traces.repeated_runs(words, config.behavior.ngram)
+        repeats, runs = repeated_runs(words, config.behavior.ngram)
         rows.append({
             "id": r.id, "sample": i, "length": r.model_answer_length[i],
-            **{f"words {label}": traces.count_keywords(text, listed) for label, listed in config.keywords.items()},
+            **{f"words {name}": len(keyword_pattern(tuple(listed)).findall(text)) for name, listed in config.keywords.items()},
             "steps": len(labels), **{phase: labels.count(phase) for phase in phases.PHASES},
             "stated": share, "repeats": repeats, "runs": runs, "loop": ends_in_loop(words),
         })
     return pd.DataFrame(rows).astype({"length": float, "stated": float})
 
 
-def write_tables(config: Config) -> dict[str, pd.DataFrame]:
-    """Read the responses of every model and write metrics/keywords.csv, phases.csv, first_answer.csv, repetition.csv,
-    percentiles.csv and moves.csv (the changes against the first model). What was counted is kept in traces/<model>/<set>.csv.
-    """
-    from tqdm.auto import tqdm
-
-    unit, cues = traces.step_unit(config), phases.cues_of(config)
-    parts: dict[str, list[pd.DataFrame]] = {}
-    first: measures.Counts = {}
-    for model, columns in tqdm(list(_models(config)), desc="traces"):
-        counts = {name: count(config, traces.responses(config, model, name), unit, cues) for name in config.data.evaluation}
-        for name, table in counts.items():
-            files.write_csv(paths.of(config).traces(model, name), table)
-        made = {
-            "keywords": measures.keywords(counts, config), "phases": measures.phase_shares(counts, config),
-            "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
-            "percentiles": measures.percentiles(evaluation.load_grades(config, model), config),
-        }
-        if first:
-            made["moves"] = measures.changes(first, counts, config)
-        first = first or counts
-        for key, table in made.items():
-            parts.setdefault(key, []).append(table.assign(**columns))
-    return {key: _write(config, key, tables) for key, tables in parts.items()}
+# --- all models -------------------------------------------------------------------------------------------------------
 
 
 def _models(config: Config) -> Iterator[tuple[str, dict[str, object]]]:
@@ -88,16 +101,38 @@ def _write(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.DataF
     return table
 
 
+def write_tables(config: Config) -> dict[str, pd.DataFrame]:
+    """Read the responses of every model and write metrics/keywords.csv, phases.csv, first_answer.csv, repetition.csv,
+    percentiles.csv and moves.csv (the changes against the first model). What was counted is kept in traces/<model>/<set>.csv.
+    """
+    from tqdm.auto import tqdm
+
+    unit, cues = step_unit(config), phases.cues_of(config)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    first: measures.Counts = {}
+    for model, columns in tqdm(list(_models(config)), desc="traces"):
+        counts = {name: count(config, responses(config, model, name), unit, cues) for name in config.data.evaluation}
+        for name, table in counts.items():
+            files.write_csv(paths.of(config).traces(model, name), table)
+        made = {
+            "keywords": measures.keywords(counts, config), "phases": measures.phase_shares(counts, config),
+            "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
+            "percentiles": measures.percentiles(evaluation.load_grades(config, model), config),
+        }
+        if first:
+            made["moves"] = measures.changes(first, counts, config)
+        first = first or counts
+        for key, table in made.items():
+            parts.setdefault(key, []).append(table.assign(**columns))
+    return {key: _write(config, key, tables) for key, tables in parts.items()}
+
+
 def missing_lengths(config: Config) -> list[str]:
     """A sentence per model and data set without token counts."""
-    found = []
-    for model, _ in _models(config):
-        for name, grades in evaluation.load_grades(config, model).items():
-            gone = pd.to_numeric(grades.length, errors="coerce").isna().mean()
-            if gone:
-                found.append(f"{model}, {name}: {gone:.0%} of the responses have no token count in their log; "
-                             "what is counted per token is empty, percentiles leave them out")
-    return found
+    shares = {(model, name): pd.to_numeric(grades.length, errors="coerce").isna().mean()
+              for model, _ in _models(config) for name, grades in evaluation.load_grades(config, model).items()}
+    return [f"{model}, {name}: {gone:.0%} of the responses have no token count in their log; what is counted per token is empty, "
+            "percentiles leave them out" for (model, name), gone in shares.items() if gone]
 
 
 def write_perplexity(config: Config) -> pd.DataFrame | None:
@@ -105,15 +140,15 @@ def write_perplexity(config: Config) -> pd.DataFrame | None:
     b = config.behavior
     if not b.reference:
         return None
-    model, tokenizer = perplexity.reference(config)
+    reference = perplexity.reference(config)
     parts = []
     for name, columns in _models(config):
-        sums = {key: perplexity.of_rollouts(model, tokenizer, config, traces.responses(config, name, key), f"{name}: {key}")
+        sums = {key: perplexity.of_rollouts(*reference, config, responses(config, name, key), f"{name}: {key}")
                 for key in b.reference_sets or config.data.evaluation}
-        tokens = {key: read.sum() for key, (_, read) in sums.items()}
-        tokens[measures.MEAN] = sum(tokens.values())
+        read = {key: tokens.sum() for key, (_, tokens) in sums.items()}
+        read[measures.MEAN] = sum(read.values())
         table = np.exp(measures.estimate(sums, "perplexity", config))
-        parts.append(table.assign(tokens=[tokens[key] for key in table.index], reference=b.reference, **columns))
+        parts.append(table.assign(tokens=[read[key] for key in table.index], reference=b.reference, **columns))
     return _write(config, "perplexity", parts)
 
 
@@ -126,24 +161,24 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
     ask = config.behavior.judge
     if not ask.url:
         return None
-    unit, cues, parts = traces.step_unit(config), phases.cues_of(config), []
+    unit, cues, parts = step_unit(config), phases.cues_of(config), []
     for model, columns in _models(config):
         counts: dict[str, measures.Counts] = {"rules": {}, "model": {}}
-        both: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str]] = []
         for name in config.data.evaluation:
-            some = sorted(traces.responses(config, model, name), key=lambda r: r.id)[: ask.responses]  # the same problems of all
+            some = sorted(responses(config, model, name), key=lambda r: r.id)[: ask.responses]  # the same problems of all
             steps = [phases.steps_of(r.model_answer[0], unit) for r in some]
-            labels = {"model": judge.label(steps, ask, paths.of(config).root / "judge.jsonl"),
-                      "rules": [phases.label(s, cues) for s in steps]}
-            for labeller, found in labels.items():
-                named = [[one or measures.UNLABELLED for one in trace] for trace in found]
+            rules = [phases.label(s, cues) for s in steps]
+            given = [[one or measures.UNLABELLED for one in labels]
+                     for labels in judge.label(steps, ask, paths.of(config).root / "judge.jsonl")]
+            for labeller, found in (("model", given), ("rules", rules)):
                 counts[labeller][name] = pd.DataFrame([
-                    {"id": r.id, "steps": len(t), **{p: t.count(p) for p in (*phases.PHASES, measures.UNLABELLED)}}
-                    for r, t in zip(some, named, strict=True)])
-            both += [pair for one, other in zip(*labels.values(), strict=True) for pair in zip(one, other, strict=True) if pair[0]]
-        if not both:
+                    {"id": r.id, "steps": len(labels), **{p: labels.count(p) for p in (*phases.PHASES, measures.UNLABELLED)}}
+                    for r, labels in zip(some, found, strict=True)])
+            pairs += zip(sum(given, []), sum(rules, []), strict=True)
+        table = pd.crosstab(*map(np.array, zip(*pairs, strict=True))).reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
+        if not table.any(axis=None):
             raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
-        table = pd.crosstab(*map(pd.Series, zip(*both, strict=True))).reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
         agreed = float(measures.kappa(table.to_numpy(float)))
         parts += [measures.phase_shares(t, config, labeller).assign(kappa=agreed, **columns) for labeller, t in counts.items()]
     return _write(config, "phases_judge", parts)

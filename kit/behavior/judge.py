@@ -88,7 +88,8 @@ def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
         number = entry.get("step") if isinstance(entry, dict) else None
         if type(number) is int and 1 <= number <= len(shown) and _begins(shown[number - 1], entry.get("starts")):
             name = re.sub(r"^\d+[.)]?\s*", "", str(entry.get("phase"))).strip().lower()
-            found |= {number - 1: phase for phase in PHASES if phase.lower() == name}
+            if phase := next((phase for phase in PHASES if phase.lower() == name), None):
+                found[number - 1] = phase
     return found
 
 

@@ -137,7 +137,7 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
             points = weighted_percentiles(lengths[kept], np.ones((1, len(kept))), PERCENTILES)[0]
             drawn = weighted_percentiles(lengths[kept], weights[:, owners[kept]], PERCENTILES)
             for j, q in enumerate(PERCENTILES):
-                low, high = uncertainty.interval(drawn[:, j]) if len(kept) else (np.nan, np.nan)
+                low, high = _interval(drawn[:, j])
                 rows.append({"set": name, "verdict": verdict, "percentile": q, "length": points[j], "length_low": low,
                              "length_high": high, "responses": len(kept)})
     return pd.DataFrame(rows).set_index("set")
@@ -150,13 +150,11 @@ def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequen
     array([[2., 9.],
            [9., 9.]])
     """
-    found = np.full((len(weights), len(wanted)), np.nan)
-    for i, row in enumerate(weights if len(values) else []):
-        reached = np.cumsum(np.maximum(row, 0))  # a bootstrap's weight can be slightly negative
-        if reached[-1] > 0:
-            places = np.searchsorted(reached, np.asarray(wanted) / 100 * reached[-1] * (1 - 1e-12))
-            found[i] = values[np.minimum(places, len(values) - 1)]
-    return found
+    if not len(values):
+        return np.full((len(weights), len(wanted)), np.nan)
+    reached = np.cumsum(np.maximum(weights, 0), axis=1)  # a bootstrap's weight can be slightly negative
+    found = [values[(reached >= q / 100 * reached[:, -1:] * (1 - 1e-12)).argmax(axis=1)] for q in wanted]
+    return np.where(reached[:, -1:] > 0, np.transpose(found), np.nan)
 
 
 def kappa(table: np.ndarray) -> np.ndarray:

@@ -27,13 +27,14 @@ from kit.settings import Config
 
 def reference(config: Config) -> tuple[Any, Any]:
     """(model, tokenizer) of `behavior.reference`; a `trained` one is made at the first call, in results/<run>/reference."""
-    source = config.behavior.reference
+    source, steps = config.behavior.reference, config.behavior.reference_steps
     if source == "trained":
-        own = trained(config)
+        taught = dataclasses.replace(config.arithmetic, sft_steps=steps, drill_steps=max(1, steps // 4))
+        own = dataclasses.replace(config, run=f"{config.run}/reference", seed=config.seed + 7919, arithmetic=taught)
+        source = str(paths.of(own).base_model)
         if not catalog.has_weights(paths.of(own).base_model):
             arithmetic.make_data(dataclasses.replace(own, seed=config.seed))  # the held-out questions stay held out
             arithmetic.train_base(own)
-        source = str(paths.of(own).base_model)
     elif source == "base":
         source = catalog.base_model(config)
     if source != config.model.source:  # a revision, and the trust in its code, belong to the base model
@@ -42,43 +43,27 @@ def reference(config: Config) -> tuple[Any, Any]:
     return models.load_model(source, config).eval(), models.load_tokenizer(source, config)
 
 
-def trained(config: Config) -> Config:
-    """Settings of the laptop's reference model: a run of its own inside this run's folder."""
-    steps = config.behavior.reference_steps
-    shorter = dataclasses.replace(config.arithmetic, sft_steps=steps, drill_steps=max(1, steps // 4))
-    return dataclasses.replace(config, run=f"{config.run}/reference", seed=config.seed + 7919, arithmetic=shorter)
-
-
 def of_rollouts(
     model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout], progress: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """(-log p summed, tokens) of the first `reference_samples` responses of each problem: two arrays, a value per problem."""
-    texts, owner = [], []
-    for k, r in enumerate(rollouts):
-        for text in r.model_answer[: config.behavior.reference_samples]:
-            texts.append((r.question, text))
-            owner.append(k)
-    loss, tokens = score(model, encoded(tokenizer, config, texts), window(model, config), config.behavior.batch_tokens, progress)
-    n = len(rollouts)
-    return np.bincount(owner, loss, n), np.bincount(owner, tokens, n)
+    b = config.behavior
+    rows = [(k, encoded(tokenizer, config, r.question, text))
+            for k, r in enumerate(rollouts) for text in r.model_answer[: b.reference_samples]]
+    size = min(b.window, getattr(model.config, "max_position_embeddings", None) or b.window)
+    loss, tokens = score(model, [row for _, row in rows], size, b.batch_tokens, progress)
+    owner = [k for k, _ in rows]
+    return np.bincount(owner, loss, len(rollouts)), np.bincount(owner, tokens, len(rollouts))
 
 
-def window(model: Any, config: Config) -> int:
-    """Tokens that are seen at once: the params' window, or what the model can take."""
-    return min(config.behavior.window, getattr(model.config, "max_position_embeddings", None) or config.behavior.window)
-
-
-def encoded(tokenizer: Any, config: Config, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-    """(token ids of prompt and response, where the response begins) of each (question, response)."""
-    found = []
-    for question, response in texts:
-        if tokenizer.chat_template and config.prompts:
-            before = prompts.encode(tokenizer, prompts.evaluation_messages(config.prompts, question))
-        else:
-            before = tokenizer(question + "\n\n")["input_ids"]
-        after = tokenizer(response.removeprefix("<think>"), add_special_tokens=False)["input_ids"]
-        found.append((before + after, max(len(before), 1)))  # nothing predicts a first token
-    return found
+def encoded(tokenizer: Any, config: Config, question: str, response: str) -> tuple[list[int], int]:
+    """(token ids of prompt and response, where the response begins)."""
+    if tokenizer.chat_template and config.prompts:
+        before = prompts.encode(tokenizer, prompts.evaluation_messages(config.prompts, question))
+    else:
+        before = tokenizer(question + "\n\n")["input_ids"]
+    after = tokenizer(response.removeprefix("<think>"), add_special_tokens=False)["input_ids"]
+    return before + after, max(len(before), 1)  # nothing predicts a first token
 
 
 def windows(length: int, start: int, size: int) -> Iterator[tuple[int, int, int]]:

@@ -45,7 +45,6 @@ KINDS = {
     UNDERSTAND: "framing", REFORMULATE: "framing", ANSWER: "framing", KNOWN: "core", BREAK_DOWN: "core", COMPUTE: "core",
     SUBSTITUTE: "core", CHECK_LOCAL: "checking", CHECK_WHOLE: "checking", EXPLORE: "hesitation",
 }
-UNITS = ("paragraphs", "sentences")
 LASTS = 6  # steps
 SEEN = 240  # characters of a sentence that cues look at, so that a page of digits costs no more than a sentence
 STRONG = {ANSWER, CHECK_WHOLE, EXPLORE, CHECK_LOCAL}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from markupsafe import escape
 
-from kit.behavior import phases, traces
+from kit.behavior import behavior, phases
 from kit.evaluation import evaluation
 from kit.report.page import render
 from kit.runs import catalog, files, paths
@@ -72,7 +72,7 @@ def pairs_of(config: Config, before: str, after: str) -> list[Pair]:
     graded = {model: evaluation.load_grades(config, model) for model in (before, after)}
     for name in config.data.evaluation:
         verdicts = {m: g[name].set_index(["id", "sample"]).verdict.to_dict() for m, g in graded.items()}
-        left, right = ({r.id: r for r in traces.responses(config, m, name)} for m in (before, after))
+        left, right = ({r.id: r for r in behavior.responses(config, m, name)} for m in (before, after))
         for key in left.keys() & right.keys():
             a, b = left[key], right[key]
             counts = [*a.model_answer_length, *b.model_answer_length]
@@ -102,7 +102,7 @@ def write(config: Config) -> tuple[str, Path]:
     if unknown := [name for name in config.behavior.pairs if name not in names]:
         raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
     chosen = [p for model in config.behavior.pairs or catalog.last_rounds(config) for p in pick(pairs_of(config, names[0], model))]
-    text = page(chosen, config, traces.step_unit(config))
+    text = page(chosen, config, behavior.step_unit(config))
     path = paths.of(config).figures / "traces.html"
     with files.atomic(path) as file:
         file.write(text)
@@ -112,7 +112,7 @@ def write(config: Config) -> tuple[str, Path]:
 def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
     """A self-contained page: legend, then the pairs. Works without a network, on a phone one side below the other."""
     cues = phases.cues_of(config)
-    words = traces.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
+    words = behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
 
     def steps_of(side: Side) -> list[dict[str, object]]:
         """Each step: its phase, kind, and text in pieces, of which every second one is a hesitation word."""
