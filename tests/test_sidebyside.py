@@ -82,9 +82,9 @@ def test_steps_are_marked_without_colour_and_words_underlined(settings: Config) 
     shown = sidebyside.page([dataclasses.replace(pair("a", 20, 10, text=text), rule="largest")], settings, "sentences")
     assert f'title="{phases.COMPUTE}"><b>▪</b>' in shown and f'title="{phases.CHECK_WHOLE}"><b>✓</b>' in shown
     assert "<mark>Wait</mark> , let me <mark>double-check</mark>" in shown
-    borders = [border for _, border, _, _ in sidebyside.LOOKS.values()]
-    marks = [mark for mark, _, _, _ in sidebyside.LOOKS.values()]
-    assert len(set(marks)) == 4 and len(set(borders)) >= 3
+    kinds = "|".join(dict.fromkeys(phases.KINDS.values()))
+    assert len(set(re.findall(rf'<div class="step (?:{kinds})"><b>(.)</b>', shown))) == 4  # the legend's marks
+    assert len(set(re.findall(rf"[.](?:{kinds}){{border-left-style:(\w+)", shown))) == 3
     assert "largest, -50% tokens" in shown and "20 tokens, correct" in shown and "10 tokens, correct" in shown
 
 

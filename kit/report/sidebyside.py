@@ -1,11 +1,11 @@
 """The same problem before and after pruning, side by side: picked by a rule, coloured by phase, as one static HTML page.
 
 Pairs are of one problem and one sample number; lengths are tokens (words where a log has no token counts, and then the page
-says so). The rules (`RULES`) pick the pair in the middle of all reductions among pairs that stayed right, the largest
-reduction among them, and one that broke: right before, wrong after. No pair is picked because it looks good.
+says so). `pick` takes the pair in the middle of all reductions among pairs that stayed right, the largest reduction among
+them, and one that broke: right before, wrong after. No pair is picked because it looks good.
 
-A response is hostile text: the template escapes everything, and the page has a policy that lets no script run and nothing be
-loaded. Colours are Okabe and Ito's for the colour-blind; a mark and a border style say the same without colour.
+A response is hostile text: the template (templates/traces.html) escapes everything, and the page has a policy that lets no script
+run and nothing be loaded.
 """
 
 from __future__ import annotations
@@ -23,17 +23,6 @@ from kit.report.page import render
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
-RULES = {
-    "median": "the median reduction of all pairs that are right before and after",
-    "largest": "the largest reduction of all pairs that are right before and after",
-    "broke": "right before, wrong after; of these the one with the median reduction",
-}
-LOOKS = {  # kind of step: mark, border, colour, words
-    "hesitation": ("↺", "dotted", "#D55E00", "hesitation: turning to something else"),
-    "checking": ("✓", "dashed", "#0072B2", "checking: going over what was done"),
-    "core": ("▪", "solid", "#009E73", "core: the work itself"),
-    "framing": ("·", "solid", "#999999", "framing: what is asked, what is answered"),
-}
 SHOWN = 20_000  # characters of a response
 
 
@@ -66,24 +55,20 @@ class Pair:
         return 1 - self.after.length / max(self.before.length, 1)
 
 
-def pairs_of(config: Config, before: str, after: str) -> list[Pair]:
+def pairs_of(config: Config, *models: str) -> list[Pair]:
     """Every pair of responses of two models to the same problem, with the same sample number."""
+    graded = {model: evaluation.load_grades(config, model) for model in models}
     found = []
-    graded = {model: evaluation.load_grades(config, model) for model in (before, after)}
     for name in config.data.evaluation:
         verdicts = {m: g[name].set_index(["id", "sample"]).verdict.to_dict() for m, g in graded.items()}
-        left, right = ({r.id: r for r in behavior.responses(config, m, name)} for m in (before, after))
-        for key in left.keys() & right.keys():
-            a, b = left[key], right[key]
-            counts = [*a.model_answer_length, *b.model_answer_length]
-            known = all(isinstance(n, int | float) and n == n for n in counts)
-            for i in range(min(len(a.model_answer), len(b.model_answer))):
-                sides = [
-                    Side(m, r.model_answer[i], r.model_answer_length[i] if known else len(r.model_answer[i].split()),
-                         verdicts[m].get((key, i), ""))
-                    for m, r in ((before, a), (after, b))
-                ]
-                found.append(Pair("", name, key, a.question, a.answer, *sides, unit="tokens" if known else "words"))
+        stored = [{r.id: r for r in behavior.responses(config, m, name)} for m in models]
+        for key in stored[0].keys() & stored[1].keys():
+            both = [responses[key] for responses in stored]
+            known = all(isinstance(n, int | float) and n == n for r in both for n in r.model_answer_length)
+            for i in range(min(len(r.model_answer) for r in both)):
+                sides = [Side(m, r.model_answer[i], r.model_answer_length[i] if known else len(r.model_answer[i].split()),
+                              verdicts[m].get((key, i), "")) for m, r in zip(models, both, strict=True)]
+                found.append(Pair("", name, key, both[0].question, both[0].answer, *sides, unit="tokens" if known else "words"))
     return found
 
 
@@ -101,8 +86,8 @@ def write(config: Config) -> tuple[str, Path]:
     names = catalog.model_names(config)
     if unknown := [name for name in config.behavior.pairs if name not in names]:
         raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
-    chosen = [p for model in config.behavior.pairs or catalog.last_rounds(config) for p in pick(pairs_of(config, names[0], model))]
-    text = page(chosen, config, behavior.step_unit(config))
+    shown = config.behavior.pairs or catalog.last_rounds(config)
+    text = page([p for model in shown for p in pick(pairs_of(config, names[0], model))], config, behavior.step_unit(config))
     path = paths.of(config).figures / "traces.html"
     with files.atomic(path) as file:
         file.write(text)
@@ -111,8 +96,7 @@ def write(config: Config) -> tuple[str, Path]:
 
 def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
     """A self-contained page: legend, then the pairs. Works without a network, on a phone one side below the other."""
-    cues = phases.cues_of(config)
-    words = behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
+    cues, words = phases.cues_of(config), behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
 
     def steps_of(side: Side) -> list[dict[str, object]]:
         """Each step: its phase, kind, and text in pieces, of which every second one is a hesitation word."""
@@ -120,8 +104,7 @@ def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
         return [{"phase": phase, "kind": phases.KINDS[phase], "pieces": words.split(step)}
                 for step, phase in zip(steps, phases.label(steps, cues), strict=True)]
 
-    return render("traces.html", run=config.run, unit=unit, looks=LOOKS, rules=RULES, labels=config.set_labels, pairs=pairs,
-                  steps_of=steps_of, shown=SHOWN)
+    return render("traces.html", run=config.run, unit=unit, labels=config.set_labels, pairs=pairs, steps_of=steps_of, shown=SHOWN)
 
 
 def embedded(text: str) -> str:
