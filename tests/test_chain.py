@@ -174,5 +174,5 @@ def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path
     missing = r"03_evaluate-base: .*no base model yet; run notebooks/01_base_model.ipynb .*03_evaluate-base.ipynb"
     with pytest.raises(KitError, match=missing):
         runner.execute(Stage("03_evaluate-base", "03_evaluate", {"schedule": "base"}), settings)
-    with pytest.raises(KitError, match="03_evaluate.ipynb has no parameter model; it has params_file, schedule"):
+    with pytest.raises(KitError, match="x: this notebook has no parameter model"):
         runner.execute(Stage("x", "03_evaluate", {"model": "base"}), settings)

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.behavior import behavior
-from kit.chain import commands, runner
+from kit.chain import commands, runner, verify
 from kit.chain.stages import Stage, stages
-from kit.evaluation import evaluation, statistics
+from kit.evaluation import comparisons, evaluation, statistics
 from kit.report import sentences, style, tables, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
-from kit.runs import catalog, paths
+from kit.runs import catalog, manifest, paths
 from kit.settings import ROOT, Config, KitError, Logs, load
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
@@ -238,6 +238,22 @@ def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bas
     assert [set(table.id) for table in both] == [{"a1", "a2"}] * 2
     evaluation.summarize(settings)
     assert list(pd.read_csv(paths.of(settings).metrics / "changes.csv").accuracy_change) == [0]
+
+
+def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    config = of_logs(tmp_path, [row(1), row(2)], [row(2), row(1)])
+    manifest.write_manifest(config, {})
+    for model in ("base", "other"):
+        evaluation.evaluate(config, model)
+    evaluation.summarize(config)
+    comparisons.summarize(config)
+    behavior.write_tables(config)
+    differences, cells = verify.verify(paths.of(config).root)
+    assert differences == [] and cells > 100
+    official(tmp_path / "other", [row(2, model_answer=["\\boxed{-1}"] * 2), row(1)])
+    changed, _ = verify.verify(paths.of(config).root)
+    assert any(line.startswith("metrics/main.csv line ") and ", accuracy: " in line for line in changed)
 
 
 @pytest.mark.parametrize(("other", "told"), [

@@ -55,7 +55,7 @@ def run(params: str) -> None:
     config = load(params)
     shown = paths.of(config).shown
     print(f"{config.file} -> {shown}", flush=True)
-    runner.run_runner(config)
+    runner.run_notebook(config)
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
 
 

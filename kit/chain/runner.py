@@ -1,15 +1,13 @@
 """The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
 
-A stage is one notebook with its parameters. `run_all` executes them with papermill, one kernel each (that frees the
-GPU's memory), and keeps the copies in results/<run>/notebooks. results/<run>/stages says of each what it was made from
-(kit.runs.fingerprint: settings, code, files of the stages before it), whether it is done, and which files it made:
+`run_all` executes the notebooks with papermill, one kernel each (that frees the GPU's memory), and keeps the copies in
+results/<run>/notebooks. results/<run>/stages says of each stage what it was made from (kit.runs.fingerprint: settings, code, files
+of the stages before it), whether it is done, and which files it made:
 
 - done, and made from the same: skipped;
 - stopped in the middle, and made from the same settings and files: goes on, also when the code has changed since (a fix
   should not cost days of training), which is said and recorded;
 - anything else: starts again, saying what changed. What it had made goes to replaced/: nothing is lost to a slip of the hand.
-
-`python -m kit run params/laptop.yaml` is what `make reproduce` calls: it executes the runner notebook.
 """
 
 from __future__ import annotations
@@ -20,16 +18,15 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.evaluation import seeds
-from kit.runs import files, fingerprint, lock, manifest, paths
+from kit.runs import catalog, files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
 
@@ -40,16 +37,124 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
     "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
 }
-QUIET = ["--IPKernelApp.log_level=50"]
+
 
 def describe(config: Config) -> str:
     """The schedules of a run and the stages they make, in a few lines."""
-    lines = [f"  {name}: limits {', '.join(map(str, plan.limits))}{'' if plan.state_limit else ' (not stated in the prompt)'}, "
-             f"{plan.steps or config.training.steps} steps a round" for name, plan in config.schedules.items()]
+    lines = [f"  {name}: limits {', '.join(map(str, schedule.limits))}{'' if schedule.state_limit else ' (not stated in the prompt)'}, "
+             f"{catalog.steps_of(config, name)} steps a round" for name, schedule in config.schedules.items()]
     lines += [f"  {name}: from its logs" for name in config.logs.models]
-    count = sum(len(lane) for phase in stages(config) for lane in phase)
+    count = sum(len(lane) for group in stages(config) for lane in group)
     again = f", and as many for each of the seeds {', '.join(map(str, config.seeds))}" if config.seeds else ""
     return "\n".join([f"{count} stages, up to {config.parallel} at a time{again}", *lines])
+
+
+def run_notebook(config: Config) -> None:
+    """Execute 00_run_all, the notebook that executes the others; what it prints is printed here. The run's folder is this
+    command's and its kernels' alone, and what killed kernels have left in it is removed."""
+    run = paths.of(config)
+    with lock.hold(run.root, run.shown), lock.for_children(run.root):
+        shutil.rmtree(run.kernels, ignore_errors=True)
+        try:
+            execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
+        finally:
+            shutil.rmtree(run.kernels, ignore_errors=True)
+
+
+def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
+    """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
+
+    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand. Another
+    run in the same folder is refused.
+    """
+    run, began, stop = paths.of(config), time.monotonic(), threading.Event()
+    trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
+    if not config.schedules:
+        manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
+    rows: list[dict[str, Any]] = []
+    made: dict[str, dict[str, list]] = {}
+    running: list[str] = []
+
+    def say(text: str) -> None:
+        seconds = int(time.monotonic() - began)
+        show(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}")
+
+    def work(lane: list[Stage]) -> None:
+        for stage in lane:
+            if stop.is_set():
+                return
+            running.append(stage.name)
+            try:
+                rows.append(run_stage(config, stage, made, say))
+            except BaseException:
+                stop.set()
+                say(f"{stage.name}: failed; what runs beside it is left to end")
+                raise
+            finally:
+                running.remove(stage.name)
+
+    with lock.hold(run.root, run.shown):
+        files.sweep(run.root)
+        for other in seeds.write_params(config):
+            show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+            table = run_all(other, show, every)
+            rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
+        for group in stages(config):
+            with ThreadPoolExecutor(max_workers=config.parallel) as pool:
+                waiting = {pool.submit(work, lane) for lane in group}
+                while waiting:
+                    done, waiting = wait(waiting, timeout=every)
+                    for future in done:
+                        future.result()
+                    if waiting and not done:
+                        say(" · ".join(progress(config, name) for name in running))
+        record_stages(config)
+        with contextlib.suppress(OSError):
+            run.kernels.rmdir()
+    return pd.DataFrame(rows)
+
+
+def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], say: Callable[[str], None]) -> dict[str, Any]:
+    """Execute a stage, or skip it; returns its row of the table, and puts its files into `made`."""
+    run = paths.of(config)
+    marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
+    before = files.read_json(marker) if marker.is_file() else {}
+    results = before["results"] if before.get("done") and before.get("inputs") == inputs else None
+    if results is not None and all((run.root / name).is_file() for name in results):
+        now = made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
+        other = [name for name in results if now[name][2] != results[name][2]]
+        say(f"{stage.name}: unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
+        return {"stage": stage.name, "status": "skipped", "seconds": 0.0}
+    goes_on, said, code = resumption(before, inputs)
+    say(f"{stage.name}: {said}")
+    if before and not goes_on:
+        set_aside(config, stage)
+    record = {"inputs": inputs, "done": False, "other_code": code}
+    files.write_json(marker, record)
+    started = time.monotonic()
+    execute(stage, config)
+    seconds = round(time.monotonic() - started, 1)
+    made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
+    files.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
+                                       "commit": manifest.commit(), "finished": manifest.now()})
+    say(f"{stage.name}: done in {seconds:.0f} s")
+    return {"stage": stage.name, "status": "executed", "seconds": seconds}
+
+
+def resumption(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, str, list[str]]:
+    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
+    if not before:
+        return False, "starts", []
+    if "inputs" not in before:
+        return False, "an older version of the kit made it, starts again", []
+    changed = fingerprint.differing(before["inputs"], inputs)
+    if not changed:
+        return True, "some of its files are gone, goes on" if before["done"] else "continues where it stopped", before["other_code"]
+    why, code = fingerprint.told(changed, before["inputs"], inputs), {name for name in changed if name.startswith("code: ")}
+    if code == set(changed) and not before["done"]:
+        since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
+        return True, f"continues where it stopped, though {why} since", since
+    return False, f"{why}: starts again", []
 
 
 def set_aside(config: Config, stage: Stage) -> None:
@@ -77,12 +182,6 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     copy = run.notebooks / f"{stage.name}.ipynb"
     look = f"(see {run.shown}/notebooks/{copy.name})"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    source = NOTEBOOKS / f"{stage.notebook}.ipynb"
-    declared = papermill.inspect_notebook(str(source))
-    parameters = {"params_file": config.file, **stage.parameters}
-    for name in parameters:
-        if name not in declared:
-            raise KitError(f"{source.name} has no parameter {name}; it has {', '.join(declared)}")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
@@ -90,7 +189,8 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     connection.unlink(missing_ok=True)
     try:
         papermill.execute_notebook(
-            str(source), str(copy), parameters, cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=QUIET,
+            str(NOTEBOOKS / f"{stage.notebook}.ipynb"), str(copy), {"params_file": config.file, **stage.parameters},
+            cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
             config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
         )
     except PapermillExecutionError as error:
@@ -106,116 +206,14 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
 
 def progress(config: Config, name: str) -> str:
     """Where a running stage stands, from the log it writes."""
-    parts = name.split("-")
-    where = ("base", 0) if parts[0] == "01_base_model" else ("-".join(parts[1:-1]), parts[-1])
+    notebook, _, rest = name.partition("-")
+    schedule, _, round = ("base-0" if notebook == "01_base_model" else rest).rpartition("-")
     with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet, or a stage without one
-        row = pd.read_csv(paths.of(config).training(where[0], int(where[1])) / "log.csv").iloc[-1]
-        if "reward" not in row:
-            return f"{name} step {row.step:.0f}: loss {row.loss:.3f}"
-        told = f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
+        row = pd.read_csv(paths.of(config).training(schedule, int(round)) / "log.csv").iloc[-1]
+        told = f"loss {row.loss:.3f}" if "reward" not in row else \
+            f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
         return f"{name} step {row.step:.0f}: {told}"
     return name
-
-
-def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
-    """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
-
-    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand. Another
-    run in the same folder is refused.
-    """
-    run = paths.of(config)
-    trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
-    if not config.schedules:
-        manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
-    began = time.monotonic()
-    rows: list[dict[str, Any]] = []
-    made: dict[str, dict[str, list]] = {}
-    running: list[str] = []
-    stop = threading.Event()
-
-    def say(text: str) -> None:
-        seconds = int(time.monotonic() - began)
-        show(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}")
-
-    def work(lane: list[Stage]) -> None:
-        for stage in lane:
-            if stop.is_set():
-                return
-            marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
-            before = files.read_json(marker) if marker.is_file() else {}
-            if (results := unchanged(run.root, before, inputs)) is not None:
-                made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
-                other = [name for name in results if made[stage.name][name][2] != results[name][2]]
-                say(f"{stage.name}: unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
-                rows.append({"stage": stage.name, "status": "skipped", "seconds": 0.0})
-                continue
-            goes_on, said, code = plan_of(before, inputs)
-            say(f"{stage.name}: {said}")
-            if before and not goes_on:
-                set_aside(config, stage)
-            record = {"inputs": inputs, "done": False, "other_code": code}
-            files.write_json(marker, record)
-            running.append(stage.name)
-            started = time.monotonic()
-            try:
-                execute(stage, config)
-            except BaseException:
-                stop.set()
-                say(f"{stage.name}: failed; what runs beside it is left to end")
-                raise
-            finally:
-                running.remove(stage.name)
-            seconds = round(time.monotonic() - started, 1)
-            made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
-            files.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
-                                               "commit": manifest.commit(), "finished": manifest.now()})
-            rows.append({"stage": stage.name, "status": "executed", "seconds": seconds})
-            say(f"{stage.name}: done in {seconds:.0f} s")
-
-    with lock.hold(run.root, run.shown):
-        files.sweep(run.root)
-        for other in seeds.write_params(config):
-            show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
-            table = run_all(other, show, every)
-            rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
-        for phase in stages(config):
-            with ThreadPoolExecutor(max_workers=config.parallel) as pool:
-                waiting = {pool.submit(work, lane) for lane in phase}
-                while waiting:
-                    done, waiting = wait(waiting, timeout=every)
-                    for future in done:
-                        future.result()
-                    if waiting and not done:
-                        say(" · ".join(progress(config, name) for name in running))
-        record_stages(config)
-        with contextlib.suppress(OSError):
-            run.kernels.rmdir()
-    return pd.DataFrame(rows)
-
-
-def unchanged(root: Path, before: dict[str, Any], inputs: dict[str, Any]) -> dict[str, list] | None:
-    """The files of a stage that is done, made from the same, and still has them all; else None."""
-    if not before.get("done") or before.get("inputs") != inputs:
-        return None
-    return before["results"] if all((root / name).is_file() for name in before["results"]) else None
-
-
-def plan_of(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, str, list[str]]:
-    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
-    if not before:
-        return False, "starts", []
-    if "inputs" not in before:
-        return False, "an older version of the kit made it, starts again", []
-    changed = fingerprint.differing(before["inputs"], inputs)
-    code = [name for name in changed if name.startswith("code: ")]
-    why = fingerprint.told(changed, before["inputs"], inputs)
-    if not changed:
-        said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
-        return True, said, before["other_code"]
-    if code == changed and not before["done"]:
-        since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
-        return True, f"continues where it stopped, though {why} since", since
-    return False, f"{why}: starts again", []
 
 
 def record_stages(config: Config) -> None:
@@ -228,21 +226,3 @@ def record_stages(config: Config) -> None:
     kept = ("finished", "seconds", "commit", "other_code")
     table["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
     files.write_json(run.manifest, table)
-
-
-@contextlib.contextmanager
-def alone(config: Config) -> Iterator[None]:
-    """The run's folder for this command and the kernels it starts, without what killed ones have left."""
-    run = paths.of(config)
-    with lock.hold(run.root, run.shown), lock.for_children(run.root):
-        shutil.rmtree(run.kernels, ignore_errors=True)
-        try:
-            yield
-        finally:
-            shutil.rmtree(run.kernels, ignore_errors=True)
-
-
-def run_runner(config: Config) -> None:
-    """Execute the runner notebook, 00_run_all, in this command's own name: what it prints is seen here as well."""
-    with alone(config):
-        execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)

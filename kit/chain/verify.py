@@ -7,89 +7,89 @@ last digit (the kit writes six), since machines add in different orders.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 
 from kit.behavior import behavior
 from kit.evaluation import comparisons, evaluation, forcing
-from kit.rollout import records
+from kit.rollout import logs, records
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, from_table
 from kit.training import selection
 
 CLOSE = 2e-5  # relative; six digits are written
+MADE = ("grades/**/*.csv", "forcing/**/*.csv", "metrics/*.csv", "training/**/validation.csv")
 
 
 def verify(folder: Path) -> tuple[list[str], int]:
     """(the cells that differ, in words; how many were compared) for the run in `folder`. KitError when it is no finished run."""
-    run, settings = paths.RunPaths(folder), settings_of(folder)
-    with tempfile.TemporaryDirectory() as scratch, results_in(scratch):
-        again = paths.of(settings)
+    run, config = paths.RunPaths(folder), settings_of(folder)
+    with tempfile.TemporaryDirectory() as scratch, mock.patch.dict(os.environ, KIT_RESULTS=scratch):
+        again = paths.of(config)
         for path in run.root.glob("training/**/log.csv"):
             target = again.root / path.relative_to(run.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
+        again.root.mkdir(exist_ok=True)
         (again.root / "rollouts").symlink_to(run.root / "rollouts")
-        for model in catalog.model_names(settings):
-            graded = {}
-            for name in settings.data.evaluation:
-                graded[name] = evaluation.grade(stored(run.rollouts(model, name), run.grades(model, name)))
-                files.write_csv(again.grades(model, name), graded[name])
-            evaluation.measure(settings, model, graded)
-            if settings.evaluation.training_prompt and model not in settings.logs.models:
-                told = f"{model}/{evaluation.TRAINING_PROMPT}"
-                for name in settings.data.evaluation:
-                    answers = stored(run.rollouts(told, name), run.grades(told, name))
-                    files.write_csv(again.grades(told, name), evaluation.grade(answers))
-        if settings.schedules:
-            validate(settings, run, again)
-        evaluation.summarize(settings)
-        comparisons.summarize(settings)
-        behavior.write_tables(settings)
-        if settings.schedules and settings.forcing.budgets:
-            force(settings, run, again)
+        for model in catalog.model_names(config):
+            evaluation.measure(config, model, graded(config, run, again, model))
+            if config.evaluation.training_prompt and model not in config.logs.models:
+                graded(config, run, again, f"{model}/{evaluation.TRAINING_PROMPT}")
+        for schedule, k in [("base", 0), *(found[:2] for found in catalog.facts(config).values() if found[1])]:
+            if config.schedules:
+                validate(config, run, again, schedule, k)
+        evaluation.summarize(config)
+        comparisons.summarize(config)
+        behavior.write_tables(config)
+        if config.schedules and config.forcing.budgets:
+            forcing.write(config, [forced(config, run, again, model) for model in config.forced_models])
         differences, cells = [], 0
-        made = ("grades/**/*.csv", "forcing/**/*.csv", "metrics/*.csv", "training/**/validation.csv")
-        for path in sorted(path for pattern in made for path in again.root.glob(pattern)):
+        for path in sorted(path for pattern in MADE for path in again.root.glob(pattern)):
             name = path.relative_to(again.root)
             found, compared = different(run.root / name, path, str(name))
             differences, cells = differences + found, cells + compared
     return differences, cells
 
 
-def validate(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
-    """The validation tables of all rounds, with the choice of checkpoints that follows from them."""
-    rounds = [("base", 0), *((s, k) for s, plan in settings.schedules.items() for k in range(1, len(plan.limits) + 1))]
-    for schedule, k in rounds:
-        logs = sorted((run.training(schedule, k) / "validation").glob("step*.jsonl"), key=lambda p: int(p.stem[4:]))
-        rows = [selection.validation_row(settings, int(p.stem[4:]), stored(p)) for p in logs]
-        table = pd.DataFrame(rows)
-        if k > 0:
-            before = pd.read_csv(again.training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv")
-            table = selection.with_start(settings, schedule, k, before, rows)
-            table["selected"] = table.step == selection.choose(settings, schedule, table)
-        files.write_csv(again.training(schedule, k) / "validation.csv", table)
+def graded(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> dict[str, pd.DataFrame]:
+    """The grades of a model by data set, made again from its stored responses, or from the logs that params name."""
+    found = {}
+    for name in config.data.evaluation:
+        answers = logs.responses(config, model, name) if model in config.logs.models else \
+            stored(run.rollouts(model, name), run.grades(model, name))
+        found[name] = evaluation.grade(answers)
+        files.write_csv(again.grades(model, name), found[name])
+    return found
 
 
-def force(settings: Config, run: paths.RunPaths, again: paths.RunPaths) -> None:
-    """Budget forcing's tables, from its stored rollouts; which thinking was cut is taken from the run."""
-    tables = []
-    for model in settings.forced_models:
-        graded: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in settings.forcing.budgets}
-        for budget, name in [(b, n) for b in graded for n in settings.data.evaluation]:
-            file = run.forcing(model, name) / f"budget{budget}.jsonl"
-            cut = pd.read_csv(file.with_suffix(".csv")).forced
-            graded[budget][name] = evaluation.grade(stored(file, file.with_suffix(".csv"))).assign(forced=cut)
-            files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", graded[budget][name])
-        tables.append(forcing.measure(settings, model, graded))
-    forcing.write(settings, tables)
+def validate(config: Config, run: paths.RunPaths, again: paths.RunPaths, schedule: str, k: int) -> None:
+    """A round's validation table (the base model's: round 0), with the choice of a checkpoint that follows from it."""
+    written = sorted((run.training(schedule, k) / "validation").glob("step*.jsonl"), key=lambda p: int(p.stem[4:]))
+    rows = [selection.validation_row(config, int(p.stem[4:]), stored(p)) for p in written]
+    table = pd.DataFrame(rows)
+    if k > 0:
+        before = pd.read_csv(again.training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv")
+        table = selection.with_start(config, schedule, k, before, rows)
+        table["selected"] = table.step == selection.choose(config, schedule, table)
+    files.write_csv(again.training(schedule, k) / "validation.csv", table)
+
+
+def forced(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> pd.DataFrame:
+    """A model's table of budget forcing, from its stored rollouts; which thinking was cut is taken from the run."""
+    found: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in config.forcing.budgets}
+    for budget, name in [(b, n) for b in found for n in config.data.evaluation]:
+        file = run.forcing(model, name) / f"budget{budget}.jsonl"
+        answers = stored(file, file.with_suffix(".csv"))
+        found[budget][name] = evaluation.grade(answers).assign(forced=pd.read_csv(file.with_suffix(".csv")).forced)
+        files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", found[budget][name])
+    return forcing.measure(config, model, found)
 
 
 def stored(path: Path, grades: Path | None = None) -> list[records.Rollout]:
@@ -111,38 +111,22 @@ def different(ours: Path, again: Path, name: str) -> tuple[list[str], int]:
     a, b = (pd.read_csv(p, dtype=str, keep_default_na=False) for p in (ours, again))
     if list(a.columns) != list(b.columns) or len(a) != len(b):
         return [f"{name}: {len(a)} rows of {', '.join(a.columns)}; from the rollouts {len(b)} of {', '.join(b.columns)}"], 0
-    found = []
-    for column in a.columns:
-        for row, (left, right) in enumerate(zip(a[column], b[column], strict=True), 2):
-            if left != right and not same(left, right):
-                found.append(f"{name} line {row}, {column}: {left or 'empty'}; from the rollouts {right or 'empty'}")
+    found = [f"{name} line {row}, {column}: {left or 'empty'}; from the rollouts {right or 'empty'}" for column in a.columns
+             for row, (left, right) in enumerate(zip(a[column], b[column], strict=True), 2) if not same(left, right)]
     return found, a.size
 
 
 def same(left: str, right: str) -> bool:
+    """Whether two cells say the same, up to the last digit of a number."""
     try:
-        return math.isclose(float(left), float(right), rel_tol=CLOSE, abs_tol=1e-9)
+        return left == right or math.isclose(float(left), float(right), rel_tol=CLOSE, abs_tol=1e-9)
     except ValueError:
         return False
 
 
 def settings_of(folder: Path) -> Config:
     """The settings that the run's manifest recorded."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
+    if not (folder / "manifest.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/manifest.json"))) or "none yet"
         raise KitError(f"{folder.name}: no run with this name in {folder.parent.name}/; there are {known}")
-    return from_table(files.read_json(manifest)["settings"], str(manifest.name))
-
-
-@contextlib.contextmanager
-def results_in(folder: str) -> Iterator[None]:
-    """Have the kit write its results below `folder`."""
-    before = os.environ.get("KIT_RESULTS")
-    os.environ["KIT_RESULTS"] = folder
-    try:
-        yield
-    finally:
-        del os.environ["KIT_RESULTS"]
-        if before is not None:
-            os.environ["KIT_RESULTS"] = before
+    return from_table(files.read_json(folder / "manifest.json")["settings"], "manifest.json")
