@@ -115,7 +115,7 @@ def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
     table = tables.behavior_table(real)
     assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
     (sentence,) = sentences.behavior(real)
-    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "repeated runs of words" in sentence
+    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "runs of words seen before" in sentence
 
 
 def test_without_endpoint_or_reference_there_is_nothing_to_do(real: Config) -> None:

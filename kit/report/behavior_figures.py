@@ -75,7 +75,7 @@ def perplexity_points(config: Config) -> Figure:
     table = read(config, "perplexity")
     table["title"] = [set_label(config, s).replace(" (", "\n(") for s in table.set]
     figure, (axis,) = panels(1, 1, width=9, height=3.2)
-    points(axis, config, table, "title", "perplexity", move=[so.Dodge(by=["color"])])
+    points(axis, config, table, "title", "perplexity", 6, so.Dodge(by=["color"]))
     axis.set(ylabel="perplexity (1: no surprise)", xlabel="")
     axis.set_ylim(bottom=1)
     source = table.reference.iloc[0]

@@ -18,7 +18,9 @@ import yaml
 from markupsafe import Markup
 
 from kit.report import sentences
+from kit.report.inputs import read, set_label
 from kit.report.style import description
+from kit.report.tables import cell
 from kit.runs import files, paths
 from kit.settings import Config
 
@@ -41,10 +43,11 @@ def write(config: Config) -> Path:
     figures = {p.stem: (description(p), base64.b64encode(p.read_bytes()).decode()) for p in sorted(run.figures.glob("*.png"))}
     tables = {p.stem: pd.read_csv(p, dtype=str, keep_default_na=False) for p in sorted(run.figures.glob("*.csv"))}
     manifest = files.read_json(run.manifest) if run.manifest.is_file() else {}
+    overall = {name: list(read(config, name, overall=True).itertuples()) for name in ("main", "changes")}
     text = render(
-        "report.html", config=config, manifest=manifest, figures=figures, tables=tables,
+        "report.html", config=config, manifest=manifest, figures=figures, tables=tables, main=list(read(config, "main").itertuples()),
+        overall=overall, conclusions=sentences.conclusions(config), cell=cell, set_label=set_label,
         stages={p.stem: f"{files.read_json(p).get('seconds', 0):.0f}" for p in sorted(run.stages.glob("*.json"))},
-        conclusions=sentences.conclusions(config), caveats=sentences.caveats(config),
         settings=yaml.safe_dump(manifest.get("settings", {}), allow_unicode=True, sort_keys=False, width=100))
     with files.atomic(run.root / "report.html") as file:
         file.write(text)

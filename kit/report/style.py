@@ -10,13 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import PIL.Image
 import seaborn
 import seaborn.objects as so
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,9 +26,6 @@ from matplotlib.transforms import Bbox
 from kit.report.inputs import origin
 from kit.runs import catalog, files, paths
 from kit.settings import Config
-
-if TYPE_CHECKING:
-    from IPython.display import Image
 
 GREY = "#555555"
 STYLE: dict[str, Any] = {
@@ -56,7 +54,7 @@ def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
 
 def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of `columns`, each `height` inches high, with room for a legend below."""
-    rows = -(-count // columns)
+    rows = max(1, -(-count // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, **options)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
@@ -64,7 +62,7 @@ def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **o
 
 
 def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model") -> so.Plot:
-    """A seaborn plot of two columns where each model (or schedule: `by="schedule"`) has its colour, and its marker where asked."""
+    """A seaborn plot of two columns where each model (or schedule: `by="schedule"`) has its colour, and its marker on request."""
     known = looks(config)
     colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
     filled = {name: not name.startswith("published ") for name in known}
@@ -72,17 +70,19 @@ def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model")
     return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled)
 
 
-def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, move: Sequence[Any] = ()) -> None:
+def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, *move: Any) -> None:
     """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
-    drawn, interval = plot(config, table, x, y), so.Range(linewidth=0.9)
-    if f"{y}_low" in table:
-        drawn = drawn.add(interval, *move, ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
-    if f"{x}_low" in table:
-        drawn = drawn.add(interval, *move, xmin=f"{x}_low", xmax=f"{x}_high", orient="y", legend=False)
+    drawn = plot(config, table, x, y)
+    for column, axis_name, orient in ((y, "y", "x"), (x, "x", "y")):
+        if f"{column}_low" in table:
+            ends = {f"{axis_name}min": f"{column}_low", f"{axis_name}max": f"{column}_high"}
+            drawn = drawn.add(so.Range(linewidth=0.9), *move, orient=orient, legend=False, **ends)
     drawn.add(so.Dot(pointsize=size), *move, marker="model", fill="model", legend=False).on(axis).plot()
 
 
-def curves(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", band: bool = True, **line: Any) -> None:
+def curves(
+    axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", band: bool = True, **line: Any
+) -> None:
     """A line per model in the order of the rows, with a band for the 95 % interval where the table has one for `y`."""
     drawn = plot(config, table, x, y, by)
     if band and f"{y}_low" in table:
@@ -124,8 +124,6 @@ def show(draw: Callable[[Config], Figure], config: Config) -> Image:
 
     Run, commit and date are in the metadata of both files.
     """
-    from IPython.display import Image
-
     name, text = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
     (title, source, date), figure = origin(config, name), draw(config)
     shared, folder = {"Title": title, "Source": source, "Description": text}, paths.of(config).figures

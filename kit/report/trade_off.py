@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from kit.report.inputs import has, published, read, set_label
-from kit.report.style import GREY, LOOKS, STYLE, curves, legend, name_points, panels, plt, points, styled
+from kit.report.style import GREY, STYLE, curves, legend, name_points, panels, plot, plt, points, styled
 from kit.report.tables import published_changes
 from kit.runs import catalog
 from kit.settings import Config
@@ -22,23 +22,14 @@ from kit.settings import Config
 def trade_off(config: Config) -> Figure:
     """Accuracy against mean length of every model, with 95 % intervals: the mean of the sets (large) and each set (small).
 
-    Numbers at the points are the token limits of the rounds. The thin line is the base model under budget forcing, where it
-    was run; the dotted one is the shortest correct chain, where it is known.
+    Numbers at the points are the token limits of the rounds; the thin line is the base model under budget forcing.
     """
     main = read(config, "main")
-    figure, names = _by_set(config, main, ["base"])
-    for axis, name in zip(figure.axes, names, strict=True):
-        own = main[main.set == name]
-        curves(axis, config, own, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
-        axis.set(title=set_label(config, name), xlabel="", ylabel="",
-                 ylim=(max(0, own.accuracy_low.min() - 8), min(100, own.accuracy_high.max() + 3)))
+    figure = _by_set(config, main, ["base"], close=True)
     stated = [name for name, plan in config.schedules.items() if plan.state_limit]
-    large = main[(main.set == names[0]) & main.schedule.isin(stated)].dropna(subset=["length"])
+    large = main[(main.set == main.set.iloc[-1]) & main.schedule.isin(stated)].dropna(subset=["length"])
     name_points(figure.axes[0], [(r.length, r.accuracy, f"{r.limit:.0f}") for r in large.itertuples()], size=8)
     figure.axes[0].set(xlabel="mean length (tokens); numbers: the round's token limit", ylabel="accuracy (pass@1, %)")
-    lines = {"base, budget forcing": {"marker": ".", "linewidth": 1}, "shortest correct chain": {"linestyle": ":"}}
-    more = [Line2D([], [], color=GREY, label=label, **line) for label, line in lines.items()]
-    legend(figure, config, main.schedule, line=True, columns=6, more=more)
     return figure
 
 
@@ -48,19 +39,19 @@ def budget_forcing(config: Config) -> Figure:
 
     Small numbers are the budgets of the base model.
     """
-    main, forcing = read(config, "main"), read(config, "forcing")
-    figure, names = _by_set(config, main, config.forced_models)
-    stopped = forcing[(forcing.set == names[0]) & (forcing.model == "base") & (forcing.forced > 0)]
+    forcing = read(config, "forcing", overall=True)
+    figure = _by_set(config, read(config, "main"), config.forced_models)
+    stopped = forcing[(forcing.model == "base") & (forcing.forced > 0)]
     name_points(figure.axes[0], [(r.length, r.accuracy, f"{r.budget}") for r in stopped.itertuples()])
     figure.axes[0].set(xlabel="mean total length (tokens); small numbers: budgets", ylabel="accuracy (pass@1, %)")
-    line = Line2D([], [], color=GREY, marker=".", linewidth=1, label="line: the same model under budget forcing")
-    legend(figure, config, main.model, more=[line])
     return figure
 
 
-def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str]) -> tuple[Figure, list[str]]:
-    """Models as points, those of `forced` under budget forcing as curves, published values: a large panel for the mean of the
-    sets, a small one for each set. Returns the figure and the panels' sets."""
+def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str], close: bool = False) -> Figure:
+    """A large panel for the mean of the sets, a small one for each set: models as points, `forced` ones as curves over budgets.
+
+    `close`: rounds are joined by a line, and only as much of the accuracy is shown as the models span.
+    """
     forcing = read(config, "forcing") if has(config, "forcing") else main.iloc[:0]
     names = [name for name in ["mean", *config.data.evaluation] if name in set(main.set)]
     figure = plt.figure(figsize=(11, 5.4))
@@ -69,7 +60,10 @@ def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str]) -> tuple[
         axis = figure.add_subplot(grid[(k - 1) // 2, 2 + (k - 1) % 2] if k else grid[:, :2])
         own, curve = main[main.set == name], forcing[(forcing.set == name) & forcing.model.isin(forced)]
         curves(axis, config, curve, "length", "accuracy", marker=".", linestyle="-", linewidth=1)
-        points(axis, config, own, "length", "accuracy", size=6 if k else 8)
+        if close:
+            curves(axis, config, own, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
+            axis.set_ylim(max(0, own.accuracy_low.min() - 8), min(100, own.accuracy_high.max() + 3))
+        points(axis, config, own, "length", "accuracy", 6 if k else 8)
         _published(axis, config, name)
         if own.core.notna().all():
             axis.axvline(own.core.iloc[0], color=GREY, linewidth=1, linestyle=":")
@@ -78,7 +72,10 @@ def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str]) -> tuple[
         axis.set_title(set_label(config, name), fontsize=9 if k else 11)
         axis.set(xlabel="", ylabel="")
         axis.set_xlim(left=0)
-    return figure, names
+    more = [Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing"),
+            Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")]
+    legend(figure, config, main.schedule if close else main.model, line=close, columns=6 if close else 4, more=more)
+    return figure
 
 
 def _published(axis: Axes, config: Config, name: str) -> None:
@@ -96,14 +93,14 @@ def _published(axis: Axes, config: Config, name: str) -> None:
 
 @styled
 def relative_trade_off(config: Config) -> Figure:
-    """Accuracy change against length as a share of the base model's: ours (filled, with 95 % intervals) and published (hollow)."""
+    """Accuracy change against length as a share of the base's: ours (filled, with 95 % intervals) and published (hollow)."""
     changes, theirs = read(config, "changes", overall=True), published_changes().rename(columns={"model": "name"})
     ours = changes[changes.against == "base"]
     ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")})
     theirs = theirs.assign(model="published " + theirs.source)
     figure, (axis,) = panels(1, 1, width=8, height=5)
     axis.axhline(0, color="#999999", linewidth=1)
-    points(axis, config, ours, "length", "accuracy_change", size=7)
+    points(axis, config, ours, "length", "accuracy_change", 7)
     points(axis, config, theirs, "length", "accuracy_change")
     axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)", xlim=(0, 110))
     called = dict(zip(theirs.model, theirs.model + " (" + theirs.label + ")", strict=True))
@@ -114,9 +111,10 @@ def relative_trade_off(config: Config) -> Figure:
 
 @styled
 def efficiency(config: Config) -> Figure:
-    """The accuracy-efficiency score: ours (filled, with 95 % intervals) and published (hollow); 0 is each one's own base model."""
+    """The accuracy-efficiency score: ours (filled, with 95 % intervals) and published (hollow); 0 is each one's own base."""
     ours, theirs = read(config, "efficiency", overall=True), published_changes()
-    theirs = theirs.assign(model="published " + theirs.source, label=theirs.model + " (" + theirs.source + ", " + theirs.label + ")")
+    names = theirs.model + " (" + theirs.source + ", " + theirs.label + ")"
+    theirs = theirs.assign(model="published " + theirs.source, label=names)
     table = pd.concat([ours, theirs]).dropna(subset=["score"])
     figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.28 * len(table))
     axis.axvline(0, color="#999999", linewidth=1)
@@ -127,7 +125,7 @@ def efficiency(config: Config) -> Figure:
 
 @styled
 def equal_spend(config: Config) -> Figure:
-    """Accuracy bought with tokens, with 95 % bands: several responses of which one is right (left), one under a hard cap (right)."""
+    """Accuracy bought with tokens, with 95 % bands: one of several responses right (left), one under a hard cap (right)."""
     shown = ["base", *catalog.last_rounds(config)]
     figure, (many, one) = panels(2, 2, height=3.7, sharey=True)
     for axis, name, x, y in ((many, "spend", "tokens", "passed"), (one, "caps", "spent", "accuracy")):
@@ -145,36 +143,35 @@ def equal_spend(config: Config) -> Figure:
 
 @styled
 def problem_changes(config: Config) -> Figure:
-    """Every problem's change of accuracy against its change of length, for the last round of each schedule; moved a little apart."""
+    """How many problems changed by how much in accuracy and in length (to the next 10 %), after each schedule's last round."""
     table = read(config, "per_problem").dropna(subset=["length_change"])
     models = [model for model in catalog.last_rounds(config) if model in set(table.model)]
-    sets = list(dict.fromkeys(table.set))
-    colours, markers = ({name: LOOKS[k % len(LOOKS)][n] for k, name in enumerate(sets)} for n in (0, 1))
-    figure, axes = panels(len(models), max(1, min(3, len(models))), height=3.4, sharex=True, sharey=True)
+    figure, axes = panels(len(models), min(3, len(models) or 1), height=3.4, sharex=True, sharey=True)
     for axis, model in zip(axes, models, strict=True):
         own = table[table.model == model]
-        drawn = so.Plot(own, x="length_change", y="accuracy_change", color="set", marker="set").theme(STYLE)
-        drawn = drawn.add(so.Dots(pointsize=3.5, stroke=0.7, fillalpha=0, alpha=0.6), so.Jitter(y=5, seed=0), legend=False)
-        drawn.scale(color=colours, marker=markers).on(axis).plot()
+        cells = own.assign(length_change=own.length_change.round(-1)).value_counts(["model", "length_change", "accuracy_change"])
+        drawn = plot(config, cells.reset_index(name="problems"), "length_change", "accuracy_change")
+        drawn = drawn.add(so.Dot(alpha=0.6, edgewidth=0), pointsize="problems", legend=False).scale(pointsize=(3, 25))
+        drawn.on(axis).plot()
         better, worse = (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
-        axis.set_title(f"{own.label.iloc[0]}\n{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse", fontsize=9)
+        told = f"{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse"
+        axis.set_title(f"{own.label.iloc[0]}\n{told}", fontsize=9)
         axis.axhline(0, color="#999999", linewidth=0.8)
         axis.axvline(0, color="#999999", linewidth=0.8)
         axis.set(xlabel="length change (%)", ylabel="accuracy change (points)" if axis is axes[0] else "")
-    legend(figure, config, [], more=[Line2D([], [], color=colours[name], marker=markers[name], markerfacecolor="none", linestyle="",
-                                            label=set_label(config, name)) for name in sets])
     return figure
 
 
 @styled
 def seeds(config: Config) -> Figure:
     """Every comparison of accuracy seed by seed (grey) and over the seeds (black), with 95 % intervals."""
-    each, combined = (read(config, name, overall=True).query("quantity == 'accuracy change'") for name in ("seeds", "seeds_combined"))
-    figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.55 * len(combined))
+    each, combined = (read(config, name, overall=True) for name in ("seeds", "seeds_combined"))
+    each, combined = (table[table.quantity == "accuracy change"] for table in (each, combined))
+    figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.55 * combined.comparison.nunique())
     axis.axvline(0, color="#999999", linewidth=1)
-    drawn, apart = so.Plot(combined, x="value", y="comparison", xmin="low", xmax="high").theme(STYLE), (so.Dodge(), so.Shift(y=0.2))
-    drawn = drawn.add(so.Range(color=GREY, linewidth=0.7), *apart, data=each, group="seed")
-    drawn = drawn.add(so.Dot(color=GREY, pointsize=4), *apart, data=each, group="seed")
+    drawn = so.Plot(combined, x="value", y="comparison", xmin="low", xmax="high").theme(STYLE)
+    for mark in (so.Range(color=GREY, linewidth=0.7), so.Dot(color=GREY, pointsize=4)):
+        drawn = drawn.add(mark, so.Dodge(), so.Shift(y=0.2), data=each, group="seed")
     drawn.add(so.Range(color="black")).add(so.Dot(color="black", pointsize=7)).on(axis).plot()
     axis.set(xlabel="accuracy difference (points); grey: one seed each, black: mean over the seeds", ylabel="")
     return figure

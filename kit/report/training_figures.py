@@ -69,7 +69,7 @@ def validation_points(config: Config) -> Figure:
     star = {"marker": "*", "color": "black", "markersize": 11, "linestyle": "", "label": "base"}
     for rows, look in ((table[table.selected], ring), (table[table.step == 0].iloc[:1], star)):
         ours.plot(rows.length, rows.accuracy, **look)
-    ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (pass@1, %)")
+    ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (%)")
     points = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
     theirs.plot(points.length, points.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)
     theirs.margins(x=0.12)
