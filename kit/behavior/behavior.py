@@ -41,9 +41,6 @@ def step_unit(config: Config) -> str:
     return phases.unit_of(text for r in first for text in r.model_answer)
 
 
-# --- one response -----------------------------------------------------------------------------------------------------
-
-
 @lru_cache
 def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Any of `words`: whole words and phrases, longest first ("But wait" is not also a "wait"), upper and lower case alike."""
@@ -82,9 +79,6 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
             "stated": share, "repeats": repeats, "runs": runs, "loop": ends_in_loop(words),
         })
     return pd.DataFrame(rows).astype({"length": float, "stated": float})
-
-
-# --- all models -------------------------------------------------------------------------------------------------------
 
 
 def _models(config: Config) -> Iterator[tuple[str, dict[str, object]]]:

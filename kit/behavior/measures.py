@@ -125,7 +125,7 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
 
     Counts of responses beside them: a percentile of ten wrong responses is not worth much, and its interval says so.
     """
-    rows = []
+    parts = []
     for k, (name, grades) in enumerate(graded.items()):
         lengths = pd.to_numeric(grades.length, errors="coerce").to_numpy(float)
         owners = np.unique(grades.id, return_inverse=True)[1]
@@ -136,11 +136,10 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
             kept = kept[np.argsort(lengths[kept], kind="stable")]
             points = weighted_percentiles(lengths[kept], np.ones((1, len(kept))), PERCENTILES)[0]
             drawn = weighted_percentiles(lengths[kept], weights[:, owners[kept]], PERCENTILES)
-            for j, q in enumerate(PERCENTILES):
-                low, high = _interval(drawn[:, j])
-                rows.append({"set": name, "verdict": verdict, "percentile": q, "length": points[j], "length_low": low,
-                             "length_high": high, "responses": len(kept)})
-    return pd.DataFrame(rows).set_index("set")
+            low, high = zip(*map(_interval, drawn.T), strict=True)
+            parts.append(pd.DataFrame({"set": name, "verdict": verdict, "percentile": PERCENTILES, "length": points,
+                                       "length_low": low, "length_high": high, "responses": len(kept)}))
+    return pd.concat(parts).set_index("set")
 
 
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequence[float]) -> np.ndarray:

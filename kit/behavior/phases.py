@@ -37,14 +37,12 @@ CHECK_LOCAL = "Reassess and Verify Local Steps"
 CHECK_WHOLE = "Reassess the Whole Solution"
 EXPLORE = "Exploring Alternative Approaches"
 ANSWER = "Finalize and Present the Answer"
-# The paper's ten.
-PHASES = (UNDERSTAND, REFORMULATE, KNOWN, BREAK_DOWN, COMPUTE, SUBSTITUTE, CHECK_LOCAL, CHECK_WHOLE, EXPLORE, ANSWER)
-
-# What the phases come to, for colours and for the sentence "checking goes, core steps stay".
+# The paper's ten and what they come to, for colours and for the sentence "checking goes, core steps stay".
 KINDS = {
-    UNDERSTAND: "framing", REFORMULATE: "framing", ANSWER: "framing", KNOWN: "core", BREAK_DOWN: "core", COMPUTE: "core",
-    SUBSTITUTE: "core", CHECK_LOCAL: "checking", CHECK_WHOLE: "checking", EXPLORE: "hesitation",
+    UNDERSTAND: "framing", REFORMULATE: "framing", KNOWN: "core", BREAK_DOWN: "core", COMPUTE: "core", SUBSTITUTE: "core",
+    CHECK_LOCAL: "checking", CHECK_WHOLE: "checking", EXPLORE: "hesitation", ANSWER: "framing",
 }
+PHASES = tuple(KINDS)
 LASTS = 6  # steps
 SEEN = 240  # characters of a sentence that cues look at, so that a page of digits costs no more than a sentence
 STRONG = {ANSWER, CHECK_WHOLE, EXPLORE, CHECK_LOCAL}
@@ -60,9 +58,6 @@ _VERDICT = re.compile(r"(?:yes|yeah|yep|right|correct|no)\b", re.IGNORECASE)
 _THAT_IS = re.compile(r"(?:yes|yeah|right),? (?:that|this|it)\b")
 _RESULT = re.compile(r"(?:so |and |now |then )?(?:that|this|which) gives[^\w=]*[\d.,/]*\d[^\w=]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=\s[.!?])\s+|(?<=[^\s.][.!?])[\"'”)*\]]*\s+(?=[A-Z\"'“(\[$\\*•-])|\n+")
-
-
-# --- cues -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +79,15 @@ def read_cues(path: Path) -> Cues:
         raise KitError(f"`behavior.phases`: no file {path}; the kit's own is params/shared/phases.yaml")
     table = read_yaml(path)
     words, cues = table.get("words", {}), table.get("cues")
-    wrong = [key for key in table if key not in ("words", "cues", "announced")]
+    wrong = [f"; {key} is none of them" for key in table if key not in ("words", "cues", "announced")]
     if wrong or not isinstance(words, dict) or not isinstance(cues, dict):
-        raise KitError(f"{path.name}: should have the tables `words` and `cues`, and `announced`"
-                       + "".join(f"; {key} is none of them" for key in wrong[:1]))
-    for name in cues:
-        if name not in PHASES:
-            close = difflib.get_close_matches(str(name), PHASES, 1, 0)
-            raise KitError(f"{path.name}: `cues` has no phase {name}; did you mean {close[0]}?")
+        raise KitError(f"{path.name}: should have the tables `words` and `cues`, and `announced`{''.join(wrong[:1])}")
+    if unknown := [str(name) for name in cues if name not in PHASES]:
+        close = difflib.get_close_matches(unknown[0], PHASES, 1, 0)
+        raise KitError(f"{path.name}: `cues` has no phase {unknown[0]}; did you mean {close[0]}?")
+    if missing := [phase for phase in PHASES if phase not in cues]:
+        raise KitError(f"{path.name}: `cues` lacks {missing[0]}")
     meant = {str(name): _pattern(text, f"{path.name}: `words.{name}`", {}).pattern for name, text in words.items()}
-    for phase in PHASES:
-        if phase not in cues:
-            raise KitError(f"{path.name}: `cues` lacks {phase}")
     return Cues([(phase, _pattern(text, f"{path.name}: `cues.{phase}`", meant)) for phase, text in cues.items()],
                 _pattern(table.get("announced"), f"{path.name}: `announced`", meant))
 
@@ -113,9 +105,6 @@ def _pattern(lines: Any, where: str, words: dict[str, str]) -> re.Pattern[str]:
         except re.error as error:
             raise KitError(f"{where}: {line} is no regular expression ({error})") from None
     return re.compile("|".join(found))
-
-
-# --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def thinking(response: str) -> str:
@@ -138,9 +127,6 @@ def steps_of(response: str, unit: str) -> list[str]:
 def sentences(text: str) -> list[str]:
     """Sentences and lines. A full stop that stands alone, as in word-level text, ends one too; those in 3.5 and e.g. do not."""
     return [s for part in _SENTENCE_END.split(text) if (s := part.strip())]
-
-
-# --- phases -----------------------------------------------------------------------------------------------------------
 
 
 def label(steps: Sequence[str], cues: Cues) -> list[str]:
