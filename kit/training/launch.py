@@ -6,8 +6,6 @@ The notebook calls `train_round`. With one process that is `rounds.train_round`.
 
 and every process runs `rounds.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
 several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
-
-All processes meet on this machine's loopback address, or with several machines on this machine's name.
 """
 
 from __future__ import annotations
@@ -29,11 +27,10 @@ from pathlib import Path
 import pandas as pd
 
 from kit.runs import catalog, files, paths
-from kit.settings import ROOT, Config, KitError, Watch, load, read_yaml
+from kit.settings import ROOT, Config, KitError, load, read_yaml
 from kit.training import checkpoints, rounds, watch
 
 COMMAND = ("kit", "round")  # what the processes run, after `python -m`
-
 
 # --- the notebook's side ----------------------------------------------------------------------------------------------
 
@@ -44,7 +41,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     What a process says goes to processes.log beside log.csv. Raises KitError with the reason when a process fails or is killed;
     the same call then goes on from the last checkpoint.
     """
-    t, run = config.training, paths.of(config)
+    t, run, title = config.training, paths.of(config), f"{schedule} round {round}"
     if t.processes == 1:
         return rounds.train_round(config, schedule, round)
     accelerate_file(config)
@@ -54,30 +51,33 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     rounds.prepare(config, schedule, round)
     folder, steps = run.models(schedule, round), catalog.steps_of(config, schedule)
     begin = checkpoints.last_step(folder)
-    if begin >= steps:
-        checkpoints.merge_adapters(config, schedule, round)
-        return folder
-    place = run.training(schedule, round).resolve()
-    table, said = place / "log.csv", place / "processes.log"
-    rows = watch.rows_until(table, begin)  # the bar is drawn from this file: it must not begin with steps that are done again
-    files.write_csv(table, pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step"]))
-    files.write_json(place / "settings.json", dataclasses.asdict(config))
-    work, meeting = [str(place / "settings.json"), schedule, str(round)], meeting_point(t.machines)
-    if t.machines == 1:
-        command = accelerate_command(config, work, meeting, 0)
-    else:
-        command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
-                   sys.executable, "-m", *COMMAND, "--start", meeting, *work]
-    with said.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        follow(process, table, f"{schedule} round {round}", begin, steps, config.watch)
-    finally:
-        stop(process)
-    if process.returncode:
-        raise KitError(f"{schedule} round {round}: {reason(said.read_text(errors='replace'), process.returncode)} "
-                       f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
+    if begin < steps:
+        place = run.training(schedule, round).resolve()
+        rows = watch.rows_until(place / "log.csv", begin)  # the bar must not begin with steps that are done again
+        files.write_csv(place / "log.csv", pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step"]))
+        files.write_json(place / "settings.json", dataclasses.asdict(config))
+        job = [str(place / "settings.json"), schedule, str(round)]
+        # All processes meet at a port that is free here: by the loopback address or, where others must reach it, by name.
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        meeting = f"127.0.0.1:{port}"
+        command = accelerate_command(config, job, meeting, 0)
+        if t.machines > 1:
+            meeting = f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}:{port}"
+            command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
+                       sys.executable, "-m", *COMMAND, "--start", meeting, *job]
+        said = place / "processes.log"
+        with said.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
+                                       stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            follow(process, config, place / "log.csv", title, begin, steps)
+        finally:
+            stop(process)
+        if process.returncode:
+            raise KitError(f"{title}: {reason(said.read_text(errors='replace'), process.returncode)} "
+                           f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
     checkpoints.merge_adapters(config, schedule, round)
     return folder
 
@@ -99,12 +99,16 @@ def accelerate_file(config: Config) -> Path:
     return path.resolve()
 
 
-def meeting_point(machines: int) -> str:
-    """Where the processes meet: a free port of this machine, by its loopback address or, for others to reach, its name."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    return f"127.0.0.1:{port}" if machines == 1 else f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}:{port}"
+def accelerate_command(config: Config, work: list[str], meeting: str, machine: int) -> list[str]:
+    """`accelerate launch` for the share of machine number `machine` (from 0); all processes meet at HOST:PORT of machine 0."""
+    t, (address, port) = config.training, meeting.rsplit(":", 1)
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_file(config)),
+        "--num_processes", str(t.processes), "--num_machines", str(t.machines), "--machine_rank", str(machine),
+        "--main_process_ip", address, "--main_process_port", port,
+        "--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no",
+        "--num_cpu_threads_per_process", str(config.threads), "-m", *COMMAND, *work,
+    ]
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -122,7 +126,7 @@ def environment(config: Config) -> dict[str, str]:
     }
 
 
-def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps: int, limits: Watch) -> None:
+def follow(process: subprocess.Popen, config: Config, log: Path, title: str, begin: int, steps: int) -> None:
     """Draw the bar from the growing log.csv, with its warnings, until the process ends."""
     from tqdm.auto import tqdm
 
@@ -132,10 +136,10 @@ def follow(process: subprocess.Popen, table: Path, title: str, begin: int, steps
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.5)
             running = process.poll() is None
-            rows = pd.read_csv(table).to_dict("records")
+            rows = pd.read_csv(log).to_dict("records")
             for k, row in enumerate(rows, 1):
                 if row["step"] > bar.n:
-                    watch.show(bar, row, watch.warnings_about(rows[:k], limits), title)
+                    watch.show(bar, row, watch.warnings_about(rows[:k], config.watch), title)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -148,18 +152,18 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def reason(said: str, code: int) -> str:
-    """Why the processes ended, in a line, from all that they said. torch's own report comes after it and is left out."""
+    """Why the processes ended, in a line, from all that they said."""
     ends = [(rank, int(end)) for rank, end in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", said)]
-    # First, because the processes that are left tell only that a connection was closed.
-    killed = [pair for pair in ends if pair[1] < 0 and -pair[1] != signal.SIGTERM]  # which torch sends to all when one has failed
-    if killed:
-        rank, name = killed[0][0], signal.Signals(-killed[0][1]).name
-        why = ", perhaps because the machine ran out of memory" if name == "SIGKILL" else ""
-        return f"process {rank} was ended by {name}{why}; run this again to go on from the last checkpoint"
-    told = re.search(r"^error: (.+)$", said, re.MULTILINE)
+    # First, because the processes that are left tell only that a connection was closed. SIGTERM is what torch sends them then.
+    for rank, end in ends:
+        if end < 0 and -end != signal.SIGTERM:
+            why = ", perhaps because the machine ran out of memory" if -end == signal.SIGKILL else ""
+            return (f"process {rank} was ended by {signal.Signals(-end).name}{why}; run this again to go on from the last "
+                    "checkpoint")
+    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
     if told:
         return told[1]
-    own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
+    own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]  # torch's own report comes last
     lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
     return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"
 
@@ -195,18 +199,6 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
         torch.distributed.destroy_process_group()
 
 
-def accelerate_command(config: Config, work: list[str], meeting: str, machine: int) -> list[str]:
-    """`accelerate launch` for the share of machine number `machine` (from 0); all processes meet at HOST:PORT of machine 0."""
-    t, (address, port) = config.training, meeting.rsplit(":", 1)
-    return [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_file(config)),
-        "--num_processes", str(t.processes), "--num_machines", str(t.machines), "--machine_rank", str(machine),
-        "--main_process_ip", address, "--main_process_port", port,
-        "--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no",
-        "--num_cpu_threads_per_process", str(config.threads), "-m", *COMMAND, *work,
-    ]
-
-
 def know_numbered_cpus() -> None:
     """Have torch.load put tensors on `cpu:0`, `cpu:1`, …, as the trainer of several CPU processes asks of it; it knows `cpu`."""
     from torch.serialization import register_package
@@ -217,16 +209,11 @@ def know_numbered_cpus() -> None:
 def end_with_parent() -> None:
     """End this process when the one that started it, or the notebook (on its own machine), is gone: none is left over."""
     host, _, notebook = os.environ.get("KIT_PARENT", "").partition(" ")
-    starter = os.getppid()
+    starter, here = os.getppid(), host == socket.gethostname()
 
-    def watch() -> None:
-        while os.getppid() == starter:
-            if host == socket.gethostname():
-                try:
-                    os.kill(int(notebook), 0)
-                except ProcessLookupError:
-                    break
+    def wait() -> None:
+        while os.getppid() == starter and not (here and not files.alive(int(notebook))):
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,18 +1,8 @@
 """The log of a training round; what goes wrong in it, told by name and step with what to try; when going on is pointless.
 
 A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats per token, `length` in tokens. Thresholds are
-`settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding.
-
-| name                 | holds when                                                     | stops the round                     |
-| -------------------- | -------------------------------------------------------------- | ----------------------------------- |
-| non-finite           | loss, gradient, KL, entropy or reward is not a number          | at once: the weights are spoilt     |
-| truncated            | nearly every response is cut at the limit                      | with `no reward`                    |
-| no reward            | every reward of the step is 0                                  | after `patience` steps in a row     |
-| no variance          | rewards agree within every group, so every advantage is 0      | no: it may come back                |
-| entropy collapse     | entropy is a small share of what the round began with          | no                                  |
-| KL blow-up           | the policy is far from the round's start                       | ten times over, for `patience` steps|
-| loops                | many responses end in a loop                                   | no                                  |
-| reward, not accuracy | reward rose, validation accuracy fell beyond the tolerance     | no: the choice of checkpoints heeds it |
+`settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding. Three stop the round:
+`non-finite` at once, `no reward` and a KL ten times over its threshold after `patience` steps in a row.
 """
 
 from __future__ import annotations
@@ -128,39 +118,36 @@ def warnings_about(rows: Sequence[Row], watch: Watch) -> list[Warning]:
 
 
 def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
-    """The warnings that hold at row k, by name."""
-    row, found = rows[k], {}
+    """The warnings that hold at row k, by name, with what is wrong and what to try."""
+    row = rows[k]
+    truncated, loops, kl, entropy = (_number(row, name) for name in ("truncated", "loops", "kl", "entropy"))
+    began = sum(_number(r, "entropy") for r in rows[:3]) / len(rows[:3])
+    alike = _number(row, "no_variance") >= 1  # rewards agree within every group
     broken = [c for c in ("loss", "grad_norm", "kl", "entropy", "reward") if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
         return {"non-finite": f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with "
                 "it spoils every weight; try a smaller training.learning_rate or training.max_grad_norm"}
-    if _number(row, "truncated") > watch.truncated:
-        found["truncated"] = (
-            f"{row['truncated']:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and "
-            "there is little to learn from; start with a higher limit")
-    if _number(row, "no_variance") >= 1 and row["reward"] <= 0:
-        found["no reward"] = (
+    told = {
+        "truncated": truncated > watch.truncated and
+            f"{truncated:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and there is "
+            "little to learn from; start with a higher limit",
+        "no reward": alike and row["reward"] <= 0 and
             "every reward is 0, so every advantage is 0 and nothing is learned; try a higher limit, easier problems, or more "
-            "responses per prompt")
-    elif _number(row, "no_variance") >= 1:
-        found["no variance"] = (
+            "responses per prompt",
+        "no variance": alike and row["reward"] > 0 and
             "no group has any variance in reward, so every advantage is 0 and nothing is learned; change the limit, the "
-            "difficulty of the problems, or the number of responses per prompt")
-    began = sum(_number(r, "entropy") for r in rows[:3]) / len(rows[:3])
-    if k >= 3 and _number(row, "entropy") < watch.entropy * began:
-        found["entropy collapse"] = (
-            f"entropy is {row['entropy']:.3g} nats a token, {row['entropy'] / began:.0%} of the {began:.3g} that the round began "
-            "with: responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller "
-            "training.learning_rate")
-    if _number(row, "kl") > watch.kl:
-        found["KL blow-up"] = (
-            f"the policy is {row['kl']:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
-            "training.learning_rate or a larger training.kl_coefficient")
-    if _number(row, "loops") > watch.repeated:
-        found["loops"] = (
-            f"{row['loops']:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's "
-            "start: its own responses may loop")
-    return found
+            "difficulty of the problems, or the number of responses per prompt",
+        "entropy collapse": k >= 3 and entropy < watch.entropy * began and
+            f"entropy is {entropy:.3g} nats a token, {entropy / began:.0%} of the {began:.3g} that the round began with: responses "
+            "of a group are nearly alike; try a larger training.entropy_coefficient or a smaller training.learning_rate",
+        "KL blow-up": kl > watch.kl and
+            f"the policy is {kl:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
+            "training.learning_rate or a larger training.kl_coefficient",
+        "loops": loops > watch.repeated and
+            f"{loops:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's start: its "
+            "own responses may loop",
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 def _number(row: Row, column: str) -> float:
