@@ -134,7 +134,6 @@ def test_several_seeds_on_the_same_problems_are_combined_honestly(seed_sd: float
     ("df", "level", "value"), [(29, 0.95, 2.045230), (2, 0.95, 4.302653), (499, 0.95, 1.964729), (10, 0.6, 0.879058)])
 def test_students_t_is_that_of_the_tables(df: int, level: float, value: float) -> None:
     assert uncertainty.t_quantile(df, level) == pytest.approx(value, abs=2e-6)
-    assert uncertainty.t_test(value, df) == pytest.approx(1 - level, abs=1e-6)
 
 
 def test_wilsons_interval_of_a_coin_and_of_no_failure_at_all() -> None:

@@ -13,17 +13,17 @@ used, and why:
 
 tests/test_uncertainty.py simulates evaluations of 30 to 500 problems and counts how often the truth is inside, and how often a
 difference is found where there is none. Formulas: Wilson 1927; Dean and Pagano 2015 (effective sample size); Efron and Tibshirani
-1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom). Several seeds: evaluation/seeds; pass@k: evaluation/comparisons.
+1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 LEVEL = 0.95
 POWER = 0.80  # of the smallest difference that counts as one a set can show
@@ -33,30 +33,9 @@ FEW = 2  # with fewer problems' worth of failures, or of successes, their spread
 Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
 
 
-# --- Student's t ------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=64)
-def _t_curve(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """(values of t, P(|T| > t)) of Student's distribution: with t = sqrt(df) tan(a) the density goes as cos(a)^(df - 1)."""
-    a = np.linspace(0, np.pi / 2, 20_001)
-    density = np.cos(a) ** (df - 1)
-    parts = (density[1:] + density[:-1]) / 2
-    above = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
-    return np.sqrt(df) * np.tan(a[:-1]), (above / above[0])[:-1]
-
-
-def t_test(t: float, df: float) -> float:
-    """Two-sided p-value of Student's t."""
-    values, tail = _t_curve(df)
-    return float(np.interp(abs(t), values, tail))
-
-
-@functools.lru_cache(maxsize=1024)
 def t_quantile(df: float, level: float = LEVEL) -> float:
-    """The t that |T| stays below with probability `level`."""
-    values, tail = _t_curve(df)
-    return float(np.interp(-(1 - level), -tail, values))
+    """The t that the absolute value of Student's t stays below with probability `level`."""
+    return float(special.stdtrit(df, (1 + level) / 2))
 
 
 # --- bootstrap --------------------------------------------------------------------------------------------------------
@@ -71,10 +50,11 @@ def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     if n < 2:
         return np.ones((resamples, n))
     widened = math.sqrt(n / (n - 1)) * t_quantile(n - 1) / Z
-    return 1 / n + widened * (_draws(n, resamples, seed) - 1 / n)
+    return 1 / n + widened * (_drawn(n, resamples, seed) - 1 / n)
 
 
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
+def _drawn(n: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, n): the share of each problem in a resample of n problems."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
 
 
@@ -88,16 +68,16 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     """95 % interval of (mean over sets of the mean of `above`) / (the same of `below`); `below` of ones: of a mean.
 
     Studentized bootstrap of the log: log R +- q * se, where q are quantiles of (log R* - log R) / se* and se, se* come from the
-    problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing.
+    problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing, or without resamples.
     """
-    point = np.array([[y.mean(), x.mean()] for y, x in zip(above, below, strict=True)])
-    top, bottom = point.mean(axis=0)
-    if not np.isfinite(point).all() or top <= 0 or bottom <= 0:
+    pairs = list(zip(above, below, strict=True))
+    top, bottom = np.mean([[y.mean(), x.mean()] for y, x in pairs], axis=0)
+    if not resamples or not np.isfinite([top, bottom]).all() or top <= 0 or bottom <= 0:
         return math.nan, math.nan
-    drawn = []  # per set: (resamples, 5) bootstrap means of y, x, y², x², xy
-    for k, (y, x) in enumerate(zip(above, below, strict=True)):
+    drawn = []  # per set: (1 + resamples, 5) means of y, x, y², x², xy; the first row is the estimate, the others are resamples
+    for k, (y, x) in enumerate(pairs):
         moments = np.column_stack([y, x, y * y, x * x, x * y])
-        drawn.append(np.vstack([moments.mean(axis=0), _draws(len(y), resamples, seed + k) @ moments]))
+        drawn.append(np.vstack([moments.mean(axis=0), _drawn(len(y), resamples, seed + k) @ moments]))
     tops, bottoms = (np.mean([d[:, i] for d in drawn], axis=0) for i in (0, 1))
     u, v = 1 / tops, 1 / bottoms  # the residual of a problem is u y - v x
     spread = sum(
@@ -155,18 +135,9 @@ def paired_change(differences: Arrays) -> Change:
     if any(len(d) < 2 for d in parts):
         return Change(mean, math.nan, math.nan, math.nan, math.nan)
     variances = [d.var(ddof=1) / len(d) / len(parts) ** 2 for d in parts]
-    df = _degrees(variances, [len(d) - 1 for d in parts])
-    return _change(mean, math.sqrt(sum(variances)), df)
-
-
-def _change(mean: float, error: float, df: float) -> Change:
+    error = math.sqrt(sum(variances))
     if error < 1e-9:  # every problem changed by the same amount
         return Change(mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 0.0, 0.0)
-    reach = t_quantile(df) * error
-    return Change(mean, mean - reach, mean + reach, t_test(mean / error, df), reach + t_quantile(df, 2 * POWER - 1) * error)
-
-
-def _degrees(variances: Sequence[float], own: Sequence[float]) -> float:
-    """Satterthwaite's degrees of freedom of a sum of variances that have `own` degrees each."""
-    below = sum(v * v / f for v, f in zip(variances, own, strict=True))
-    return sum(variances) ** 2 / below if below > 0 else float(min(own))
+    df = sum(variances) ** 2 / sum(v * v / (len(d) - 1) for v, d in zip(variances, parts, strict=True))
+    reach, p_value = t_quantile(df) * error, 2 * float(special.stdtr(df, -abs(mean / error)))
+    return Change(mean, mean - reach, mean + reach, p_value, reach + t_quantile(df, 2 * POWER - 1) * error)
