@@ -16,7 +16,7 @@ import pandas as pd
 
 from kit.behavior import behavior
 from kit.data import problems, prompts
-from kit.evaluation import evaluation, statistics
+from kit.evaluation import evaluate, metrics
 from kit.laptop import arithmetic, thinking
 from kit.laptop.thinking import Chain
 from kit.rollout import records
@@ -96,7 +96,7 @@ def make(settings: Config) -> Config:
     run, rng = paths.of(settings), random.Random(settings.seed)
     for model in catalog.model_names(settings):
         graded = {}
-        for told in ("", f"/{evaluation.TRAINING_PROMPT}"):
+        for told in ("", f"/{evaluate.TRAINING_PROMPT}"):
             for name in settings.data.evaluation:
                 world = dataclasses.replace(settings.arithmetic, habits=HABITS[model])
                 found = []
@@ -106,10 +106,10 @@ def make(settings: Config) -> Config:
                     found.append(records.record(p, [Response(t, len(t.split()) + 1, True) for t in texts]))
                 with files.atomic(run.rollouts(model + told, name)) as file:
                     file.writelines(json.dumps(dataclasses.asdict(r)) + "\n" for r in found)
-                graded[name] = evaluation.grade(found)
+                graded[name] = evaluate.grade(found)
                 files.write_csv(run.grades(model + told, name), graded[name])
             if not told:
-                table = statistics.metrics(graded, settings.evaluation.resamples, settings.seed)
+                table = metrics.measure(graded, settings.evaluation.resamples, settings.seed)
                 table.insert(0, "model", model)
                 files.write_csv(run.metrics / f"{model.replace('/', '-')}.csv", table)
     for schedule, plan in settings.schedules.items():

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from kit.behavior import behavior, phases
-from kit.evaluation import evaluation
+from kit.evaluation import evaluate
 from kit.report import behavior_figures, inputs, sentences, sidebyside, style, tables
 from kit.reward.grading import extract_answer
 from kit.rollout import records
@@ -64,7 +64,7 @@ def fill(settings: Config, folder: Path) -> None:
         path = run.rollouts(model, "amc23")
         path.parent.mkdir(parents=True)
         path.write_text("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in made))
-        files.write_csv(run.grades(model, "amc23"), evaluation.grade(made))
+        files.write_csv(run.grades(model, "amc23"), evaluate.grade(made))
 
 
 def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.evaluation import comparisons, evaluation, seeds
+from kit.evaluation import comparisons, evaluate, seeds
 from kit.report import sentences, style, tables
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
@@ -25,7 +25,7 @@ SMOKE = load("params/smoke.yaml")
 def graded(problems: dict[str, list[tuple[str, int]]]) -> pd.DataFrame:
     """{problem: [(verdict, length), ...]} -> grades."""
     rows = [(i, s, v, "", n, True, 5) for i, samples in problems.items() for s, (v, n) in enumerate(samples)]
-    return pd.DataFrame(rows, columns=evaluation.GRADE_COLUMNS)
+    return pd.DataFrame(rows, columns=evaluate.GRADE_COLUMNS)
 
 
 RIGHT, WRONG = "correct", "wrong"

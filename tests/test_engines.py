@@ -15,7 +15,7 @@ import pytest
 from fake_server import END, FakeServer, response_ids, running
 
 from kit.data.problems import Problem
-from kit.evaluation import evaluation
+from kit.evaluation import evaluate
 from kit.rollout import engines, models, records, server
 from kit.rollout.records import Response, Sampling
 from kit.runs import catalog, manifest, paths
@@ -233,9 +233,10 @@ def test_a_model_is_evaluated_through_a_server(serve: Callable, tiny_world: Conf
     settings = with_engine(dataclasses.replace(tiny_world, run=tmp_path.name), name="server", url=fake.url)
     paths.of(settings).root.symlink_to(paths.of(tiny_world).root)
     name, how = tiny_world.data.evaluation[0], Sampling(2, 0.6, 0.95, 20)
-    found = evaluation.respond(settings, catalog.base_model(tiny_world), name, how, tmp_path / "r.jsonl", "")
+    with evaluate.engine_of(settings, catalog.base_model(tiny_world)) as engine:
+        found = evaluate.respond(settings, engine, name, how, tmp_path / "r.jsonl", "")
     assert len(found) == 8 and len(fake.asked) == 16
-    graded = evaluation.grade(found)
+    graded = evaluate.grade(found)
     assert list(graded.length) == [n for r in found for n in r.model_answer_length]
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from kit.data import problems
-from kit.evaluation import evaluation, statistics
+from kit.evaluation import comparisons, evaluate, metrics
+from kit.reward import grading
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import catalog, paths
@@ -21,8 +22,8 @@ from kit.settings import Config, KitError
 
 
 def graded(rows: list[tuple[str, int, str, int, bool]]) -> pd.DataFrame:
-    """(id, sample, verdict, length, finished) -> grades as `evaluation.grade` makes them; the core is 10 tokens."""
-    return pd.DataFrame([(i, s, v, "", n, f, 10) for i, s, v, n, f in rows], columns=evaluation.GRADE_COLUMNS)
+    """(id, sample, verdict, length, finished) -> grades as `evaluate.grade` makes them; the core is 10 tokens."""
+    return pd.DataFrame([(i, s, v, "", n, f, 10) for i, s, v, n, f in rows], columns=evaluate.GRADE_COLUMNS)
 
 
 TWO_PROBLEMS = graded([
@@ -32,7 +33,7 @@ TWO_PROBLEMS = graded([
 
 
 def test_accuracy_length_truncation_and_multiple_are_what_one_works_out_by_hand() -> None:
-    row = statistics.metrics({"set": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
+    row = metrics.measure({"set": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
     assert row.accuracy == pytest.approx(75.0)  # a: 100, b: 50
     assert row.length == pytest.approx(30.0)  # a: 20, b: 40
     assert row.multiple == pytest.approx(3.0)
@@ -47,7 +48,7 @@ def test_accuracy_length_truncation_and_multiple_are_what_one_works_out_by_hand(
 
 def test_the_mean_over_sets_weighs_each_set_equally() -> None:
     one = graded([("c", 0, "wrong", 100, True), ("c", 1, "wrong", 100, True)])
-    table = statistics.metrics({"x": TWO_PROBLEMS, "y": one}, resamples=200, seed=0).set_index("set")
+    table = metrics.measure({"x": TWO_PROBLEMS, "y": one}, resamples=200, seed=0).set_index("set")
     assert table.loc["mean", "accuracy"] == pytest.approx((75 + 0) / 2)
     assert table.loc["mean", "length"] == pytest.approx((30 + 100) / 2)
     assert table.loc["mean", "problems"] == 3
@@ -56,12 +57,12 @@ def test_the_mean_over_sets_weighs_each_set_equally() -> None:
 def test_the_interval_is_over_problems_not_over_samples() -> None:
     """100 problems, half always right, half always wrong: the standard error is 5 points however many samples there are."""
     rows = [(f"p{i:03}", s, "correct" if i % 2 else "wrong", 10, True) for i in range(100) for s in range(16)]
-    row = statistics.metrics({"set": graded(rows)}, resamples=4000, seed=0).iloc[0]
+    row = metrics.measure({"set": graded(rows)}, resamples=4000, seed=0).iloc[0]
     assert (row.accuracy_high - row.accuracy_low) / 2 == pytest.approx(1.96 * 5.0, rel=0.1)
 
 
 def test_a_model_compared_with_itself_shows_no_difference() -> None:
-    row = statistics.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
+    row = comparisons.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS}, resamples=200, seed=0).iloc[0]
     assert (row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high) == (0, 0, 0)
     assert row.length_change == 0 and row.p_value == 1.0
 
@@ -72,14 +73,14 @@ def test_comparisons_are_paired_on_problems() -> None:
     right = rng.integers(0, 9, 60)
     base = [(f"p{i}", s, "correct" if s < k else "wrong", 100, True) for i, k in enumerate(right) for s in range(10)]
     more = [(i, s, "correct" if s == 9 else v, 50, True) for i, s, v, _, _ in base]
-    row = statistics.compare({"s": graded(base)}, {"s": graded(more)}, resamples=500, seed=0).iloc[0]
+    row = comparisons.compare({"s": graded(base)}, {"s": graded(more)}, resamples=500, seed=0).iloc[0]
     assert (row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high) == pytest.approx((10, 10, 10))
     assert row.length_change == pytest.approx(-50) and row.p_value < 0.01
 
 
 def test_models_evaluated_on_different_problems_are_not_compared() -> None:
     with pytest.raises(KitError, match="not evaluated on the same problems"):
-        statistics.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS.replace("b", "c")}, resamples=10, seed=0)
+        comparisons.compare({"s": TWO_PROBLEMS}, {"s": TWO_PROBLEMS.replace("b", "c")}, resamples=10, seed=0)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -89,9 +90,18 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         p = rng.beta(3, 2, size=100)
         right = rng.random((100, 4)) < p[:, None]
         rows = [(f"p{i:03}", s, "correct" if right[i, s] else "wrong", 10, True) for i in range(100) for s in range(4)]
-        row = statistics.metrics({"set": graded(rows)}, resamples=400, seed=k).iloc[0]
+        row = metrics.measure({"set": graded(rows)}, resamples=400, seed=k).iloc[0]
         covered += row.accuracy_low <= 60.0 <= row.accuracy_high
     assert 0.915 <= covered / 400 <= 0.98
+
+
+def test_a_response_gets_the_verdict_in_evaluation_that_its_reward_was_in_training() -> None:
+    """No box: an answer in words counts where the response ended by itself, not where it was cut off."""
+    text = "2 + 2 makes 4 .\nThe answer is 4"
+    said = Rollout("p", "2 + 2?", "4", 3, [text, text], [9, 9], [True, False])
+    assert list(evaluate.grade([said]).verdict) == ["correct", "no answer"]
+    for finished, verdict in zip(said.finished, evaluate.grade([said]).verdict, strict=True):
+        assert grading.grade(text, "4", finished=finished).verdict == verdict
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(tiny_world: Config, tmp_p
 
 
 def test_a_model_is_evaluated_on_every_set(tiny_world: Config) -> None:
-    table = evaluation.evaluate(tiny_world, "base")
+    table = evaluate.evaluate_model(tiny_world, "base")
     run = paths.of(tiny_world)
     assert list(table.set) == [*tiny_world.data.evaluation, "mean"]
     for name in tiny_world.data.evaluation:
@@ -225,7 +235,7 @@ def test_a_model_is_evaluated_on_every_set(tiny_world: Config) -> None:
         assert len(rows) == 8 and all(len(r.model_answer) == tiny_world.evaluation.samples for r in rows)
         assert len(pd.read_csv(run.grades("base", name))) == 8 * tiny_world.evaluation.samples
     first = (run.metrics / "base.csv").read_bytes()
-    evaluation.evaluate(tiny_world, "base")
+    evaluate.evaluate_model(tiny_world, "base")
     assert (run.metrics / "base.csv").read_bytes() == first
     with pytest.raises(KitError, match="there is no model iterative/round9"):
         catalog.model_source(tiny_world, "iterative/round9x")

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from kit.evaluation import evaluation
+from kit.evaluation import evaluate
 from kit.rollout import models, records
 from kit.rollout.records import Response, Sampling
 from kit.runs import catalog, files, fingerprint, lock, paths
@@ -159,12 +159,12 @@ class Breaks:
 
 def test_an_engine_that_breaks_off_is_one_line_and_what_it_had_answered_is_kept(tiny_world: Config, tmp_path: Path) -> None:
     engine = Breaks(models.load_tokenizer(catalog.base_model(tiny_world), tiny_world))
-    arguments = (tiny_world, "", "two", Sampling(2, 1.0, 1.0, 8), tmp_path / "two.jsonl", "base: two", engine)
+    arguments = (tiny_world, lambda: engine, "two", Sampling(2, 1.0, 1.0, 8), tmp_path / "two.jsonl", "base: two")
     with pytest.raises(KitError, match="base: two: the engine broke off .CUDA error: .* kept, run this again") as caught:
-        evaluation.respond(*arguments)
+        evaluate.respond(*arguments)
     assert "advice" not in str(caught.value) and len(list(records.read(tmp_path / "two.jsonl"))) == 2
     engine.breaks = False
-    assert len(evaluation.respond(*arguments)) == 8 and engine.asked == 3 + 6  # the two answered ones are not asked again
+    assert len(evaluate.respond(*arguments)) == 8 and engine.asked == 3 + 6  # the two answered ones are not asked again
 
 
 # --- two runs in one folder -------------------------------------------------------------------------------------------

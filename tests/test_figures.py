@@ -17,7 +17,7 @@ from kit.settings import ROOT, Config, KitError, Schedule, load, read_yaml
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A run with metrics as `evaluation.summarize` writes them, made up."""
+    """A run with metrics as `comparisons.gather` writes them, made up."""
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     settings = dataclasses.replace(load("params/smoke.yaml"), schedules={
         "iterative": Schedule(limits=(70,), label="iterative"),

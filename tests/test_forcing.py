@@ -14,7 +14,7 @@ from fake_run import MIDDLE, Thinker
 
 from kit.chain import dry_run
 from kit.data import problems, prompts
-from kit.evaluation import evaluation, forcing
+from kit.evaluation import evaluate, forcing
 from kit.laptop import arithmetic
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
@@ -203,7 +203,7 @@ def grades(accuracies: list[int], length: int) -> pd.DataFrame:
     """Ten samples a problem, `accuracies` tenths of them right, all of one length."""
     rows = [(f"p{i}", s, "correct" if s < a else "wrong", "", length, True, 5)
             for i, a in enumerate(accuracies) for s in range(10)]
-    return pd.DataFrame(rows, columns=evaluation.GRADE_COLUMNS)
+    return pd.DataFrame(rows, columns=evaluate.GRADE_COLUMNS)
 
 
 def test_the_curve_is_read_off_at_the_models_own_length() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kit.behavior import behavior
 from kit.chain import commands, runner, verify
 from kit.chain.stages import Stage, stages
-from kit.evaluation import comparisons, evaluation, statistics
+from kit.evaluation import comparisons, evaluate
 from kit.report import sentences, style, tables, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
@@ -114,12 +114,12 @@ def test_what_is_written_is_read_again(tmp_path: Path, ranks: int, lists: bool) 
 # --- as models of a run -----------------------------------------------------------------------------------------------
 
 
-def plain_logs(world: Config, folder: Path, **change: Any) -> Config:
-    """`world`, in another run, with its own base model's rollouts as an official log without the kit's fields."""
+def plain_logs(world: Config, folder: Path, *also: str, **change: Any) -> Config:
+    """`world`, in another run, with its own base model's rollouts as an official log, of the kit's fields only those in `also`."""
     run = paths.of(world)
     for name in world.data.evaluation:
         lines = [json.loads(line) for line in run.rollouts("base", name).read_text().splitlines()]
-        kept = [{k: line[k] for k in ("question", "answer", "model_answer", "model_answer_length")} | change for line in lines]
+        kept = [{k: line[k] for k in ("question", "answer", "model_answer", "model_answer_length", *also)} | change for line in lines]
         official(folder / name, kept[:3], kept[3:])
     given = Logs({"base": {name: str(folder / name) for name in world.data.evaluation}})
     return dataclasses.replace(world, run=f"logs-{len(change)}", schedules={}, logs=given)
@@ -127,29 +127,31 @@ def plain_logs(world: Config, folder: Path, **change: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_world: Config) -> pd.DataFrame:
-    return evaluation.evaluate(tiny_world, "base")
+    return evaluate.evaluate_model(tiny_world, "base")
 
 
 def test_a_log_is_measured_like_the_rollouts_it_was_made_from(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
-    settings = plain_logs(tiny_world, tmp_path)
-    table = evaluation.evaluate(settings, "base")
-    columns = ["set", "problems", "samples", "accuracy", "length", "length_correct", "length_wrong", "n_correct", "n_wrong"]
+    columns = ["set", "problems", "samples", "accuracy", "length", "truncated", "length_correct", "length_wrong", "n_correct", "n_wrong"]
+    table = evaluate.evaluate_model(plain_logs(tiny_world, tmp_path / "all", "finished"), "base")
     pd.testing.assert_frame_equal(table[columns], evaluated[columns])
+    settings = plain_logs(tiny_world, tmp_path / "plain")
+    table = evaluate.evaluate_model(settings, "base")
+    assert list(table.length) == list(evaluated.length)
     assert table.truncated.isna().all() and not evaluated.truncated.isna().any()  # unknown is not "finished"
-    again = evaluation.load_grades(settings, "base")["two"]
+    again = evaluate.load_grades(settings, "base")["two"]
     assert again.finished.isna().all() and again.length.dtype.kind in "if"
 
 
 def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
-    settings = plain_logs(tiny_world, tmp_path, model_answer_length=None)
-    table = evaluation.evaluate(settings, "base")
+    settings = plain_logs(tiny_world, tmp_path, "finished", model_answer_length=None)
+    table = evaluate.evaluate_model(settings, "base")
     assert table[["length", "length_low", "length_high", "length_wrong"]].isna().all(axis=None)
     assert list(table.accuracy) == list(evaluated.accuracy) and not table.accuracy_low.isna().any()
-    evaluation.summarize(settings)
+    comparisons.compare_models(settings)
     behavior.write_tables(settings)
     assert tables.main_table(settings).loc["base", "mean"].endswith("/ unknown")
     assert set(tables.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
@@ -159,10 +161,10 @@ def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
 def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
-    settings = plain_logs(tiny_world, tmp_path, model_answer_length=None)
+    settings = plain_logs(tiny_world, tmp_path, "finished", model_answer_length=None)
     settings = dataclasses.replace(settings, logs=dataclasses.replace(
         settings.logs, tokenizer=str(paths.of(tiny_world).base_model)))
-    evaluation.evaluate(settings, "base")
+    evaluate.evaluate_model(settings, "base")
     for name in tiny_world.data.evaluation:
         made = list(records.read(paths.of(tiny_world).rollouts("base", name)))
         read = list(records.read(paths.of(settings).rollouts("base", name)))
@@ -170,7 +172,7 @@ def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
         assert [r.model_answer_length for r in read] == [[len(tokenizer(t)["input_ids"]) for t in r.model_answer] for r in made]
     nowhere = dataclasses.replace(settings, logs=dataclasses.replace(settings.logs, tokenizer=str(tmp_path)))
     with pytest.raises(KitError, match="logs.tokenizer: .* is no tokenizer|no tokenizer here"):
-        evaluation.evaluate(nowhere, "base")
+        evaluate.evaluate_model(nowhere, "base")
 
 
 def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
@@ -179,15 +181,15 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
     given = plain_logs(tiny_world, tmp_path).logs.models["base"]
     mixed = dataclasses.replace(tiny_world, logs=Logs({"theirs": given}))
     assert catalog.model_names(mixed) == ["base", "iterative/round1", "iterative/round2", "theirs"]
-    evaluation.evaluate(mixed, "theirs")
-    both = [evaluation.load_grades(mixed, model) for model in ("base", "theirs")]
-    assert set(statistics.compare(*both, 100, 0).accuracy_change) == {0.0}
+    evaluate.evaluate_model(mixed, "theirs")
+    both = [evaluate.load_grades(mixed, model) for model in ("base", "theirs")]
+    assert set(comparisons.compare(*both, 100, 0).accuracy_change) == {0.0}
     with pytest.raises(KitError, match="of theirs there are logs only .* cannot be asked anything new"):
         catalog.model_source(mixed, "theirs")
     lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")
     (tmp_path / "two" / "rank0.jsonl").write_text(lines)
     with pytest.raises(KitError, match="rank0.jsonl row 1: its question is not in the data set two"):
-        evaluation.evaluate(mixed, "theirs")
+        evaluate.evaluate_model(mixed, "theirs")
 
 
 def test_the_command_writes_a_models_rollouts_for_the_official_tools(
@@ -232,11 +234,11 @@ def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bas
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     settings = of_logs(tmp_path, [row(1, id="a1"), row(2, id="a2")], [row(2, id="z2", answer="999"), row(1, id="z1")])
     for model in ("base", "other"):
-        evaluation.evaluate(settings, model)
+        evaluate.evaluate_model(settings, model)
     assert "warning: other, two: 1 gold answers are not the base's, such as '999', there '2'" in capsys.readouterr().out
-    both = [evaluation.load_grades(settings, model)["two"] for model in ("base", "other")]
+    both = [evaluate.load_grades(settings, model)["two"] for model in ("base", "other")]
     assert [set(table.id) for table in both] == [{"a1", "a2"}] * 2
-    evaluation.summarize(settings)
+    comparisons.compare_models(settings)
     assert list(pd.read_csv(paths.of(settings).metrics / "changes.csv").accuracy_change) == [0]
 
 
@@ -245,9 +247,8 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
     config = of_logs(tmp_path, [row(1), row(2)], [row(2), row(1)])
     manifest.write_manifest(config, {})
     for model in ("base", "other"):
-        evaluation.evaluate(config, model)
-    evaluation.summarize(config)
-    comparisons.summarize(config)
+        evaluate.evaluate_model(config, model)
+    comparisons.compare_models(config)
     behavior.write_tables(config)
     differences, cells = verify.verify(paths.of(config).root)
     assert differences == [] and cells > 100
@@ -263,29 +264,29 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
 def test_logs_of_other_problems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: list, told: str) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     with pytest.raises(KitError, match=told):
-        evaluation.evaluate(of_logs(tmp_path, [row(1), row(2)], other), "other")
+        evaluate.evaluate_model(of_logs(tmp_path, [row(1), row(2)], other), "other")
 
 
 def test_an_answer_with_a_carriage_return_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     odd = row(1, model_answer=["so \\boxed{1\r\r cm}", "\\boxed{\0\n2}"])
     settings = of_logs(tmp_path, [odd, row(2)], [row(1), row(2)])
-    first = evaluation.evaluate(settings, "base")
-    pd.testing.assert_frame_equal(evaluation.evaluate(settings, "base"), first)
-    assert first.problems[0] == 2 and len(evaluation.load_grades(settings, "base")["two"]) == 4
+    first = evaluate.evaluate_model(settings, "base")
+    pd.testing.assert_frame_equal(evaluate.evaluate_model(settings, "base"), first)
+    assert first.problems[0] == 2 and len(evaluate.load_grades(settings, "base")["two"]) == 4
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"id,sample\n", b"half", b"twice"])
 def test_damaged_grades_are_told_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     settings = of_logs(tmp_path, [row(1), row(2)], [row(1), row(2)])
-    first = evaluation.evaluate(settings, "base")
+    first = evaluate.evaluate_model(settings, "base")
     path = paths.of(settings).grades("base", "two")
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes({b"half": b"".join(whole[:3]), b"twice": b"".join([*whole[:-1], whole[1]])}.get(damage, damage))
     with pytest.raises(KitError, match=r"two.csv: damaged; run notebooks/03_evaluate.ipynb again"):
-        evaluation.load_grades(settings, "base")
-    pd.testing.assert_frame_equal(evaluation.evaluate(settings, "base"), first)
+        evaluate.load_grades(settings, "base")
+    pd.testing.assert_frame_equal(evaluate.evaluate_model(settings, "base"), first)
     assert path.read_bytes() == b"".join(whole)
 
 
@@ -338,9 +339,9 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     for model in ("base", "rlft"):
         runner.execute(Stage(f"03_evaluate-{model}", "03_evaluate", {"schedule": model}), mine)
         copy = (paths.of(mine).notebooks / f"03_evaluate-{model}.ipynb").read_text()
-        assert "lengths unknown for 675" in copy and "lengths unknown." in copy and "samples a problem" not in copy
+        assert "lengths unknown for 675" in copy and "lengths unknown." in copy and "Sampling(" not in copy
         printed[model] = copy
-    evaluation.summarize(mine)
+    comparisons.compare_models(mine)
     behavior.write_tables(mine)
     main = pd.read_csv(paths.of(mine).metrics / "main.csv")
     assert list(main.model) == ["base"] * 4 + ["rlft"] * 4 and list(main.set) == [*SETS, "mean"] * 2

@@ -16,7 +16,7 @@ import nbformat
 import papermill
 import pytest
 
-from kit.evaluation import comparisons, evaluation, forcing, seeds
+from kit.evaluation import comparisons, forcing, seeds
 from kit.report import sentences, style, tables, trade_off
 from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, Model
@@ -33,11 +33,10 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forced_models}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forcing, "force", lambda settings, model: real(settings, model, engines[model]))
-        forcing.summarize(first)
+        forcing.force_models(first)
     for other in seeds.write_params(first):
         fake_run.make(other)
-        evaluation.summarize(other)
-        comparisons.summarize(other)
+        comparisons.compare_models(other)
     return first
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from kit.behavior import judge, measures, perplexity, phases
 from kit.behavior.first_answer import first_answers
-from kit.evaluation import evaluation
+from kit.evaluation import evaluate
 from kit.reward.loops import ends_in_loop
 from kit.rollout import records
 from kit.rollout.records import Rollout
@@ -111,7 +111,7 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
         made = {
             "keywords": measures.keywords(counts, config), "phases": measures.phase_shares(counts, config),
             "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
-            "percentiles": measures.percentiles(evaluation.load_grades(config, model), config),
+            "percentiles": measures.percentiles(evaluate.load_grades(config, model), config),
         }
         if first:
             made["moves"] = measures.changes(first, counts, config)
@@ -124,7 +124,7 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
 def missing_lengths(config: Config) -> list[str]:
     """A sentence per model and data set without token counts."""
     shares = {(model, name): pd.to_numeric(grades.length, errors="coerce").isna().mean()
-              for model, _ in _models(config) for name, grades in evaluation.load_grades(config, model).items()}
+              for model, _ in _models(config) for name, grades in evaluate.load_grades(config, model).items()}
     return [f"{model}, {name}: {gone:.0%} of the responses have no token count in their log; what is counted per token is empty, "
             "percentiles leave them out" for (model, name), gone in shares.items() if gone]
 

@@ -28,7 +28,7 @@ import pandas as pd
 
 from kit.behavior import behavior
 from kit.data import problems, prompts
-from kit.evaluation import evaluation
+from kit.evaluation import comparisons, evaluate
 from kit.laptop import arithmetic
 from kit.report import inputs, tables
 from kit.rollout import models
@@ -222,8 +222,8 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
             show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
     with quiet():
         for model in catalog.model_names(config):
-            evaluation.evaluate(config, model)
-        evaluation.summarize(config)
+            evaluate.evaluate_model(config, model)
+        comparisons.compare_models(config)
         behavior.write_tables(config)
         shown = tables.main_table(config)
     show(f"evaluated: {len(shown)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")

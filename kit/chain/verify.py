@@ -17,7 +17,7 @@ from unittest import mock
 import pandas as pd
 
 from kit.behavior import behavior
-from kit.evaluation import comparisons, evaluation, forcing
+from kit.evaluation import comparisons, evaluate, forcing
 from kit.rollout import logs, records
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, from_table
@@ -39,17 +39,16 @@ def verify(folder: Path) -> tuple[list[str], int]:
         again.root.mkdir(exist_ok=True)
         (again.root / "rollouts").symlink_to(run.root / "rollouts")
         for model in catalog.model_names(config):
-            evaluation.measure(config, model, graded(config, run, again, model))
+            evaluate.write_metrics(config, model, graded(config, run, again, model))
             if config.evaluation.training_prompt and model not in config.logs.models:
-                graded(config, run, again, f"{model}/{evaluation.TRAINING_PROMPT}")
+                graded(config, run, again, f"{model}/{evaluate.TRAINING_PROMPT}")
         for schedule, k in [("base", 0), *(found[:2] for found in catalog.facts(config).values() if found[1])]:
             if config.schedules:
                 validate(config, run, again, schedule, k)
-        evaluation.summarize(config)
-        comparisons.summarize(config)
+        comparisons.compare_models(config)
         behavior.write_tables(config)
         if config.schedules and config.forcing.budgets:
-            forcing.write(config, [forced(config, run, again, model) for model in config.forced_models])
+            forcing.write_curve(config, [forced(config, run, again, model) for model in config.forced_models])
         differences, cells = [], 0
         for path in sorted(path for pattern in MADE for path in again.root.glob(pattern)):
             name = path.relative_to(again.root)
@@ -64,7 +63,7 @@ def graded(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: st
     for name in config.data.evaluation:
         answers = logs.responses(config, model, name) if model in config.logs.models else \
             stored(run.rollouts(model, name), run.grades(model, name))
-        found[name] = evaluation.grade(answers)
+        found[name] = evaluate.grade(answers)
         files.write_csv(again.grades(model, name), found[name])
     return found
 
@@ -87,9 +86,9 @@ def forced(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: st
     for budget, name in [(b, n) for b in found for n in config.data.evaluation]:
         file = run.forcing(model, name) / f"budget{budget}.jsonl"
         answers = stored(file, file.with_suffix(".csv"))
-        found[budget][name] = evaluation.grade(answers).assign(forced=pd.read_csv(file.with_suffix(".csv")).forced)
+        found[budget][name] = evaluate.grade(answers).assign(forced=pd.read_csv(file.with_suffix(".csv")).forced)
         files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", found[budget][name])
-    return forcing.measure(config, model, found)
+    return forcing.measure_forced(config, model, found)
 
 
 def stored(path: Path, grades: Path | None = None) -> list[records.Rollout]:

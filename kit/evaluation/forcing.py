@@ -25,22 +25,63 @@ import numpy as np
 import pandas as pd
 
 from kit.data import problems, prompts
-from kit.evaluation import comparisons, evaluation, statistics
+from kit.evaluation import comparisons, evaluate
+from kit.evaluation.metrics import Graded, measure, per_problem
 from kit.rollout import engines, records
-from kit.rollout.records import Response, Rollout, Sampling
+from kit.rollout.records import Engine, Response, Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
+
+
+def force_models(config: Config) -> pd.DataFrame:
+    """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
+    return write_curve(config, [force(config, model) for model in config.forced_models])
+
+
+def force(config: Config, model: str, engine: Engine | None = None) -> pd.DataFrame:
+    """Force one model at every budget on all evaluation sets; what is on file already is not made again.
+
+    Writes thinking, rollouts and grades (results/<run>/forcing), returns the metrics: per budget, what
+    `metrics.measure` gives for each set and their mean, and `forced`, the percentage of responses that were cut.
+    """
+    if engine is None:
+        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
+            return force(config, model, engine)
+    graded: dict[int, Graded] = {budget: {} for budget in config.forcing.budgets}
+    for name in config.data.evaluation:
+        thoughts, known = think(config, model, name, engine), problems.load(name, config)
+        forced = Forced(config, thoughts, engine)
+        row_of = {t.id: [row] for row, t in enumerate(thoughts)}
+        how = dataclasses.replace(sampling(config, name), max_new_tokens=config.forcing.answer_tokens)
+        for budget in config.forcing.budgets:
+            forced.budget, path = budget, paths.of(config).forcing(model, name) / f"budget{budget}.jsonl"
+            answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, path, _seed(config, name, budget),
+                                      f"{model}: {name}, budget {budget}")
+            graded[budget][name] = evaluate.grade(answers).assign(forced=(forced.ends > budget).ravel())
+            files.write_csv(path.with_suffix(".csv"), graded[budget][name])
+    return measure_forced(config, model, graded)
+
+
+def measure_forced(config: Config, model: str, graded: dict[int, Graded]) -> pd.DataFrame:
+    """The metrics of a forced model from its grades (budget -> data set -> grades, with a column `forced`)."""
+    tables = []
+    for budget, by_set in graded.items():
+        shares = [100 * of_set.forced.mean() for of_set in by_set.values()]
+        table = measure(by_set, config.evaluation.resamples, config.seed)
+        tables.append(table.assign(forced=[*shares, np.mean(shares)][: len(table)], model=model, budget=budget))
+    return pd.concat(tables, ignore_index=True)
+
 
 # --- thinking, once ---------------------------------------------------------------------------------------------------
 
 
 def sampling(config: Config, name: str) -> Sampling:
     """How the thinking on data set `name` is sampled: up to the largest budget, and room for an answer behind it."""
-    how, f = evaluation.sampling(config, name), config.forcing
+    how, f = evaluate.sampling(config, name), config.forcing
     return dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=max(f.budgets) + f.answer_tokens)
 
 
-def think(config: Config, model: str, name: str, engine: Any) -> list[Rollout]:
+def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
     """Responses in budget forcing's prompt, with their token ids; kept in thinking.jsonl, where later calls find them."""
     path, seed = paths.of(config).forcing(model, name) / "thinking.jsonl", _seed(config, name, "thinking")
     found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer),
@@ -75,28 +116,24 @@ def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:
 class Forced:
     """An engine for `records.collect` whose responses are stored thinking, cut at `budget` tokens and answered.
 
-    The "prompt" of a problem is its row in `thoughts` (a list of one number).
+    The "prompt" of a problem is its row in `thoughts` (a list of one number). `ends` is (problems, samples): the tokens of each
+    response's thinking; where that is more than the budget, it is cut.
     """
 
-    def __init__(self, config: Config, thoughts: Sequence[Rollout], engine: Any) -> None:
+    def __init__(self, config: Config, thoughts: Sequence[Rollout], engine: Engine) -> None:
         self.thoughts, self.engine, self.tokenizer, self.batch_size = thoughts, engine, engine.tokenizer, engine.batch_size
         self.prompts = [prompt(config, t.question, self.tokenizer) for t in thoughts]
         self.ending = prompts.forcing_ending(self.tokenizer, config.prompts)
         self.ends = np.array([[thinking_end(*pair, self.tokenizer) for pair in zip(t.model_answer_ids, t.finished, strict=True)]
-                              for t in thoughts])  # (problems, samples), tokens
+                              for t in thoughts])
         self.budget = 0
-
-    @property
-    def cut(self) -> np.ndarray:
-        """(problems, samples): still thinking at the budget."""
-        return self.ends > self.budget
 
     def generate(self, rows: Sequence[list[int]], how: Sampling, seeds: Sequence[int]) -> Iterator[tuple[int, list[Response]]]:
         """Responses left alone where they are ready, answers to cut thinking where not; answers are at most `how` long."""
         chosen = [self.thoughts[row] for row, in rows]
         found = [[Response(*parts) for parts in zip(t.model_answer, t.model_answer_length, t.finished, strict=True)]
                  for t in chosen]
-        cut = [(i, s) for i, (row,) in enumerate(rows) for s in range(how.samples) if self.cut[row, s]]
+        cut = [(i, s) for i, (row,) in enumerate(rows) for s in range(how.samples) if self.ends[row, s] > self.budget]
         begun = [[*chosen[i].model_answer_ids[s][: self.budget], *self.ending] for i, s in cut]
         starts = [self.prompts[rows[i][0]] + begin for (i, _), begin in zip(cut, begun, strict=True)]
         missing = Counter(i for i, _ in cut)
@@ -114,98 +151,41 @@ class Forced:
         self.engine.close()
 
 
-def force(config: Config, model: str, engine: Any = None) -> pd.DataFrame:
-    """Force one model at every budget on all evaluation sets; what is on file already is not made again.
-
-    Writes thinking, rollouts and grades (results/<run>/forcing), returns the metrics: per budget, what
-    `evaluation.metrics` gives for each set and their mean, and `forced`, the percentage of responses that were cut.
-    """
-    if engine is None:
-        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
-            return force(config, model, engine)
-    f = config.forcing
-    graded: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in f.budgets}
-    for name in config.data.evaluation:
-        thoughts = think(config, model, name, engine)
-        known, folder = problems.load(name, config), paths.of(config).forcing(model, name)
-        forced = Forced(config, thoughts, engine)
-        row_of = {t.id: [row] for row, t in enumerate(thoughts)}
-        how = dataclasses.replace(sampling(config, name), max_new_tokens=f.answer_tokens)
-        for budget in f.budgets:
-            forced.budget = budget
-            answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, folder / f"budget{budget}.jsonl",
-                                      _seed(config, name, budget), f"{model}: {name}, budget {budget}")
-            graded[budget][name] = evaluation.grade(answers).assign(forced=forced.cut.ravel())
-            files.write_csv(folder / f"budget{budget}.csv", graded[budget][name])
-    return measure(config, model, graded)
-
-
-def measure(config: Config, model: str, graded: dict[int, dict[str, pd.DataFrame]]) -> pd.DataFrame:
-    """The metrics of a forced model from its grades (budget -> data set -> grades, with a column `forced`)."""
-    e, tables = config.evaluation, []
-    for budget, by_set in graded.items():
-        table = statistics.metrics(by_set, e.resamples, config.seed)
-        shares = [100 * grades.forced.mean() for grades in by_set.values()]
-        table["forced"] = [*shares, np.mean(shares)][: len(table)]
-        tables.append(table.assign(model=model, budget=budget))
-    return pd.concat(tables, ignore_index=True)
-
-
 def example(config: Config, model: str = "base") -> pd.DataFrame:
     """One response at each budget, as it was forced, and its verdict: the first response to that problem of the first data set
     whose thinking was cut at most budgets (the first of them, in the order of ids)."""
-    name = config.data.evaluation[0]
-    folder, rows = paths.of(config).forcing(model, name), []
-    graded = {budget: load_grades(config, model, budget)[name] for budget in config.forcing.budgets}
-    firsts = {budget: grades[grades["sample"] == 0].set_index("id").sort_index() for budget, grades in graded.items()}
-    chosen = sum(grades.forced.astype(int) for grades in firsts.values()).idxmax()
-    for budget, grades in firsts.items():
-        text = next(r.model_answer[0] for r in records.read(folder / f"budget{budget}.jsonl") if r.id == chosen)
-        grade = grades.loc[chosen]
-        rows.append({"budget": budget, "forced": bool(grade.forced), "response": text, "answer": grade.answer,
-                     "verdict": grade.verdict})
+    name, rows = config.data.evaluation[0], []
+    firsts = {budget: evaluate.load_grades(config, model, budget)[name].query("sample == 0").set_index("id").sort_index()
+              for budget in config.forcing.budgets}
+    chosen = sum(first.forced.astype(int) for first in firsts.values()).idxmax()
+    for budget, first in firsts.items():
+        stored = records.read(paths.of(config).forcing(model, name) / f"budget{budget}.jsonl")
+        text = next(r.model_answer[0] for r in stored if r.id == chosen)
+        rows.append({"budget": budget, "forced": first.forced[chosen], "response": text, "answer": first.answer[chosen],
+                     "verdict": first.verdict[chosen]})
     return pd.DataFrame(rows).set_index("budget")
 
 
 # --- the curve, and the pruned models' points against it --------------------------------------------------------------
 
 
-def summarize(config: Config) -> pd.DataFrame:
-    """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
-    return write(config, [force(config, model) for model in config.forced_models])
-
-
-def write(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def write_curve(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """metrics/forcing.csv from the forced models' metrics, and metrics/forcing_gaps.csv from the stored grades."""
+    folder, first = paths.of(config).metrics, ["model", "budget", "set"]
     table = pd.concat(tables, ignore_index=True)
-    first = ["model", "budget", "set"]
     table = table[[*first, *(c for c in table if c not in first)]]
-    files.write_csv(paths.of(config).metrics / "forcing.csv", table)
-    gaps = []
+    files.write_csv(folder / "forcing.csv", table)
+    gaps = [pd.DataFrame(columns=["model", "set", "length", "shared", "above"])]
     if "base" in config.forced_models:
-        curve = [load_grades(config, "base", budget) for budget in config.forcing.budgets]
+        curve = [evaluate.load_grades(config, "base", budget) for budget in config.forcing.budgets]
         for model in (m for m in catalog.model_names(config) if m != "base"):
-            point = evaluation.load_grades(config, model)
+            point = evaluate.load_grades(config, model)
             gaps.append(against_curve(curve, point, config.evaluation.resamples, config.seed).assign(model=model))
-    columns = ["model", "set", "length", "shared", "above"]
-    files.write_csv(paths.of(config).metrics / "forcing_gaps.csv", pd.concat(gaps) if gaps else pd.DataFrame(columns=columns))
+    files.write_csv(folder / "forcing_gaps.csv", pd.concat(gaps[1:] or gaps))
     return table
 
 
-def load_grades(config: Config, model: str, budget: int) -> dict[str, pd.DataFrame]:
-    """The stored grades of a forced model, by data set."""
-    found = {}
-    for name in config.data.evaluation:
-        path = paths.of(config).forcing(model, name) / f"budget{budget}.csv"
-        if not path.is_file():
-            raise KitError(f"{path}: not there yet; run notebooks/04_budget_forcing.ipynb first")
-        found[name] = files.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False)
-    return found
-
-
-def against_curve(
-    curve: Sequence[dict[str, pd.DataFrame]], point: dict[str, pd.DataFrame], resamples: int, seed: int
-) -> pd.DataFrame:
+def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: int) -> pd.DataFrame:
     """A model against a budget-forcing curve at the model's own length, paired on problems; a row per set, and their mean.
 
     The curve goes through (mean length, accuracy) of the budgets, and is interpolated linearly at the model's mean length; so are
@@ -215,11 +195,12 @@ def against_curve(
     third and last with `_low` and `_high` (95 %); `shared`: the curve reaches this length (else `forced` and `gap` are empty);
     `above`: accuracy's interval lies above the curve's, without touching it.
     """
-    models, columns = [*curve, point], ["accuracy", "length"]
-    tables = {name: [statistics.per_problem(grades[name])[columns] for grades in models] for name in point}
-    drawn = comparisons.paired_draws(tables, resamples, seed)
-    ends = [statistics.accuracy_intervals(graded) for graded in models]
-    return pd.DataFrame([{"set": name, **_gap(values, np.array([e[name] for e in ends]))} for name, values in drawn.items()])
+    models = dict(enumerate([*curve, point]))
+    drawn = comparisons.paired_draws(models, lambda of_set: per_problem(of_set)[["accuracy", "length"]], resamples, seed)
+    ends = [measure(graded, 0, 0).set_index("set")[["accuracy_low", "accuracy_high"]] for graded in models.values()]
+    return pd.DataFrame([
+        {"set": name, **_gap(np.array(list(draws.values())), np.array([e.loc[name] for e in ends]))}
+        for name, draws in drawn.items()])
 
 
 def _gap(values: np.ndarray, ends: np.ndarray) -> dict[str, float | bool]:
@@ -228,11 +209,11 @@ def _gap(values: np.ndarray, ends: np.ndarray) -> dict[str, float | bool]:
     order = np.argsort(lengths, axis=0)
     lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
     there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])
+    low, high = (np.interp(length[0], lengths[:, 0], of_budgets) for of_budgets in ends[order[:, 0]].T)
     shared = bool(lengths[0, 0] <= length[0] <= lengths[-1, 0])
-    row: dict[str, float | bool] = {
+    unknown = np.full_like(there, np.nan)
+    return {
         "length": length[0], "shared": shared, "accuracy": accuracy[0], "accuracy_low": ends[-1, 0], "accuracy_high": ends[-1, 1],
-        "forced": there[0] if shared else np.nan}
-    for side, of_budgets in zip(("low", "high"), ends[order[:, 0]].T, strict=True):
-        row[f"forced_{side}"] = float(np.interp(length[0], lengths[:, 0], of_budgets)) if shared else np.nan
-    row |= comparisons.estimate("gap", accuracy - there if shared else np.full_like(there, np.nan))
-    return {**row, "above": shared and bool(row["accuracy_low"] > row["forced_high"])}
+        **dict(zip(("forced", "forced_low", "forced_high"), (there[0], low, high) if shared else [np.nan] * 3, strict=True)),
+        **comparisons.estimate("gap", accuracy - there if shared else unknown),
+        "above": shared and bool(ends[-1, 0] > high)}

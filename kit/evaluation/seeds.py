@@ -43,13 +43,11 @@ def write_params(config: Config) -> list[Config]:
     return others(config)
 
 
-def summarize(config: Config) -> None:
+def combine_seeds(config: Config) -> None:
     """Gather main.csv, changes.csv and one_shot.csv of all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
-    rows = [row for c in (config, *others(config)) for row in values_of(c)]
-    each = pd.DataFrame(rows)
+    each = pd.DataFrame([row for of_seed in (config, *others(config)) for row in values_of(of_seed)])
     files.write_csv(paths.of(config).metrics / "seeds.csv", each)
-    same = config.model.source != "arithmetic"
-    combined = []
+    same, combined = config.model.source != "arithmetic", []
     for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
         by_seed = " · ".join(f"{v:+.1f}" if "change" in quantity else f"{v:.1f}" for v in own.value)
         combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,
@@ -60,20 +58,15 @@ def summarize(config: Config) -> None:
 def values_of(config: Config) -> Iterator[dict[str, object]]:
     """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot."""
     called = catalog.labels(config)
-    for r in files.read_csv(paths.of(config).metrics / "main.csv").itertuples():
-        for quantity in ("accuracy", "length"):
-            yield _value(config, called[r.model], quantity, r, quantity)
-    for name in ("changes", "one_shot"):
-        table = files.read_csv(paths.of(config).metrics / f"{name}.csv")
-        for r in table[table.against == "base"].itertuples() if name == "changes" else table.itertuples():
-            for quantity in ("accuracy change", "length change"):
-                title = f"{called[r.model]} minus {called[r.against]}"
-                yield _value(config, title, quantity, r, quantity.replace(" ", "_"))
-
-
-def _value(config: Config, comparison: str, quantity: str, row: object, column: str) -> dict[str, object]:
-    return {"comparison": comparison, "quantity": quantity, "set": row.set, "seed": config.seed,  # type: ignore[attr-defined]
-            "value": getattr(row, column), "low": getattr(row, f"{column}_low"), "high": getattr(row, f"{column}_high")}
+    for name in ("main", "changes", "one_shot"):
+        for r in files.read_csv(paths.of(config).metrics / f"{name}.csv").to_dict("records"):
+            if name == "changes" and r["against"] != "base":
+                continue
+            title = called[r["model"]] if name == "main" else f"{called[r['model']]} minus {called[r['against']]}"
+            for quantity in ("accuracy", "length") if name == "main" else ("accuracy change", "length change"):
+                column = quantity.replace(" ", "_")
+                yield {"comparison": title, "quantity": quantity, "set": r["set"], "seed": config.seed, "value": r[column],
+                       "low": r[f"{column}_low"], "high": r[f"{column}_high"]}
 
 
 def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems: bool = False) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from markupsafe import escape
 
 from kit.behavior import behavior, phases
-from kit.evaluation import evaluation
+from kit.evaluation import evaluate
 from kit.report.page import render
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
@@ -57,7 +57,7 @@ class Pair:
 
 def pairs_of(config: Config, *models: str) -> list[Pair]:
     """Every pair of responses of two models to the same problem, with the same sample number."""
-    graded = {model: evaluation.load_grades(config, model) for model in models}
+    graded = {model: evaluate.load_grades(config, model) for model in models}
     found = []
     for name in config.data.evaluation:
         verdicts = {m: g[name].set_index(["id", "sample"]).verdict.to_dict() for m, g in graded.items()}

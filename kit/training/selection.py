@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.evaluation import evaluation, statistics
+from kit.evaluation import evaluate, metrics
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
@@ -56,15 +56,16 @@ def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
 
 def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
     """The metrics of one checkpoint on the validation set."""
-    graded = {config.data.validation: evaluation.grade(answers)}
-    return {"step": step, **statistics.metrics(graded, config.evaluation.resamples, config.seed).iloc[0]}
+    graded = {config.data.validation: evaluate.grade(answers)}
+    return {"step": step, **metrics.measure(graded, config.evaluation.resamples, config.seed).iloc[0]}
 
 
 def _validate(config: Config, schedule: str, round: int, step: int, source: str) -> dict[str, object]:
     e = config.evaluation
     sampling = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
     path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
-    return validation_row(config, step, evaluation.respond(config, source, config.data.validation, sampling, path, title))
+    with evaluate.engine_of(config, source) as engine:
+        return validation_row(config, step, evaluate.respond(config, engine, config.data.validation, sampling, path, title))
 
 
 def validate_base(config: Config) -> pd.DataFrame:

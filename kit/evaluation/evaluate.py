@@ -1,0 +1,173 @@
+"""Evaluation: a model answers the problems that no training saw, its responses are graded, and the grades are measured.
+
+    responses   rollouts/<model>/<set>.jsonl    `respond`         in the evaluation prompt: no system message, no limit
+    grades      grades/<model>/<set>.csv        `grade_stored`    a row per response: its verdict, answer, length
+    metrics     metrics/<model>.csv             `write_metrics`   accuracy and length (evaluation/metrics)
+
+What is on file is not made again, and an interrupted evaluation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+
+from kit.data import problems, prompts
+from kit.evaluation import metrics
+from kit.evaluation.metrics import Graded
+from kit.reward import grading
+from kit.rollout import engines, logs, records
+from kit.rollout.records import Engine, Rollout, Sampling
+from kit.runs import catalog, files, fingerprint, lock, paths
+from kit.settings import Config, KitError
+
+GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
+TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers in the training prompt (a control)
+
+
+def evaluate_model(config: Config, model: str) -> pd.DataFrame:
+    """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
+    run, names = paths.of(config), config.data.evaluation
+    if model in config.logs.models:  # other code generated the responses
+        answers = {name: logs.responses(config, model, name) for name in names}
+        return write_metrics(config, model, {n: grade_stored(run.grades(model, n), answers[n]) for n in names})
+    graded = {}
+    with engine_of(config, catalog.model_source(config, model)) as engine:
+        for name in names:
+            answers = respond(config, engine, name, sampling(config, name), run.rollouts(model, name), f"{model}: {name}")
+            graded[name] = grade_stored(run.grades(model, name), answers)
+        if config.evaluation.training_prompt:
+            answer_training_prompt(config, model, engine)
+    return write_metrics(config, model, graded)
+
+
+def answer_training_prompt(config: Config, model: str, engine: Callable[[], Engine]) -> None:
+    """A control: the same evaluation in the training prompt, with the limit that this model was trained under.
+
+    The base is told the lowest limit that any schedule states. Rollouts and grades go to <model>/training-prompt.
+    """
+    schedule, _, limit = catalog.facts(config)[model]
+    stated = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit]
+    told = min(stated, default=None) if model == "base" else limit if config.schedules[schedule].state_limit else None
+    run, folder = paths.of(config), f"{model}/{TRAINING_PROMPT}"
+    for name in config.data.evaluation:
+        answers = respond(config, engine, name, sampling(config, name), run.rollouts(folder, name), f"{folder}: {name}",
+                          lambda words, question: prompts.training_messages(words, question, told))
+        grade_stored(run.grades(folder, name), answers)
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+def sampling(config: Config, name: str) -> Sampling:
+    """How data set `name` is sampled in an evaluation."""
+    e = config.evaluation
+    return Sampling(e.samples_by_set.get(name, e.samples), e.temperature, e.top_p, e.max_new_tokens)
+
+
+@contextlib.contextmanager
+def engine_of(config: Config, source: str) -> Iterator[Callable[[], Engine]]:
+    """The engine of the model at `source`, as a function that starts it when it is first called: where all responses are on file
+    the model, which may have been thinned away, is not loaded."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(closing(engines.get_engine(source, config))))
+
+
+def respond(
+    config: Config, engine: Callable[[], Engine], name: str, sampling: Sampling, path: Path, title: str,
+    ask: Callable[..., prompts.Messages] = prompts.evaluation_messages,
+) -> list[Rollout]:
+    """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`.
+
+    `title` says in a message and beside the progress what this is. KitError when the engine breaks off.
+    """
+    known = problems.load(name, config)
+    kept = records.complete(path, known, sampling)
+    if kept is not None:
+        return kept
+    started, seed = engine(), zlib.crc32(f"{config.seed} {name}".encode())
+
+    def encode(problem: problems.Problem) -> list[int]:
+        return prompts.encode(started.tokenizer, ask(config.prompts, problem.question))
+
+    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
+        try:
+            with files.telling(path):
+                return records.collect(started, known, encode, sampling, path, seed, title)
+        except (RuntimeError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            hint = "try a smaller evaluation.batch_size and " if "out of memory" in reason else ""
+            raise KitError(f"{title}: the engine broke off ({reason}); what it had answered is kept, "
+                           f"{hint}run this again") from error
+
+
+# --- grades -----------------------------------------------------------------------------------------------------------
+
+
+def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFrame:
+    """A row per response: id, sample, verdict, answer, length (tokens), finished, core (tokens of the shortest chain).
+
+    The verdict is that of the reward in training: whether a response ended by itself counts here as it does there.
+    """
+    flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
+    ids, finished = [r.id for r, _ in flat], [r.finished[i] for r, i in flat]
+    grades = grading.grade_many([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], reading,
+                                ids=ids, finished=finished)
+    for line in grading.warnings_about(grades, ids):
+        print(line)
+    one_line = re.compile(r"[\x00-\x1f\x7f]+")  # a lone carriage return, for instance, would end a row of a CSV file
+    rows = [(r.id, i, g.verdict, one_line.sub(" ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
+            for (r, i), g in zip(flat, grades, strict=True)]
+    return pd.DataFrame(rows, columns=GRADE_COLUMNS)
+
+
+def grade_stored(path: Path, answers: Sequence[Rollout]) -> pd.DataFrame:
+    """The grades of `answers`: those in `path` if they are of these very responses by this very grader, else made and stored."""
+    note = path.with_suffix(".json")
+    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"),
+                 "rows": sum(len(r.model_answer) for r in answers)}
+    if path.is_file() and note.is_file() and files.read_json(note) == made_from:
+        with contextlib.suppress(KitError):
+            return read_grades(path)
+    files.write_csv(path, grade(answers))
+    files.write_json(note, made_from)
+    return read_grades(path)  # so that the first run has just what the next one reads
+
+
+def read_grades(path: Path, notebook: str = "03_evaluate") -> pd.DataFrame:
+    """A stored table of grades (budget forcing's has a column `forced` more); KitError when it is not there or damaged."""
+    if not path.is_file():
+        raise KitError(f"{path}: not there yet; run notebooks/{notebook}.ipynb first")
+    unknown, note = {column: [""] for column in ("length", "finished", "core")}, path.with_suffix(".json")
+    try:
+        table = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
+        fine = list(table.columns)[: len(GRADE_COLUMNS)] == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any()
+        table = table.astype({"length": float, "core": float}) if fine else table
+    except ValueError:
+        fine = False
+    if not fine or note.is_file() and files.read_json(note).get("rows", len(table)) != len(table):
+        raise KitError(f"{path}: damaged; run notebooks/{notebook}.ipynb again, which grades the stored responses anew")
+    return table
+
+
+def load_grades(config: Config, model: str, budget: int | None = None) -> Graded:
+    """The stored grades of a model, by data set; with `budget`, of its responses forced at that budget (evaluation/forcing)."""
+    run, names = paths.of(config), config.data.evaluation
+    if budget is None:
+        return {name: read_grades(run.grades(model, name)) for name in names}
+    return {name: read_grades(run.forcing(model, name) / f"budget{budget}.csv", "04_budget_forcing") for name in names}
+
+
+def write_metrics(config: Config, model: str, graded: Graded) -> pd.DataFrame:
+    """The metrics of a model; writes metrics/<model>.csv."""
+    table = metrics.measure(graded, config.evaluation.resamples, config.seed)
+    table.insert(0, "model", model)
+    files.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
+    return table
