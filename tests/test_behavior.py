@@ -68,7 +68,8 @@ def fill(settings: Config, folder: Path) -> None:
 
 
 def test_every_table_has_a_row_per_model_with_an_interval(real: Config) -> None:
-    for name, column in (("keywords", "per_response"), ("phases", "share"), ("first_answer", "share_after"), ("repetition", "repeated")):
+    for name, column in (("keywords", "per_response"), ("phases", "share"), ("first_answer", "share_after"),
+                         ("repetition", "repeated")):
         table = inputs.read(real, name)
         assert list(table.model.unique()) == list(MODELS) and list(table.schedule.unique()) == ["base", "iterative"]
         assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
@@ -115,7 +116,8 @@ def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
     table = tables.behavior_table(real)
     assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
     (sentence,) = sentences.behavior(real)
-    assert sentence.startswith("rlft, 3000 against base: ") and "core steps" in sentence and "runs of words seen before" in sentence
+    assert sentence.startswith("rlft, 3000 against base: ")
+    assert all(told in sentence for told in ("core steps", "first statement of the answer", "runs of words seen before"))
 
 
 def test_without_endpoint_or_reference_there_is_nothing_to_do(real: Config) -> None:

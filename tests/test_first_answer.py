@@ -43,6 +43,7 @@ def test_the_answer_given_counts_right_or_wrong_and_the_one_that_was_mended_does
     ("The number is 1,234", ". Is it? Yes. \\boxed{1234}"),
     ("The point is (3, 2)", ". Check: 3 + 2 = 5. \\boxed{(3,2)}"),
     ("That is \\boxed{2x+1}", ", hm, is it? Derivative: 2. Yes: \\boxed{1 + 2x}"),
+    ("So it is \\boxed{7}", " . Or is it? \\boxed{7}"),
     ("Answer: C", "\n\nB and D are too large. </think> The answer is C."),
 ])
 def test_any_models_way_of_stating_it_is_read(start: str, rest: str) -> None:
@@ -55,8 +56,8 @@ def test_assumptions_and_sums_yet_to_be_done_state_nothing() -> None:
 
 
 def test_an_answer_that_is_nowhere_stated_before_is_stated_at_the_end_and_no_answer_has_no_place() -> None:
-    assert first_answers(["Let me think. \\boxed{\\text{blue}}", "so x is 3 or", "", "cut: x = 3. Then"], [None, None, None, False]) == [
-        1.0, None, None, None]
+    texts = ["Let me think. \\boxed{\\text{blue}}", "so x is 3 or", "", "cut: x = 3. Then"]
+    assert first_answers(texts, [None, None, None, False]) == [1.0, None, None, None]
 
 
 def test_the_laptops_traces_state_it_at_the_end_of_the_first_chain_that_gives_it() -> None:

@@ -170,7 +170,8 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
                     {"id": r.id, "steps": len(labels), **{p: labels.count(p) for p in (*phases.PHASES, measures.UNLABELLED)}}
                     for r, labels in zip(some, found, strict=True)])
             pairs += zip(sum(given, []), sum(rules, []), strict=True)
-        table = pd.crosstab(*map(np.array, zip(*pairs, strict=True))).reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
+        table = pd.crosstab(*map(np.array, zip(*pairs, strict=True)))
+        table = table.reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
         if not table.any(axis=None):
             raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
         agreed = float(measures.kappa(table.to_numpy(float)))

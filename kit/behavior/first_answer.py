@@ -1,15 +1,15 @@
 r"""Where does a response first state the answer that it gives in the end? What comes after checks it, doubts it, or presents it.
 
-A **statement** is a value in a box, behind "answer is" or "Answer:", or behind "=", "is", "gives" and the like where a sentence, a
-formula or a clause ends. It is compared with the response's own final answer: equal texts are equal, all else is decided by the
-grader (`0.5` states `\frac12`), in one call for all responses. An expression that has other letters or operations than the final
-answer is not asked about: `17 + 28` is no statement of 45. Works on any model's text, right and wrong answers alike.
+A **statement** is a value in a box, behind "Answer:", or behind "=", "is", "gives" and the like where a sentence, a formula or a
+clause ends. It is compared with the response's own final answer: equal texts are equal, all else is decided by the grader (`0.5`
+states `\frac12`), in one call for all responses. An expression that has other letters or operations than the final answer is not
+asked about: `17 + 28` is no statement of 45. This works on any model's text, on right and wrong answers alike.
 
-Positions are shares of the characters: logs have no positions of tokens, and the two shares are close. A result on the way, or a
-number of the problem, can happen to equal the answer; such a response seems to state it too early, before and after pruning alike.
+Positions are shares of the characters: logs have no positions of tokens. A result on the way, or a number of the problem, can
+happen to equal the answer; such a response seems to state it too early, before and after pruning alike.
 
-The question, how much comes after a first solution, is that of "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187), where a
-language model finds the solutions.
+How much comes after a first solution is also asked in "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187); there a language
+model finds the solutions.
 
 >>> text = "17 * 4 = 68 . 68 - 39 = 29 . Wait , 68 - 39 = 29 . </think> \\boxed{ 29 }"
 >>> [value for _, value in statements(text)], f"{first_answers([text], [True])[0]:.2f}"
@@ -25,11 +25,11 @@ from collections.abc import Iterator, Sequence
 from kit.reward import grading
 
 _GROUP = r"[(\[|][^()\[\]|\n]{1,60}[)\]|]"
-_PIECE = rf"{_GROUP}|\\[a-zA-Z]+|[{{}}^_]|[\d.,]*\d|[-+*/!]|[a-zA-Z](?![a-zA-Z])|[ \t]"
+_PIECE = rf"{_GROUP}|\\(?!boxed|fbox)[a-zA-Z]+|[{{}}^_]|[\d.,]*\d|[-+*/!]|[a-zA-Z](?![a-zA-Z])|[ \t]"
 _VALUE = rf"(?=[^\s.,;:])(?:{_PIECE}){{1,60}}+"
 _END = r"(?:[a-z]+ ?)?(?:[.,;:!?\n=$]|\\[)\]]|\*\*|\Z)"  # one word may come between: a unit
 _STATEMENT = re.compile(
-    r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,80}+\}){0,80}+\}){1,120}+)\}"
+    r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,80}+\}){0,80}+\}){1,120}+)\}"
     r"|(?:=|≈|\b(?:is|are|be|gives?|gave|gets?|got|equals?|to)\b|\b[Aa]nswer\W{0,4}:)"
     rf"[ \t$*:]{{0,8}}+(?:\s{{0,3}}\\[(\[]\s{{0,3}})?({_VALUE})(?={_END})")
 _ASSUMED = re.compile(  # "let x = 2", "if we try n = 3", "for k = 1": nothing is stated
