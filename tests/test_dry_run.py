@@ -6,7 +6,9 @@ import dataclasses
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+import families
 import pandas as pd
 import pytest
 
@@ -24,7 +26,7 @@ def alike(settings: Config) -> str:
     table = dataclasses.asdict(dry_run.scaled(settings))
     for key in ("run", "file", "seed", "schedules", "hardware"):
         del table[key]
-    table["model"]["source"] = dry_run.family_of(settings.model.source) if settings.model.source != "arithmetic" else "arithmetic"
+    table["model"]["source"] = families.family_of(settings.model.source) if settings.model.source != "arithmetic" else "arithmetic"
     return json.dumps(table, sort_keys=True)
 
 
@@ -46,9 +48,20 @@ def together() -> dict[str, Config]:
 GROUPS = together()
 
 
+def with_tokenizer(config: Config, tokenizer: Any, folder: Path) -> Config:
+    """The params with a folder as its model that has this tokenizer and no weights."""
+    from transformers import Qwen2Config
+
+    tokenizer.save_pretrained(folder)
+    Qwen2Config().save_pretrained(folder)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder)))
+
+
 @pytest.mark.parametrize("name", GROUPS, ids=lambda name: name.split()[0])
-def test_every_params_file_goes_through_the_whole_path(results: Path, name: str) -> None:
+def test_every_params_file_goes_through_the_whole_path(results: Path, tmp_path: Path, name: str) -> None:
     real, said = GROUPS[name], []
+    if real.model.source != "arithmetic":
+        real = with_tokenizer(real, families.make_tokenizer(families.family_of(real.model.source), [real.prompts.system]), tmp_path)
     main = dry_run.run(real, said.append)
     small = dry_run.scaled(real)
     expected = ["base", *(f"{s}/round{k}" for s, plan in real.schedules.items() for k in range(1, len(plan.limits) + 1))]
@@ -87,31 +100,33 @@ def test_nothing_but_size_is_changed() -> None:
     assert small.schedules["one-shot-2k"].limits == (6,) and small.schedules["one-shot-2k"].label == "one-shot"
 
 
-def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Path) -> None:
-    from transformers import Qwen2Config
+OWN = dataclasses.replace(load("params/ds-1.5b-2k.yaml"), run="own")
 
-    made = dry_run.make_tokenizer("qwq", ["a user's own model"])
+
+def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Path) -> None:
+    made = families.make_tokenizer("qwq", ["a user's own model"])
     made.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[answer]"
-    made.save_pretrained(tmp_path / "model")
-    Qwen2Config().save_pretrained(tmp_path / "model")
-    real = load("params/ds-1.5b-2k.yaml")
-    real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
+    real = with_tokenizer(OWN, made, tmp_path)
     small = dry_run.scaled(real)
-    assert dry_run.make_base(small, real) == f"random weights, the tokenizer of {tmp_path / 'model'}"
+    assert dry_run.make_problems_and_base(small, real) == f"random weights, the tokenizer of {tmp_path}"
     assert dry_run.models.load_tokenizer(small.model.source, small).chat_template == made.chat_template
 
 
-def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:
-    from transformers import Qwen2Config
+def test_without_the_real_tokenizer_there_is_one_with_a_token_a_byte(results: Path) -> None:
+    real = dataclasses.replace(OWN, model=dataclasses.replace(OWN.model, source="nobody/nothing"))
+    small = dry_run.scaled(real)
+    assert dry_run.make_problems_and_base(small, real) == "random weights, a tokenizer with a token a byte"
+    tokenizer = dry_run.models.load_tokenizer(small.model.source, small)
+    text = "Let's think: \\boxed{½} <think>\n</think>"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == text and len(ids) == len("Let's think: \\boxed{½} \n".encode()) + 2
 
-    made = dry_run.make_tokenizer("qwq", ["drops it"])
+
+def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:
+    made = families.make_tokenizer("qwq", ["drops it"])
     made.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
-    made.save_pretrained(tmp_path / "model")
-    Qwen2Config().save_pretrained(tmp_path / "model")
-    real = load("params/ds-1.5b-2k.yaml")
-    real = dataclasses.replace(real, run="own", model=dataclasses.replace(real.model, source=str(tmp_path / "model")))
     with pytest.raises(KitError, match="leaves out .* the system message"):
-        dry_run.run(real, lambda line: None)
+        dry_run.run(with_tokenizer(OWN, made, tmp_path), lambda line: None)
 
 
 def test_the_command_tells_a_mistake_in_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

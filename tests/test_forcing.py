@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import families
 import pandas as pd
 import pytest
 from fake_run import MIDDLE, Thinker
 
-from kit.chain import dry_run
 from kit.data import problems, prompts
 from kit.evaluation import evaluate, forcing
 from kit.laptop import arithmetic
@@ -55,7 +55,7 @@ def test_the_end_of_thinking_is_counted_in_tokens_of_the_model() -> None:
 
 
 def test_the_tag_is_found_as_one_token_and_when_the_model_spells_it() -> None:
-    tok = dry_run.make_tokenizer("deepseek", ["some text to learn from"])
+    tok = families.make_tokenizer("deepseek", ["some text to learn from"])
     tag = tok.convert_tokens_to_ids("</think>")
     letters = [tok.convert_tokens_to_ids(c) for c in "</think>"]
     text = tok("2+3 is 5", add_special_tokens=False)["input_ids"]
@@ -85,7 +85,7 @@ class Script:
 
 def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model wrote `abc` letter by letter; encoding that text again gives another number of tokens."""
-    tok = dry_run.make_tokenizer("deepseek", ["abc abc abc", *(LAPTOP.prompts.text("forcing_user"),)])
+    tok = families.make_tokenizer("deepseek", ["abc abc abc", *(LAPTOP.prompts.text("forcing_user"),)])
     made = world(tmp_path, monkeypatch)
     letters = [tok.convert_tokens_to_ids(c) for c in "abcabcabc"]
     assert len(tok("abcabcabc", add_special_tokens=False)["input_ids"]) < 9

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 
-from kit.chain import dry_run
 from kit.data import prompts
 from kit.rollout import models
 from kit.runs import manifest
@@ -29,7 +29,7 @@ BOS = "<｜begin▁of▁sentence｜>"
 
 
 def tokenizer(family: str, **changes: Any) -> Any:
-    made = dry_run.make_tokenizer(family, [SYSTEM, OUTPUT, PUT])
+    made = families.make_tokenizer(family, [SYSTEM, OUTPUT, PUT])
     for name, value in changes.items():
         setattr(made, name, value)
     return made
