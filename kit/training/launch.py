@@ -160,7 +160,7 @@ def reason(said: str, code: int) -> str:
             why = ", perhaps because the machine ran out of memory" if -end == signal.SIGKILL else ""
             return (f"process {rank} was ended by {signal.Signals(-end).name}{why}; run this again to go on from the last "
                     "checkpoint")
-    told = re.search(r"^KitError: (.+)$", said, re.MULTILINE)
+    told = re.search(r"^error: (.+)$", said, re.MULTILINE)
     if told:
         return told[1]
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]  # torch's own report comes last
