@@ -14,7 +14,7 @@ import pytest
 
 from kit.behavior import behavior, phases
 from kit.evaluation import evaluate
-from kit.report import behavior_figures, inputs, sentences, sidebyside, style, tables
+from kit.report import behavior_figures, inputs, sidebyside, style, tables, texts
 from kit.reward.grading import extract_answer
 from kit.rollout import records
 from kit.rollout.records import Rollout
@@ -115,7 +115,7 @@ def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> 
 def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:
     table = tables.behavior_table(real)
     assert list(table.index) == ["base", "rlft, 3000"] and "%" in table.loc["rlft, 3000", "steps"]
-    (sentence,) = sentences.behavior(real)
+    (sentence,) = texts.conclusions(real)["Behavior"]
     assert sentence.startswith("rlft, 3000 against base: ")
     assert all(told in sentence for told in ("core steps", "first statement of the answer", "runs of words seen before"))
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.evaluation import comparisons, evaluate, seeds
-from kit.report import sentences, style, tables
+from kit.report import style, tables, texts
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 
@@ -170,7 +170,7 @@ def test_a_difference_says_who_is_better_and_when_nobody_is(tmp_path: Path, monk
     made = plans(**{"iterative": Schedule((60, 40)), "one-shot": Schedule((40,))})
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
     files.write_csv(paths.of(made).metrics / "one_shot.csv", pd.DataFrame(rows))
-    first, second, third = sentences.between_models(made, "one_shot")
+    first, second, third = texts.conclusions(made)["One-shot against iterative"]
     assert first == ("limit 40: iterative, 40 minus one-shot, 40: accuracy +5.0 [+1.0, +9.0] points, length -2 % [-3, -1]: "
                      "iterative, 40 is more accurate (one seed, 1).")
     assert second.endswith("no difference in accuracy could be shown (one seed, 1).")

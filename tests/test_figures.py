@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from kit.report import sentences, style, tables, trade_off, training_figures
+from kit.report import style, tables, texts, trade_off, training_figures
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load, read_yaml
 
@@ -74,7 +74,7 @@ def test_keywords_are_compared_with_the_base(made_up: Config) -> None:
 
 
 def test_a_conclusion_is_computed_and_says_when_nothing_could_be_shown(made_up: Config) -> None:
-    found = sentences.against_base(made_up)
+    found = texts.conclusions(made_up)["Against the base model and the control"]
     assert found[0].startswith("iterative, 70 against base: length -50 % [-52, -48], accuracy +1.0 points [-1.0, +1.5]")
     shown = "These 96 problems show a change from 3.0 points on."
     assert found[0].endswith(f"no difference in accuracy could be shown. {shown}")

@@ -17,7 +17,7 @@ from kit.behavior import behavior
 from kit.chain import commands, runner, verify
 from kit.chain.stages import Stage, stages
 from kit.evaluation import comparisons, evaluate
-from kit.report import sentences, style, tables, trade_off
+from kit.report import style, tables, texts, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, manifest, paths
@@ -355,5 +355,5 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     table = tables.main_table(mine)
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
     assert table.loc["the same after RL", "mean"].endswith("/ unknown")
-    assert "length unknown, accuracy +" in sentences.against_base(mine)[0]
+    assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model and the control"][0]
     style.show(trade_off.trade_off, mine)

@@ -17,7 +17,7 @@ import papermill
 import pytest
 
 from kit.evaluation import comparisons, forcing, seeds
-from kit.report import sentences, style, tables, trade_off
+from kit.report import style, tables, texts, trade_off
 from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, Model
 
@@ -128,7 +128,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(drawn: nbformat.Notebook
     assert page.outside_scroll == 0 and "color-scheme: light dark" in text
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     everything = "".join(page.texts)
-    for heading, found in sentences.conclusions(finished).items():
+    for heading, found in texts.conclusions(finished).items():
         assert found and all(sentence in everything for sentence in found), heading
     for words in ("One-shot against iterative", "Budget forcing", "max_grad_norm: 1.0", "math-verify", "2 seeds.", "<user>"):
         assert words in everything
@@ -141,7 +141,7 @@ def test_what_a_model_or_a_params_file_says_is_text_and_nothing_else(drawn: nbfo
 
 
 def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, finished: Config) -> None:
-    found = sentences.conclusions(finished)
+    found = texts.conclusions(finished)
     assert list(found) == ["Against the base model and the control", "Budget forcing", "One-shot against iterative", "Controls",
                            "Behavior", "Equal spend", "Several seeds"]
     assert found["Budget forcing"][0].startswith("Pruned models lie above the budget-forcing curve at every length they share")

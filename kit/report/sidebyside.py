@@ -19,7 +19,7 @@ from markupsafe import escape
 
 from kit.behavior import behavior, phases
 from kit.evaluation import evaluate
-from kit.report.page import render
+from kit.report.texts import render
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
