@@ -40,21 +40,15 @@ _OPERATIONS = re.compile(r"[+*×·]|\\(?:times|cdot)|(?<=[\w)}])\s*-")
 
 
 def statements(response: str) -> Iterator[tuple[int, str]]:
-    """(where it ends, in characters; the value in its `plain` form) of every statement, in order. Linear in the text's length."""
+    """(where it ends, in characters; the value) of every statement, in order. Linear in the text's length."""
     for match in _STATEMENT.finditer(response):
-        value = plain(match[1] or match[2])
+        value = _bare(match[1] or match[2])
         if value and (match[1] or not _ASSUMED.search(response, max(match.start() - 80, 0), match.start())):
             yield match.end(), value
 
 
-def plain(value: str) -> str:
-    r"""A value without what makes equal ones look different.
-
-    >>> plain(" 1,234 ."), plain("\\dfrac{1}{2}"), plain("(3, 2)"), plain("**7**")
-    ('1234', '\\frac{1}{2}', '(3,2)', '7')
-    """
-    value = re.sub(r"\\[,;:! ]|\\(?:left|right)|[\s$]|(?<=\d),(?=\d{3})", "", value).replace("\\dfrac", "\\frac")
-    return value.strip(".,:;!*")
+def _bare(value: str) -> str:
+    return " ".join(value.split()).strip(" .,:;!*$")
 
 
 def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> list[float | None]:
@@ -62,7 +56,7 @@ def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> 
 
     `finished`: whether it ended by itself (None: not known), as the grader wants to know it.
     """
-    finals = [plain(grading.extract_answer(text, finished=end)) for text, end in zip(responses, finished, strict=True)]
+    finals = [_bare(grading.extract_answer(text, finished=end)) for text, end in zip(responses, finished, strict=True)]
     found = [list(statements(text)) if final else [] for text, final in zip(responses, finals, strict=True)]
     asked: set[tuple[str, str]] = set()
     for final, stated in zip(finals, found, strict=True):
