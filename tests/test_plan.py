@@ -147,7 +147,7 @@ def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bo
 
 def test_seconds_from_measured_speeds_by_hand() -> None:
     fast = changed(DS, hardware={"generated_per_second": 1000.0, "updated_per_second": 4000.0, "lengths": {"math500": 5000.0}})
-    rows = {row["what"]: row for row in [*plan.rounds(fast, SMALL), *plan.evaluations(fast, SMALL)]}
+    rows = plan.work(fast, SMALL).to_dict("index")
     row = rows["one-shot-4k, round 1: 4000 tokens"]
     assert row["tokens"] == row["at most"] == 190 * 2048 * 4000
     assert row["rollouts"] == pytest.approx(190 * 2048 * 4000 / 1000)
@@ -214,7 +214,7 @@ def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None
             plan.report(settings)
         return
     held, work, line = plan.report(settings)
-    assert " fits " in line and (held.loc["in all"] > 0).any() and (work.iloc[:, 5] > 0).all()
+    assert " fits " in line and (held.loc["in all"] > 0).any() and (work.time != "").all()
 
 
 def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
@@ -223,7 +223,7 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
     assert commands.main(["plan", "params/qwq-32b-4k.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "iterative-4k, round 1: 4000 tokens" in printed and "kept activations" in printed
-    assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32.76 billion parameters: fits 32 x H100 80 GB")
+    assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32.8 billion parameters: fits 32 x H100 80 GB")
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\nmodel: {{source: nobody/nothing, shape: null}}\n")
     assert commands.main(["plan", str(file)]) == 1
@@ -234,16 +234,17 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
 def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
     mine = changed(DS, data={"evaluation": ("mine", "aime24")}, evaluation={"samples_by_set": {}})
     assert "not counted: mine, whose size hardware.problems does not say" in plan.verdict(mine, SMALL)
-    base, _, forced = plan.evaluations(mine, SMALL)
-    assert base["tokens"] == 30 * 16 * 15484 + 60 * 16 * 17712
+    rows = plan.work(mine, SMALL)
+    assert rows.tokens["evaluation of the base model"] == 30 * 16 * 15484 + 60 * 16 * 17712
     # two models think once, up to 8,000 tokens, and answer at each of the five budgets, with at most 1,024
-    assert forced["what"] == "budget forcing of 2 models" and forced["tokens"] == 2 * 30 * 16 * (8000 + 5 * 1024)
+    assert rows.tokens["budget forcing of 2 models"] == 2 * 30 * 16 * (8000 + 5 * 1024)
 
 
 def test_units_suit_what_is_counted() -> None:
     _, work, line = plan.report(load("params/smoke.yaml"))
-    assert list(work)[0] == "tokens, thousand" and list(work)[-1] == "disk, MiB" and "time, device minutes" in work
-    assert line.startswith("arithmetic, 88.64 thousand parameters: fits") and " device minutes (" in line
+    assert work.loc["iterative, round 1: 60 tokens", "tokens"] == "23.0 thousand"  # 6 steps x 8 prompts x 8 responses x 60
+    assert work.loc["in all", "time"].endswith(" min") and work.loc["in all", "disk"].endswith(" MiB")
+    assert line.startswith("arithmetic, 88.6 thousand parameters: fits")
 
 
 def test_with_transformers_and_sets_of_unknown_size_there_is_a_plan_all_the_same() -> None:

@@ -9,7 +9,7 @@ queries, K of the keys; V words; b responses in a pass, each of s tokens with it
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -77,13 +77,10 @@ def is_checkpointing(config: Config) -> bool:
     return config.model.dtype == "bfloat16" if given is None else given
 
 
-def longest(config: Config, limit: int) -> int:
-    """Tokens of the longest sequence: the longest prompt (longer ones are dropped) and a response up to `limit`."""
-    return (config.hardware.prompt_length or config.data.prompt_cap) + limit
-
-
-def highest_limit(config: Config) -> int:
-    return max(n for schedule in config.schedules.values() for n in schedule.limits)
+def longest(config: Config, response: float | None = None) -> float:
+    """Tokens of the longest prompt (longer ones are dropped) and a response: by default up to the highest limit."""
+    limits = (limit for schedule in config.schedules.values() for limit in schedule.limits)
+    return (config.hardware.prompt_length or config.data.prompt_cap) + (max(limits) if response is None else response)
 
 
 def trained(config: Config, z: Sizes) -> int:
@@ -99,13 +96,13 @@ def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
     the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept: L (4 c I + k H) b s and
     (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
     """
-    b, s = config.training.responses_per_pass, longest(config, highest_limit(config))
-    inside, kept = COUNTED[c, r]
+    b, s = config.training.responses_per_pass, longest(config)
+    recomputed, whole = COUNTED[c, r]
     if is_checkpointing(config):
-        kept, layer, masks = z.layers * r * z.hidden, (6 * c * z.mlp + inside * z.hidden) * b * s, 1 + c
+        kept, layer, masks = z.layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
     else:
-        kept, layer, masks = z.layers * (4 * c * z.mlp + kept * z.hidden), 0, 1 + c * z.layers
-    return {"kept activations": kept * b * s, "one layer": max(layer, 2 * z.parameters if c < r else 0),
+        kept, layer, masks = z.layers * (4 * c * z.mlp + whole * z.hidden), 0, 1 + c * z.layers
+    return {"kept activations": kept * b * s, "one layer": max(layer * b * s, 2 * z.parameters if c < r else 0),
             "attention mask": masks * b * s**2, "output layer": TILE + 8 * z.words * z.hidden + 8 * z.hidden * b * s}
 
 
@@ -116,29 +113,33 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
     much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV cache
     takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the device's memory.
     """
-    t, e, engine, n = config.training, config.evaluation, config.engine, trained(config, z)
-    c, shared, device = 2 if config.model.dtype == "bfloat16" else 4, is_shared(config), config.hardware.memory_gib * GIB
-    r, devices = c if shared or t.lora_rank is not None else 4, t.processes if shared else 1
-    state = {"weights": (4 * n if t.lora_rank is None else 4 * n + c * z.parameters) / devices, "AdamW's moments": 8 * n / devices,
-             "reference model": 4 * n / devices if t.kl_coefficient > 0 and t.lora_rank is None else 0,
+    t, engine, n, device = config.training, config.engine, trained(config, z), config.hardware.memory_gib * GIB
+    c, shared, lora = number_bytes(config), is_shared(config), t.lora_rank is not None
+    r, devices = c if shared or lora else 4, t.processes if shared else 1
+    state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
+             "reference model": 4 * n / devices if t.kl_coefficient > 0 and not lora else 0,
              "DDP's buckets": 4 * n if t.processes > 1 and not shared else 0}
     vllm = {"vLLM": t.vllm_memory_share * device} if t.vllm == "colocate" else {}
     update = state | activations(config, z, c, r) | ({} if t.vllm_sleep else vllm) | {
         "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
-    rollouts, evaluation = state | vllm, {}
-    if t.vllm == "off":
-        cache = z.layers * z.keys * (r + c) * t.responses_per_process * longest(config, highest_limit(config))
-        rollouts |= {"KV cache": cache, "logits": 12 * z.words * t.responses_per_process}
+
+    def caches(token: float, responses: int, tokens: float) -> dict[str, float]:
+        return {"KV cache": token * z.layers * z.keys * responses * tokens, "logits": 12 * z.words * responses}
+
+    rollouts = state | (caches(r + c, t.responses_per_process, longest(config)) if t.vllm == "off" else vllm)
+    e, evaluation = config.evaluation, {"vLLM": engine.gpu_memory_utilization * device} if engine.name == "vllm" else {}
     if engine.name == "transformers":
-        cache = 2 * c * z.layers * z.keys * e.batch_size * longest(config, e.max_new_tokens)
-        evaluation = {"weights": c * z.parameters, "KV cache": cache, "logits": 12 * z.words * e.batch_size}
-    elif engine.name == "vllm":
-        evaluation = {"vLLM": engine.gpu_memory_utilization * device}
+        evaluation = {"weights": c * z.parameters, **caches(2 * c, e.batch_size, longest(config, e.max_new_tokens))}
     table = pd.DataFrame({"rollouts": rollouts, "update": update, "evaluation": evaluation}).fillna(0.0) / GIB
     table.loc["reserve"] = config.hardware.reserve_gib  # the CUDA context, communication buffers, fragments
     table = table[(table > 0).any(axis=1)]
     table.loc["in all"] = table.sum()
     return table
+
+
+def number_bytes(config: Config) -> int:
+    """Bytes of a number in computation."""
+    return 2 if config.model.dtype == "bfloat16" else 4
 
 
 def cache_tokens(config: Config, z: Sizes, share: float, spread: int) -> float:
@@ -190,56 +191,45 @@ def answers(config: Config, z: Sizes, name: str, samples: int, cap: int | None =
     """(tokens, device seconds) of one model's responses to a data set, at the base model's length (at most `cap`)."""
     e, engine = config.evaluation, config.engine
     count, length = problem_count(config, name) * samples, expected(config, name, cap or e.max_new_tokens)
-    long, at_once = longest(config, int(length)), float(e.batch_size)
+    long, at_once = longest(config, length), float(e.batch_size)
     if engine.name != "transformers":
         at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / long
     return count * length, rollout_seconds(config, z, count * length, long, max(1, min(count, at_once)))
 
 
-def rounds(config: Config, z: Sizes) -> list[dict[str, Any]]:
-    """A row per round: tokens (expected, at most), device seconds, bytes of disk: 4 N of weights and 8 N of AdamW a checkpoint."""
-    t, found = config.training, []
-    n, merged = trained(config, z), 0 if t.lora_rank is None else (2 if config.model.dtype == "bfloat16" else 4) * z.parameters
-    batch, prompt = t.prompts_per_step * t.responses_per_prompt, longest(config, 0)
-    spread = t.vllm_tensor_parallel if t.vllm == "colocate" else 1
+def work(config: Config, z: Sizes) -> pd.DataFrame:
+    """Tokens (expected, at most), seconds of all devices together and bytes of disk: a row per round, the evaluations, `in all`.
+
+    Disk: 4 N of weights and 8 N of AdamW a checkpoint, 4 bytes a token of a response.
+    """
+    t, e, f, prompt, rows = config.training, config.evaluation, config.forcing, longest(config, 0), {}
+    saved = 12 * trained(config, z) + (0 if t.lora_rank is None else number_bytes(config) * z.parameters)
+    batch, spread = t.prompts_per_step * t.responses_per_prompt, t.vllm_tensor_parallel if t.vllm == "colocate" else 1
     check = answers(config, z, config.data.validation, config.selection.samples)
     for name, schedule in config.schedules.items():
-        responses = catalog.steps_of(config, name) * batch
-        kept = catalog.steps_of(config, name) // (schedule.checkpoint_every or t.checkpoint_every)
+        steps = catalog.steps_of(config, name)
+        kept = steps // (schedule.checkpoint_every or t.checkpoint_every)
         for k, limit in enumerate(schedule.limits, 1):
             length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process * spread)
             if t.vllm == "colocate":
                 at_once = max(1, min(at_once, cache_tokens(config, z, t.vllm_memory_share, spread) / (prompt + length)))
-            found.append({
-                "what": f"{name}, round {k}: {limit} tokens", "tokens": responses * length, "at most": responses * limit,
-                "rollouts": rollout_seconds(config, z, responses * length, prompt + length, at_once),
-                "update": update_seconds(config, z, responses * (length + prompt), prompt + length),
-                "evaluation": kept * check[1], "disk": kept * (12 * n + merged + 4 * check[0]),
-            })
-    return found
-
-
-def evaluations(config: Config, z: Sizes) -> list[dict[str, Any]]:
-    """A row each: the base model's validation and evaluation, the evaluation of all rounds' models, budget forcing.
-
-    All are counted at the base model's length, which pruned models stay below; 4 bytes of disk a token.
-    """
-    e, f, models = config.evaluation, config.forcing, sum(len(schedule.limits) for schedule in config.schedules.values())
+            rows[f"{name}, round {k}: {limit} tokens"] = {
+                "tokens": steps * batch * length, "at most": steps * batch * limit,
+                "rollouts": rollout_seconds(config, z, steps * batch * length, prompt + length, at_once),
+                "update": update_seconds(config, z, steps * batch * (length + prompt), prompt + length),
+                "evaluation": kept * check[1], "disk": kept * (saved + 4 * check[0])}
     samples = {name: e.samples_by_set.get(name, e.samples) for name in config.data.evaluation}
-    one = [answers(config, z, name, n) for name, n in samples.items()]
-    check = answers(config, z, config.data.validation, config.selection.samples)
+    one, models = [answers(config, z, name, n) for name, n in samples.items()], len(rows)
+    # All at the base model's length, which pruned models stay below.
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
     if f.budgets:  # thinking once, up to the largest budget, and an answer at its cap for each
         caps = (max(f.budgets), *[f.answer_tokens] * len(f.budgets))
         forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in caps]
         parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
-    return [{"what": what, "tokens": (tokens := sum(n for n, _ in sets)), "evaluation": sum(s for _, s in sets), "disk": 4 * tokens}
-            for what, sets in parts.items()]
-
-
-def work(config: Config, z: Sizes) -> pd.DataFrame:
-    """Tokens, seconds of all devices together, and bytes of disk: a row per round, the evaluations, and `in all`."""
-    table = pd.DataFrame([*rounds(config, z), *evaluations(config, z)]).set_index("what").fillna(0.0)
+    for what, sets in parts.items():
+        tokens, seconds = map(sum, zip(*sets, strict=True))
+        rows[what] = {"tokens": tokens, "evaluation": seconds, "disk": 4 * tokens}
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
     table.insert(5, "time", table[["rollouts", "update", "evaluation"]].sum(axis=1))
     table.loc["in all"] = table.sum()
     return table
@@ -263,15 +253,13 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
     for phase, total in memory(config, z).loc["in all"].items():
         if config.parallel * total > h.memory_gib:
             found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
-    engines = []
-    if t.vllm == "colocate":
-        engines.append(("training.vllm_memory_share", t.vllm_memory_share, t.vllm_tensor_parallel, highest_limit(config)))
-    if engine.name == "vllm":
-        engines.append(("engine.gpu_memory_utilization", engine.gpu_memory_utilization, engine.tensor_parallel,
-                        config.evaluation.max_new_tokens))
-    for key, share, spread, limit in engines:
-        room = cache_tokens(config, z, share, spread)
-        if room < longest(config, limit):
+    engines = {
+        "training.vllm_memory_share": (t.vllm == "colocate", t.vllm_memory_share, t.vllm_tensor_parallel, None),
+        "engine.gpu_memory_utilization": (engine.name == "vllm", engine.gpu_memory_utilization, engine.tensor_parallel,
+                                          config.evaluation.max_new_tokens),
+    }
+    for key, (used, share, spread, response) in engines.items():
+        if used and (room := cache_tokens(config, z, share, spread)) < longest(config, response):
             found.append(f"`{key}` {share:g} on {spread} device(s) leaves vLLM's KV cache {max(room, 0):.0f} tokens, fewer than "
                          "one response; raise it, or spread the model over more devices")
     disk = work(config, z).disk["in all"] / GIB
@@ -280,13 +268,14 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
     return found
 
 
-def scaled(largest: float, units: dict[str, float]) -> tuple[str, float]:
-    """(name, size) of the first of these units, from large to small, of which there is at least one; else the last."""
-    return next(((name, size) for name, size in units.items() if largest >= size), list(units.items())[-1])
+def told(value: float, units: dict[str, float]) -> str:
+    """A number in the first of these units, from large to small, of which there is at least one: `1.8 billion`."""
+    name, size = next(((name, size) for name, size in units.items() if value >= size), list(units.items())[-1])
+    return f"{value / size:,.1f} {name}"
 
 
 COUNTS = {"billion": 1e9, "million": 1e6, "thousand": 1e3}
-TIMES, BYTES = {"device hours": 3600.0, "device minutes": 60.0}, {"GiB": GIB, "MiB": 2**20}
+TIMES, BYTES = {"h": 3600.0, "min": 60.0, "s": 1.0}, {"GiB": GIB, "MiB": 2**20}
 
 
 def verdict(config: Config, z: Sizes) -> str:
@@ -297,8 +286,7 @@ def verdict(config: Config, z: Sizes) -> str:
     unknown = [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]
     if unknown:
         speeds += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"
-    (time, seconds), (size, many) = scaled(total.time, TIMES), scaled(total.disk, BYTES)
-    takes = f"{total.time / seconds:,.1f} {time} ({speeds}), {total.disk / many:,.0f} {size} of disk"
+    takes = f"{told(total.time, TIMES)} of all devices together ({speeds}), {told(total.disk, BYTES)} of disk"
     where = f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)"
     if wrong:
         return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"
@@ -307,14 +295,10 @@ def verdict(config: Config, z: Sizes) -> str:
 
 
 def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """(memory, work in units that suit it, verdict); KitError when the model's sizes are not to be had."""
+    """(memory in GiB, work in words, verdict); KitError when the model's sizes are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
     z = sizes_of(config)
-    table = work(config, z)
-    (count, many), (time, seconds) = scaled(table.tokens["in all"], COUNTS), scaled(table.time["in all"], TIMES)
-    (size, bytes_), (kind, of_these) = scaled(table.disk["in all"], BYTES), scaled(z.parameters, COUNTS)
-    units = {"tokens": (count, many), "at most": (count, many), "disk": (size, bytes_)}
-    shown = pd.DataFrame({f"{name}, {unit}": column / scale for name, column in table.items()
-                          for unit, scale in [units.get(name, (time, seconds))]})
-    return memory(config, z), shown, f"{config.model.source}, {z.parameters / of_these:.4g} {kind} parameters: {verdict(config, z)}"
+    units = {"tokens": COUNTS, "at most": COUNTS, "disk": BYTES}
+    shown = work(config, z).apply(lambda column: [told(v, units.get(column.name, TIMES)) if v else "" for v in column])
+    return memory(config, z), shown, f"{config.model.source}, {told(z.parameters, COUNTS)} parameters: {verdict(config, z)}"
