@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from pathlib import Path
 
 import pytest
+from conftest import stage_keys
 
 from kit.behavior import phases
 from kit.behavior.phases import (
@@ -23,8 +25,9 @@ from kit.behavior.phases import (
     UNDERSTAND,
     Cues,
 )
+from kit.chain.stages import stages
 from kit.laptop import thinking
-from kit.settings import ROOT, Arithmetic, KitError
+from kit.settings import ROOT, Arithmetic, KitError, load
 
 LAPTOP = [
     ("Okay , the problem says start with 17 , first + 28 , second - 9 .", UNDERSTAND),
@@ -165,3 +168,17 @@ def test_a_missing_phase_or_file_is_told(tmp_path: Path) -> None:
         phases.read_cues(path)
     with pytest.raises(KitError, match=r"no file .*none.yaml; the kit's own is params/shared/phases.yaml"):
         phases.read_cues(tmp_path / "none.yaml")
+
+
+def test_a_changed_cue_redoes_what_looks_at_phases_and_a_changed_comment_nothing(tmp_path: Path) -> None:
+    config = load(ROOT / "params" / "smoke.yaml")
+    found = [stage for group in stages(config) for lane in group for stage in lane]
+
+    def keys(old: str, new: str) -> dict[str, str]:
+        mine = dataclasses.replace(config.behavior, phases=str(changed(tmp_path, old, new)))
+        return stage_keys(dataclasses.replace(config, behavior=mine), found)
+
+    before = stage_keys(config, found)
+    assert keys("# A turn to something else.", "# Something else.") == before
+    after = keys("\\bdifferently\\b", "\\botherwise\\b")
+    assert [name for name in before if before[name] != after[name]] == ["05_behavior", "06_figures"]
