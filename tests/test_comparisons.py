@@ -128,13 +128,13 @@ def test_changes_problem_by_problem() -> None:
 
 
 def test_published_changes_are_derived_within_one_table() -> None:
-    table = tables.published_changes().set_index(["source", "model"])
+    table = tables.published_changes().set_index(["source", "name"])
     row = table.loc["autothink", "DS-1.5B-4k"]
     base, ours = (83.1 + 27.5 + 62.5 + 43.7) / 4, (83.5 + 28.3 + 65.4 + 43.4) / 4
-    assert row.accuracy_change == pytest.approx(ours - base) and row.label == "D from T"
+    assert row.accuracy_change == pytest.approx(ours - base) and row.letter == "D from T"
     assert row.length == pytest.approx(100 * (2723 + 8072 + 5040 + 5504) / (5622 + 17322 + 10981 + 11555))
     paper = table.loc["paper", "DS-1.5B-iter2k"]
-    assert (paper.accuracy_change, paper.length, paper.label) == (0.6, 35, "Q") and math.isnan(paper.score)  # no base accuracy
+    assert (paper.accuracy_change, paper.length, paper.letter) == (0.6, 35, "Q") and math.isnan(paper.score)  # no base accuracy
 
 
 def test_names_beside_neighbouring_points_do_not_cover_each_other() -> None:

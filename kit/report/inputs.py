@@ -36,6 +36,11 @@ def has(config: Config, name: str) -> bool:
     return bool(asked) and path.is_file() and not files.read_csv(path).empty
 
 
+def rows_of(config: Config, name: str, overall: bool = True) -> list[Any]:
+    """The rows of `read` as named tuples; none where the run does not have the table."""
+    return list(read(config, name, overall).itertuples()) if has(config, name) else []
+
+
 def published() -> dict[str, Any]:
     """params/published.yaml: tables, the paper's validation curve, which models they are of."""
     return read_yaml(ROOT / "params" / "published.yaml")

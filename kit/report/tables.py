@@ -7,11 +7,12 @@ the run and params/published.yaml.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit.report.inputs import has, origin, published, read, set_label
+from kit.report.inputs import has, origin, published, read, rows_of, set_label
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
@@ -21,10 +22,6 @@ MEASURES = {  # CSV -> column -> title
                      "share_after": "share of the response after it (%)"},
     "repetition": {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"},
     "perplexity": {"perplexity": "perplexity"},
-}
-CONTROLS = {
-    "without a limit": "a limit, against the same RL without one",
-    "training prompt": "asked in the training prompt, its limit stated",
 }
 
 
@@ -50,8 +47,8 @@ def main_table(config: Config) -> pd.DataFrame:
 
     `× shortest` is length as a multiple of the shortest correct chain; changes are against the base, paired on problems.
     """
-    main, rows = read(config, "main"), []
-    changes = {r.model: r for r in read(config, "changes", overall=True).itertuples() if r.against == "base"}
+    main, found = read(config, "main"), []
+    changes = {r.model: r for r in rows_of(config, "changes") if r.against == "base"}
     for model, own in main.groupby("model", sort=False):
         row = {"model": own.label.iloc[0]}
         for r in own.itertuples():
@@ -63,16 +60,15 @@ def main_table(config: Config) -> pd.DataFrame:
         if model in changes:
             row["accuracy change"] = cell(changes[model], "accuracy_change")
             row["length change"] = cell(changes[model], "length_change", "+.0f", " %") or UNKNOWN
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("").set_index("model")
+        found.append(row)
+    return pd.DataFrame(found).fillna("").set_index("model")
 
 
 def forcing_table(config: Config) -> pd.DataFrame:
     """Budget forcing, per model and budget: accuracy and total length of the mean of the sets, share of responses forced."""
     return pd.DataFrame([
         {"model": r.label, "budget": r.budget, "accuracy (%)": cell(r, "accuracy", ".1f"),
-         "total length (tokens)": cell(r, "length", ".0f"), "forced (%)": f"{r.forced:.0f}"}
-        for r in read(config, "forcing", overall=True).itertuples()
+         "total length (tokens)": cell(r, "length", ".0f"), "forced (%)": f"{r.forced:.0f}"} for r in rows_of(config, "forcing")
     ]).set_index(["model", "budget"])
 
 
@@ -83,27 +79,27 @@ def gap_table(config: Config) -> pd.DataFrame:
          "accuracy (%)": cell(r, "accuracy", ".1f"), "base, forced to this length (%)": cell(r, "forced", ".1f"),
          "difference (points)": cell(r, "gap"),
          "above, intervals apart": ("yes" if r.above else "no") if r.shared else "no such length"}
-        for r in read(config, "forcing_gaps").itertuples()
+        for r in rows_of(config, "forcing_gaps", overall=False)
     ]).set_index(["model", "set"])
 
 
 def spend_table(config: Config) -> pd.DataFrame:
     """For the tokens of one response of the base: how many responses of each model, and their pass@k against its pass@1."""
     columns = ["model", "responses for the base's tokens", "k", "pass@k (%)", "base, pass@1 (%)", "difference (points)"]
-    rows = [(r.label, f"{r.affords:.1f}", f"{r.k:.1f}", cell(r, "passed", ".1f"), f"{r.base:.1f}", cell(r, "gap"))
-            for r in read(config, "spend_gaps", overall=True).dropna(subset=["gap"]).itertuples()]
-    return pd.DataFrame(rows, columns=columns).set_index("model")
+    return pd.DataFrame([
+        (r.label, f"{r.affords:.1f}", f"{r.k:.1f}", cell(r, "passed", ".1f"), f"{r.base:.1f}", cell(r, "gap"))
+        for r in rows_of(config, "spend_gaps") if pd.notna(r.gap)
+    ], columns=columns).set_index("model")
 
 
-def differences(config: Config, name: str) -> pd.DataFrame:
+def differences(config: Config, name: str) -> list[Any]:
     """The rows of `one_shot` or `controls` over all sets; `what` says in what the two models differ."""
-    table = read(config, name, overall=True)
-    if table.empty:
-        return table.assign(what=[])
-    what = [f"limit {r.limit}" if name == "one_shot" else CONTROLS.get(r.control) or what_differs(config, r.model)
-            for r in table.itertuples()]
-    told = np.where(table.model == table.against, ", training prompt", "")
-    return table.assign(what=what, label=table.label + told)
+    told = {"without a limit": "a limit, against the same RL without one",
+            "training prompt": "asked in the training prompt, its limit stated"}
+    found = rows_of(config, name)
+    what = [f"limit {r.limit}" if name == "one_shot" else told.get(r.control) or what_differs(config, r.model) for r in found]
+    labels = [r.label + ", training prompt" * (r.model == r.against) for r in found]
+    return list(pd.DataFrame(found).assign(what=what, label=labels).itertuples(index=False))
 
 
 def what_differs(config: Config, model: str) -> str:
@@ -118,13 +114,14 @@ def what_differs(config: Config, model: str) -> str:
 
 def difference_table(config: Config, name: str) -> pd.DataFrame:
     """`one_shot` or `controls`, mean of the sets: both models' accuracy and length, and the paired differences."""
-    rows = [{"what differs": r.what, "model": r.label, "against": r.against_label,
-             "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",
-             "the other's": f"{r.other_accuracy:.1f} / {r.other_length:.0f}",
-             "accuracy difference (points)": cell(r, "accuracy_change"),
-             "length difference": cell(r, "length_change", "+.0f", " %"),
-             "p": "< 0.001" if r.p_value < 0.001 else f"{r.p_value:.3f}"} for r in differences(config, name).itertuples()]
-    return pd.DataFrame(rows).set_index("what differs") if rows else pd.DataFrame()
+    return pd.DataFrame([
+        {"what differs": r.what, "model": r.label, "against": r.against_label,
+         "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",
+         "the other's": f"{r.other_accuracy:.1f} / {r.other_length:.0f}",
+         "accuracy difference (points)": cell(r, "accuracy_change"),
+         "length difference": cell(r, "length_change", "+.0f", " %"),
+         "p": "< 0.001" if r.p_value < 0.001 else f"{r.p_value:.3f}"} for r in differences(config, name)
+    ]).set_index("what differs")
 
 
 def seed_table(config: Config) -> pd.DataFrame:
@@ -134,7 +131,7 @@ def seed_table(config: Config) -> pd.DataFrame:
         {"comparison": r.comparison, "quantity": f"{r.quantity} ({r.unit})",
          "mean [95 %]": f"{r.value:{form[r.quantity]}} [{r.low:{form[r.quantity]}}, {r.high:{form[r.quantity]}}]",
          "seeds": r.by_seed, "sd between seeds": f"{r.sd:.1f}", "sd expected from the problems alone": f"{r.sd_problems:.1f}"}
-        for r in read(config, "seeds_combined", overall=True).itertuples()
+        for r in rows_of(config, "seeds_combined")
     ]).set_index(["comparison", "quantity"])
 
 
@@ -143,13 +140,13 @@ def published_table(name: str = "autothink") -> pd.DataFrame:
     def pair(values: Sequence[float | None]) -> str:
         return "" if set(values) == {None} else " / ".join("–" if v is None else f"{v:g}" for v in values)
 
-    table, rows = published()["tables"][name], []
-    for entry in table["rows"]:
-        cells, labels, change = entry["cells"], entry.get("labels", {}), entry.get("change")
-        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells.values(), strict=True)]
-        of_sets = {s: pair(cells[s]) + (f" ({labels[s]})" if s in labels else "") for s in published()["sets"]}
-        rows.append({"model": entry["model"], "label": table["label"], **of_sets, "mean": pair(entry.get("mean") or means),
-                     "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
+    source, rows = published(), []
+    for entry in source["tables"][name]["rows"]:
+        cells, labels, change = [entry["cells"][s] for s in source["sets"]], entry.get("labels", {}), entry.get("change")
+        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells, strict=True)]
+        of_sets = {s: pair(entry["cells"][s]) + (f" ({labels[s]})" if s in labels else "") for s in source["sets"]}
+        rows.append({"model": entry["model"], "label": source["tables"][name]["label"], **of_sets,
+                     "mean": pair(entry.get("mean") or means), "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
                      "length change": f"{change['length']:+d} %" if change else ""})
     return pd.DataFrame(rows).set_index("model")
 
@@ -172,7 +169,8 @@ def published_changes() -> pd.DataFrame:
             else:
                 rows.append((source, entry["model"], f"D from {table['label']}", accuracy - base[0], 100 * length / base[1],
                              float(efficiency_score(accuracy, length, *base))))
-    return pd.DataFrame(rows, columns=["source", "model", "label", "accuracy_change", "length", "score"])
+    found = pd.DataFrame(rows, columns=["source", "name", "letter", "accuracy_change", "length", "score"])
+    return found.assign(model="published " + found.source, label=found["name"] + " (" + found.source + ", " + found.letter + ")")
 
 
 def keyword_table(config: Config) -> pd.DataFrame:
@@ -191,7 +189,7 @@ def keyword_table(config: Config) -> pd.DataFrame:
 def behavior_table(config: Config) -> pd.DataFrame:
     """What moved: words, and steps by kind in a mean response, and their change against the base, paired on problems."""
     rows: dict[str, dict[str, str]] = {catalog.label(config, "base"): {}}
-    for r in read(config, "moves").itertuples():
+    for r in rows_of(config, "moves", overall=False):
         change = cell(r, "change", "+.0f", " %")
         next(iter(rows.values()))[r.quantity] = f"{r.before:.2f}"
         rows.setdefault(r.label, {})[r.quantity] = f"{r.after:.2f}" + (f" ({change})" if change else "")
@@ -201,7 +199,7 @@ def behavior_table(config: Config) -> pd.DataFrame:
 def measure_table(config: Config) -> pd.DataFrame:
     """First statement of the answer, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
     return pd.DataFrame({
-        title: {r.label: cell(r, column, ".1f") for r in read(config, source, overall=True).itertuples()}
+        title: {r.label: cell(r, column, ".1f") for r in rows_of(config, source)}
         for source, titles in MEASURES.items() if has(config, source) for column, title in titles.items()
     }).rename_axis("model")
 

@@ -1,17 +1,25 @@
-"""Texts from templates (kit/report/templates): pages, and what a run shows in computed sentences."""
+"""Texts from templates (kit/report/templates): what a run shows in computed sentences, and the report, all of it on one page.
+
+The report needs nothing else: no network, no script, no other file. Pages escape every text, and their own content policy lets no
+script run and no address but embedded images be loaded. So what a model wrote can do nothing.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
+import yaml
 from markupsafe import Markup
 
-from kit.report.inputs import has, read
+from kit.report.inputs import has, read, rows_of, set_label
+from kit.report.style import description
 from kit.report.tables import MEASURES, cell, differences
-from kit.runs import catalog
+from kit.runs import catalog, files, paths
 from kit.settings import Config
 
 # Control characters, and those that change the direction of writing: a text could hide something behind them.
@@ -35,21 +43,35 @@ def which(row: Any, column: str, higher: str, lower: str, none: str = "no differ
 
 def conclusions(config: Config) -> dict[str, list[str]]:
     """Heading -> sentences of every comparison that the run has; their wording stands in templates/sentences.txt."""
-    names = ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")
-    rows = {name: list(read(config, name, overall=True).itertuples()) if has(config, name) else [] for name in names}
-    rows |= {name: list(differences(config, name).itertuples()) if has(config, name) else [] for name in ("one_shot", "controls")}
     stated = {name for name, plan in config.schedules.items() if plan.state_limit}
-    gaps = read(config, "forcing_gaps").itertuples() if has(config, "forcing_gaps") else ()
-    pruned = [r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated]
-    moves = list(read(config, "moves").itertuples()) if has(config, "moves") else []
+    gaps = rows_of(config, "forcing_gaps", overall=False)
+    found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
     measured = {title: read(config, source, overall=True).set_index("label")[column]
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
-    text = render("sentences.txt", **rows, pruned=pruned, moves=moves, measured=measured, cell=cell, which=which, config=config,
-                  base=catalog.label(config, "base"))
-    found: dict[str, list[str]] = {}
+    text = render("sentences.txt", **found, moves=rows_of(config, "moves", overall=False), measured=measured, cell=cell, which=which,
+                  one_shot=differences(config, "one_shot"), controls=differences(config, "controls"), config=config,
+                  pruned=[r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated])
+    said: dict[str, list[str]] = {}
     for line in filter(None, text.splitlines()):
         if line.startswith("# "):
-            found[line[2:]] = sentences = []
+            said[line[2:]] = sentences = []
         else:
             sentences.append(line)
-    return {heading: sentences for heading, sentences in found.items() if sentences}
+    return {heading: sentences for heading, sentences in said.items() if sentences}
+
+
+def write_report(config: Config) -> Path:
+    """Write results/<run>/report.html from what the run has so far; returns its path. Its order is the template's matter."""
+    run = paths.of(config)
+    figures = {p.stem: (description(p), base64.b64encode(p.read_bytes()).decode()) for p in sorted(run.figures.glob("*.png"))}
+    tables = {p.stem: pd.read_csv(p, dtype=str, keep_default_na=False) for p in sorted(run.figures.glob("*.csv"))}
+    manifest = files.read_json(run.manifest) if run.manifest.is_file() else {}
+    text = render(
+        "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
+        main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
+        conclusions=conclusions(config),
+        stages={p.stem: f"{files.read_json(p).get('seconds', 0):.0f}" for p in sorted(run.stages.glob("*.json"))},
+        settings=yaml.safe_dump(manifest.get("settings", {}), allow_unicode=True, sort_keys=False, width=100))
+    with files.atomic(run.root / "report.html") as file:
+        file.write(text)
+    return run.root / "report.html"

@@ -9,7 +9,7 @@ import seaborn.objects as so
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator
 
 from kit.report.inputs import has, published, read, set_label
 from kit.report.style import GREY, STYLE, curves, legend, name_points, panels, plot, plt, points, styled
@@ -94,16 +94,15 @@ def _published(axis: Axes, config: Config, name: str) -> None:
 @styled
 def relative_trade_off(config: Config) -> Figure:
     """Accuracy change against length as a share of the base's: ours (filled, with 95 % intervals) and published (hollow)."""
-    changes, theirs = read(config, "changes", overall=True), published_changes().rename(columns={"model": "name"})
+    changes, theirs = read(config, "changes", overall=True), published_changes()
     ours = changes[changes.against == "base"]
     ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")})
-    theirs = theirs.assign(model="published " + theirs.source)
     figure, (axis,) = panels(1, 1, width=8, height=5)
     axis.axhline(0, color="#999999", linewidth=1)
     points(axis, config, ours, "length", "accuracy_change", 7)
     points(axis, config, theirs, "length", "accuracy_change")
     axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)", xlim=(0, 110))
-    called = dict(zip(theirs.model, theirs.model + " (" + theirs.label + ")", strict=True))
+    called = dict(zip(theirs.model, theirs.model + " (" + theirs.letter + ")", strict=True))
     legend(figure, config, [*ours.model, *theirs.model], called, columns=3)
     name_points(axis, [(r.length, r.accuracy_change, r.name) for r in theirs.itertuples()])
     return figure
@@ -112,10 +111,7 @@ def relative_trade_off(config: Config) -> Figure:
 @styled
 def efficiency(config: Config) -> Figure:
     """The accuracy-efficiency score: ours (filled, with 95 % intervals) and published (hollow); 0 is each one's own base."""
-    ours, theirs = read(config, "efficiency", overall=True), published_changes()
-    names = theirs.model + " (" + theirs.source + ", " + theirs.label + ")"
-    theirs = theirs.assign(model="published " + theirs.source, label=names)
-    table = pd.concat([ours, theirs]).dropna(subset=["score"])
+    table = pd.concat([read(config, "efficiency", overall=True), published_changes()]).dropna(subset=["score"])
     figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.28 * len(table))
     axis.axvline(0, color="#999999", linewidth=1)
     points(axis, config, table, "score", "label")
@@ -134,8 +130,8 @@ def equal_spend(config: Config) -> Figure:
             curves(axis, config, table[table.model.isin(shown)], x, y, pointsize=4)
     many.set(title="k responses, one of them right (pass@k)", xlabel="k × mean length (tokens)", ylabel="%", xscale="log")
     many.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    many.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    many.xaxis.set_minor_formatter(NullFormatter())
+    many.xaxis.set_major_formatter("{x:,.0f}")
+    many.xaxis.set_minor_formatter("")
     one.set(title="one response, stopped at a cap", xlabel="mean tokens spent", ylabel="")
     legend(figure, config, shown, line=True)
     return figure
