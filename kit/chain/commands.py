@@ -5,46 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from kit.settings import ROOT, KitError, load
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    chosen = vars(parser().parse_args(arguments))
-    command = chosen.pop("command")
-    try:
-        return command(**chosen) or 0
-    except KitError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr, flush=True)
-        return 1
-
-
-def parser() -> argparse.ArgumentParser:
-    """All commands with their arguments; what a command does is the first line of its docstring."""
-    top = argparse.ArgumentParser(prog="python -m kit", description="ThinkPrune, reproducible.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    added = {}
-    for command in (run, plan, dry_run, verify, data, logs, round_, schema):
-        told = (command.__doc__ or "").splitlines()[0]
-        name = command.__name__.strip("_").replace("_", "-")
-        added[name] = commands.add_parser(name, help=told, description=told)
-        added[name].set_defaults(command=command)
-    for name in ("run", "plan", "dry-run", "data"):
-        added[name].add_argument("params", nargs="?", default="params/laptop.yaml", help="a params file (default: %(default)s)")
-    added["verify"].add_argument("name", nargs="?", default="laptop", help="the run's folder in results/ (default: %(default)s)")
-    added["logs"].add_argument("params", help="a params file")
-    added["logs"].add_argument("model", help="base, or <schedule>/round<k>")
-    added["logs"].add_argument("folder", type=Path)
-    added["logs"].add_argument("--ranks", type=int, default=1, help="files per set (default: %(default)s)")
-    added["round"].add_argument("--start", metavar="HOST:PORT", help="start this machine's processes, which meet there")
-    added["round"].add_argument("settings", help="a params file, or the settings.json of a round")
-    added["round"].add_argument("schedule")
-    added["round"].add_argument("round", type=int)
-    return top
 
 
 def run(params: str) -> None:
@@ -122,3 +87,34 @@ def schema() -> None:
 
     settings.write_schema()
     print("params/schema.json: written")
+
+
+PARAMS = {"params": {"nargs": "?", "default": "params/laptop.yaml", "help": "a params file (default: %(default)s)"}}
+COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
+    run: PARAMS, plan: PARAMS, dry_run: PARAMS, data: PARAMS,
+    verify: {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in results/ (default: %(default)s)"}},
+    logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path},
+           "--ranks": {"type": int, "default": 1, "help": "files per set (default: %(default)s)"}},
+    round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
+             "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
+    schema: {},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    top = argparse.ArgumentParser(prog="python -m kit", description="ThinkPrune, reproducible.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for command, known in COMMANDS.items():
+        told = (command.__doc__ or "").splitlines()[0]
+        added = commands.add_parser(command.__name__.strip("_").replace("_", "-"), help=told, description=told)
+        added.set_defaults(command=command)
+        for name, how in known.items():
+            added.add_argument(name, **how)
+    chosen = vars(top.parse_args(arguments))
+    try:
+        return chosen.pop("command")(**chosen) or 0
+    except KitError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr, flush=True)
+        return 1

@@ -21,7 +21,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -94,7 +93,7 @@ def scaled(config: Config) -> Config:
         model=change(config.model, source=source, revision=None, shape=None, trust_remote_code=False),
         arithmetic=change(
             config.arithmetic, train_problems=16, validation_problems=2, evaluation_problems=2, hidden_size=32, layers=1, heads=2,
-            key_value_heads=1, intermediate_size=32, drill_steps=1, sft_steps=2, sft_batch=2,
+            key_value_heads=1, intermediate_size=32, max_length=32768, drill_steps=1, sft_steps=2, sft_batch=2,
         ),
         data=change(config.data, files={}, revisions={}),  # no files, no hub: the made-up problems
         schedules={
@@ -123,9 +122,17 @@ def make_problems_and_base(config: Config, real: Config) -> str:
         pairs = [(rng.randint(10, 99), rng.randint(100, 999)) for _ in range(3 if role == "training" else 2)]
         rows = [problems.Problem(f"{name}-{i}", QUESTIONS[role].format(a=a, b=b), str(a + b)) for i, (a, b) in enumerate(pairs)]
         problems.write(paths.of(config).data(name), rows)
-    tokenizer = own_tokenizer(real)
-    make_model(config, tokenizer or byte_tokenizer(), Path(config.model.source))
-    return "random weights, " + (f"the tokenizer of {real.model.source}" if tokenizer else "a tokenizer with a token a byte")
+    import torch
+    from transformers import GenerationConfig
+
+    own = own_tokenizer(real)
+    tokenizer = own or byte_tokenizer()
+    model = arithmetic.make_model(config.arithmetic, tokenizer, config.seed).to(getattr(torch, config.model.dtype))
+    ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(config.model.source)
+    tokenizer.save_pretrained(config.model.source)
+    return "random weights, " + (f"the tokenizer of {real.model.source}" if own else "a tokenizer with a token a byte")
 
 
 def own_tokenizer(config: Config) -> Any:
@@ -153,20 +160,3 @@ def byte_tokenizer() -> Any:
         tokenizer_object=core, eos_token="<end>", pad_token="<pad>", padding_side="left", clean_up_tokenization_spaces=False,
         chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: <think>\n",
     )
-
-
-def make_model(config: Config, tokenizer: Any, folder: Path) -> None:
-    """Save a Qwen2 model of one layer, with random weights, and its tokenizer."""
-    import torch
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(config.seed)
-    model = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=32768, tie_word_embeddings=False, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))
-    ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
-    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    model.to(getattr(torch, config.model.dtype)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

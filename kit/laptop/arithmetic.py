@@ -94,8 +94,9 @@ def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
     angles = 2 * math.pi * values / torch.tensor([2.0, 4.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0])
     features = torch.cat([angles.sin(), angles.cos(), values / 50 - 1], dim=1)
     spread = torch.randn(features.shape[1], a.hidden_size) * 0.06 / math.sqrt(features.shape[1])
+    numbers = [n for n in range(100) if str(n) in tokenizer.get_vocab()]
     with torch.no_grad():
-        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids([str(n) for n in range(100)])] += features @ spread
+        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids(list(map(str, numbers)))] += features[numbers] @ spread
     return model
 
 
