@@ -99,26 +99,24 @@ def judge_donuts(config: Config) -> Figure:
 
 
 def _donuts(table: pd.DataFrame, by: str) -> Figure:
-    names, found = list(dict.fromkeys(table[by])), table[table.share > 0].drop_duplicates("phase")
-    kinds = {phase: kind for phase, kind in zip(table.phase, table.kind, strict=True) if phase in set(found.phase)}
+    names, seen = list(dict.fromkeys(table[by])), set(table[table.share > 0].phase)
     looks = {}
-    for kind, colour in KINDS.items():
-        own = [phase for phase in kinds if kinds[phase] == kind]
-        shades = seaborn.light_palette(colour, len(own) + 1)[1:]
-        looks |= {phase: (shade, HATCHES[k % len(HATCHES)]) for k, (phase, shade) in enumerate(zip(own, shades, strict=True))}
+    for kind, own in table[table.phase.isin(seen)].drop_duplicates("phase").groupby("kind", sort=False):
+        shades = seaborn.light_palette(KINDS[kind], len(own) + 1)[1:]
+        looks |= {phase: {"facecolor": shades[k], "hatch": HATCHES[k]} for k, phase in enumerate(own.phase)}
+    listed = [phase for phase in dict.fromkeys(table.phase) if phase in seen]
     figure, axes = panels(len(names), min(3, len(names)), height=3.3)
     for axis, name in zip(axes, names, strict=True):
-        own = table[table[by] == name].set_index("phase").reindex(list(kinds))
+        own = table[table[by] == name].set_index("phase").reindex(listed)
         shares = own.share.fillna(0.0).clip(lower=0.0)
         if shares.sum() > 0:
             numbers = [f"{k}" if share >= SMALLEST_NUMBERED else "" for k, share in enumerate(shares, 1)]
             axis.pie(shares, labels=numbers, startangle=90, counterclock=False, labeldistance=1.06, textprops={"fontsize": 8},
-                     colors=[looks[phase][0] for phase in kinds], hatch=[looks[phase][1] for phase in kinds],
+                     colors=[looks[phase]["facecolor"] for phase in listed], hatch=[looks[phase]["hatch"] for phase in listed],
                      wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
         axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=9)
         axis.set_title(name, fontsize=10, loc="center")
-    handles = [Patch(facecolor=looks[phase][0], hatch=looks[phase][1], edgecolor="white", label=f"{k}. {phase}")
-               for k, phase in enumerate(kinds, 1)]
+    handles = [Patch(**looks[phase], edgecolor="white", label=f"{k}. {phase}") for k, phase in enumerate(listed, 1)]
     figure.legend(handles=handles, loc="outside lower center", ncol=2, fontsize=8)
     return figure
 

@@ -1,8 +1,7 @@
-"""How figures look, and how they are kept: as PNG and SVG in results/<run>/figures.
+"""How figures look, and how they are kept. A figure's docstring tells readers what it shows: its first paragraph is the caption.
 
 Series differ in marker and line as well as in colour, so that they can be told apart in grey and by the colour-blind; earlier
-rounds of a schedule are paler; published values are hollow. A figure's docstring tells readers what it shows: its first paragraph
-is the alternative text and the caption.
+rounds of a schedule are paler; published values are hollow.
 """
 
 from __future__ import annotations
@@ -70,14 +69,16 @@ def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model")
     return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled)
 
 
-def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, *move: Any) -> None:
+def points(
+    axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, *move: Any, by: str = "model"
+) -> None:
     """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
-    drawn = plot(config, table, x, y)
+    drawn = plot(config, table, x, y, by)
     for column, axis_name, orient in ((y, "y", "x"), (x, "x", "y")):
         if f"{column}_low" in table:
             ends = {f"{axis_name}min": f"{column}_low", f"{axis_name}max": f"{column}_high"}
             drawn = drawn.add(so.Range(linewidth=0.9), *move, orient=orient, legend=False, **ends)
-    drawn.add(so.Dot(pointsize=size), *move, marker="model", fill="model", legend=False).on(axis).plot()
+    drawn.add(so.Dot(pointsize=size), *move, marker=by, fill=by, legend=False).on(axis).plot()
 
 
 def curves(
@@ -103,12 +104,13 @@ def legend(figure: Figure, config: Config, names: Iterable[str], called: Mapping
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncol=columns, fontsize=8)
 
 
-def name_points(axis: Axes, named: Sequence[tuple[float, float, str]], size: float = 7) -> None:
+def name_points(axis: Axes, named: Sequence[tuple[float, float, str]]) -> None:
     """Write a name beside each point (x, y, name), at the corner where it covers fewest of the points and the other names."""
+    named = [point for point in named if point[0] == point[0]]  # a length may not be known
     axis.figure.canvas.draw()  # only now is it known where the points lie on the page
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([point[:2] for point in named])]
     for x, y, name in named:
-        texts = [axis.annotate(name, (x, y), (right, up), textcoords="offset points", fontsize=size, color=GREY,
+        texts = [axis.annotate(name, (x, y), (right, up), textcoords="offset points", fontsize=7, color=GREY,
                                ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
                  for right in (4, -4) for up in (3, -3)]
         best = min(texts, key=lambda text: text.get_window_extent().count_overlaps(taken))

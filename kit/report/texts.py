@@ -48,8 +48,9 @@ def conclusions(config: Config) -> dict[str, list[str]]:
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
     measured = {title: read(config, source, overall=True).set_index("label")[column]
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
-    text = render("sentences.txt", **found, moves=rows_of(config, "moves", overall=False), measured=measured, cell=cell, which=which,
-                  one_shot=differences(config, "one_shot"), controls=differences(config, "controls"), config=config,
+    found |= {"moves": rows_of(config, "moves", overall=False)}
+    found |= {name: differences(config, name) for name in ("one_shot", "controls")}
+    text = render("sentences.txt", **found, measured=measured, cell=cell, which=which, config=config,
                   pruned=[r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated])
     said: dict[str, list[str]] = {}
     for line in filter(None, text.splitlines()):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from kit.report.inputs import has, published, read, set_label
+from kit.report.inputs import has, published, read, rows_of, set_label
 from kit.report.style import GREY, STYLE, curves, legend, name_points, panels, plot, plt, points, styled
 from kit.report.tables import published_changes
 from kit.runs import catalog
@@ -24,13 +24,9 @@ def trade_off(config: Config) -> Figure:
 
     Numbers at the points are the token limits of the rounds; the thin line is the base model under budget forcing.
     """
-    main = read(config, "main")
-    figure = _by_set(config, main, ["base"], close=True)
     stated = [name for name, plan in config.schedules.items() if plan.state_limit]
-    large = main[(main.set == main.set.iloc[-1]) & main.schedule.isin(stated)].dropna(subset=["length"])
-    name_points(figure.axes[0], [(r.length, r.accuracy, f"{r.limit:.0f}") for r in large.itertuples()], size=8)
-    figure.axes[0].set(xlabel="mean length (tokens); numbers: the round's token limit", ylabel="accuracy (pass@1, %)")
-    return figure
+    limits = [(r.length, r.accuracy, f"{r.limit:.0f}") for r in rows_of(config, "main") if r.schedule in stated]
+    return _by_set(config, ["base"], limits, "mean length (tokens); numbers: the round's token limit", close=True)
 
 
 @styled
@@ -39,19 +35,20 @@ def budget_forcing(config: Config) -> Figure:
 
     Small numbers are the budgets of the base model.
     """
-    forcing = read(config, "forcing", overall=True)
-    figure = _by_set(config, read(config, "main"), config.forced_models)
-    stopped = forcing[(forcing.model == "base") & (forcing.forced > 0)]
-    name_points(figure.axes[0], [(r.length, r.accuracy, f"{r.budget}") for r in stopped.itertuples()])
-    figure.axes[0].set(xlabel="mean total length (tokens); small numbers: budgets", ylabel="accuracy (pass@1, %)")
-    return figure
+    stopped = [r for r in rows_of(config, "forcing") if r.model == "base" and r.forced > 0]
+    budgets = [(r.length, r.accuracy, f"{r.budget}") for r in stopped]
+    return _by_set(config, config.forced_models, budgets, "mean total length (tokens); small numbers: budgets")
 
 
-def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str], close: bool = False) -> Figure:
+def _by_set(
+    config: Config, forced: Sequence[str], named: Sequence[tuple[float, float, str]], x: str, close: bool = False
+) -> Figure:
     """A large panel for the mean of the sets, a small one for each set: models as points, `forced` ones as curves over budgets.
 
-    `close`: rounds are joined by a line, and only as much of the accuracy is shown as the models span.
+    `named` are the points of the large panel with a number beside them, `x` is what its lengths are called. `close`: rounds are
+    joined by a line, and only as much of the accuracy is shown as the models span.
     """
+    main = read(config, "main")
     forcing = read(config, "forcing") if has(config, "forcing") else main.iloc[:0]
     names = [name for name in ["mean", *config.data.evaluation] if name in set(main.set)]
     figure = plt.figure(figsize=(11, 5.4))
@@ -74,6 +71,8 @@ def _by_set(config: Config, main: pd.DataFrame, forced: Sequence[str], close: bo
         axis.set_xlim(left=0)
     more = [Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing"),
             Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")]
+    name_points(figure.axes[0], named)
+    figure.axes[0].set(xlabel=x, ylabel="accuracy (pass@1, %)")
     legend(figure, config, main.schedule if close else main.model, line=close, columns=6 if close else 4, more=more)
     return figure
 
@@ -88,7 +87,7 @@ def _published(axis: Axes, config: Config, name: str) -> None:
     ], columns=["model", "name", "accuracy", "length"]).dropna()
     if len(found):
         points(axis, config, found, "length", "accuracy")
-        name_points(axis, [(r.length, r.accuracy, r.name) for r in found.itertuples()], size=6)
+        name_points(axis, [(r.length, r.accuracy, r.name) for r in found.itertuples()])
 
 
 @styled

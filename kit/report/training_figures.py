@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.report.inputs import published, read, set_label
-from kit.report.style import GREY, curves, legend, looks, name_points, panels, styled
+from kit.report.style import GREY, curves, legend, looks, name_points, panels, points, styled
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
@@ -62,20 +62,19 @@ def validation_points(config: Config) -> Figure:
     """Every checkpoint on the validation set, the selected ones ringed; beside it the paper's own 4k round (hollow)."""
     table, source = read(config, "validation"), published()["validation_curve"]
     figure, (ours, theirs) = panels(2, 2, height=4, width_ratios=(3, 2))
-    curves(ours, config, table, "length", "accuracy", "schedule", band=False, pointsize=4, linewidth=0.9)
-    for schedule, own in table.groupby("schedule", sort=False):
-        ours.vlines(own.length, own.accuracy_low, own.accuracy_high, color=looks(config)[schedule][0], linewidth=0.6, alpha=0.6)
+    curves(ours, config, table, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
+    points(ours, config, table.drop(columns="length_low", errors="ignore"), "length", "accuracy", 4, by="schedule")
     ring = {"marker": "o", "color": "none", "markeredgecolor": "black", "markersize": 12, "linestyle": "", "label": "selected"}
     star = {"marker": "*", "color": "black", "markersize": 11, "linestyle": "", "label": "base"}
     for rows, look in ((table[table.selected], ring), (table[table.step == 0].iloc[:1], star)):
         ours.plot(rows.length, rows.accuracy, **look)
     ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (%)")
-    points = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
-    theirs.plot(points.length, points.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)
+    steps = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
+    theirs.plot(steps.length, steps.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)
     theirs.margins(x=0.12)
     theirs.set(title=f"published: DS-1.5B, limit {source['limit']} ({source['label']})", xlabel="mean length (tokens)",
                ylabel="accuracy on AIME22+23 (%)", ylim=(15, 25))
     legend(figure, config, table.schedule, line=True, columns=6, more=[Line2D([], [], **look) for look in (star, ring)])
-    named = {step: f"step {step}" for step in (points.index[0], points.index[-1])}
-    name_points(theirs, [(p.length, p.accuracy, named.get(p.Index, "")) for p in points.itertuples()])
+    ends = steps.index[[0, -1]]
+    name_points(theirs, [(p.length, p.accuracy, f"step {p.Index}" if p.Index in ends else "") for p in steps.itertuples()])
     return figure
