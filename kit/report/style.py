@@ -65,7 +65,8 @@ def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model")
     known = looks(config)
     colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
     filled = {name: not name.startswith("published ") for name in known}
-    drawn = so.Plot(table.dropna(subset=[x, y]), x=x, y=y, color=by).theme(STYLE)
+    of_both = table.dropna(subset=[x, y]).reset_index(drop=True)  # seaborn takes rows of one number for one row
+    drawn = so.Plot(of_both, x=x, y=y, color=by).theme(STYLE)
     return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled)
 
 

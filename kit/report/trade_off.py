@@ -146,7 +146,8 @@ def problem_changes(config: Config) -> Figure:
         own = table[table.model == model]
         cells = own.assign(length_change=own.length_change.round(-1)).value_counts(["model", "length_change", "accuracy_change"])
         drawn = plot(config, cells.reset_index(name="problems"), "length_change", "accuracy_change")
-        drawn = drawn.add(so.Dot(alpha=0.6, edgewidth=0), pointsize="problems", legend=False).scale(pointsize=(3, 25))
+        sizes = so.Continuous((3, 25), norm=(0, max(cells)))  # by default equal counts, such as a single one, have no size
+        drawn = drawn.add(so.Dot(alpha=0.6, edgewidth=0), pointsize="problems", legend=False).scale(pointsize=sizes)
         drawn.on(axis).plot()
         better, worse = (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
         told = f"{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse"
