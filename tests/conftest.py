@@ -38,6 +38,7 @@ def cues() -> Cues:
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub; those that need one have their own (tests/hub)
 
 
 @pytest.fixture(scope="session")

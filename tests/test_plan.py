@@ -22,12 +22,6 @@ SMALL = Sizes(28 * 46_797_824 + 2 * 233_373_696 + 1536, 28, 1536, 8960, 1536, 25
 LARGE = Sizes(64 * 487_605_248 + 2 * 778_567_680 + 5120, 64, 5120, 27_648, 5120, 1024, 152_064)
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No minute is spent on waiting for a hub that cannot be reached."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 def changed(base: Config, **parts: dict[str, Any]) -> Config:
     """`base` with some settings of some of its tables changed."""
     return dataclasses.replace(base, **{name: dataclasses.replace(getattr(base, name), **keys) for name, keys in parts.items()})
