@@ -123,7 +123,8 @@ class Chain:
 
     def start(self, *, runner: bool = True, **environment: str) -> None:
         """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
-        stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; runner.run_all(load(sys.argv[1]))"]
+        stages_only = ["-c", "import sys; from kit.chain.runner import run_all; from kit.settings import load; "
+                             "run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()

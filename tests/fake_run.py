@@ -121,7 +121,8 @@ def make(settings: Config) -> Config:
             files.write_csv(run.training(schedule, k) / "validation.csv", pd.DataFrame(points))
     question = problems.load(settings.data.evaluation[0], settings)[0].question
     rendered = prompts.render(arithmetic.make_tokenizer(), prompts.evaluation_messages(settings.prompts, question))
-    files.write_json(run.manifest, {"settings": dataclasses.asdict(settings), "versions": manifest.versions(), "commit": "0000000",
-                                    "device": "CPU", "written": "2026-01-01T00:00:00+00:00", "prompts": {"evaluation": rendered}})
+    facts = {"settings": dataclasses.asdict(settings), "versions": manifest.versions(), "commit": "0000000",
+             "device": "CPU", "written": "2026-01-01T00:00:00+00:00", "prompts": {"evaluation": rendered}}
+    files.write_json(run.manifest, facts)
     behavior.write_tables(settings)
     return settings

@@ -26,7 +26,8 @@ def alike(settings: Config) -> str:
     table = dataclasses.asdict(dry_run.scaled(settings))
     for key in ("run", "file", "seed", "schedules", "hardware"):
         del table[key]
-    table["model"]["source"] = families.family_of(settings.model.source) if settings.model.source != "arithmetic" else "arithmetic"
+    source = settings.model.source
+    table["model"]["source"] = source if source == "arithmetic" else families.family_of(source)
     return json.dumps(table, sort_keys=True)
 
 
@@ -61,7 +62,8 @@ def with_tokenizer(config: Config, tokenizer: Any, folder: Path) -> Config:
 def test_every_params_file_goes_through_the_whole_path(results: Path, tmp_path: Path, name: str) -> None:
     real, said = GROUPS[name], []
     if real.model.source != "arithmetic":
-        real = with_tokenizer(real, families.make_tokenizer(families.family_of(real.model.source), [real.prompts.system]), tmp_path)
+        family = families.family_of(real.model.source)
+        real = with_tokenizer(real, families.make_tokenizer(family, [real.prompts.system]), tmp_path)
     main = dry_run.run(real, said.append)
     small = dry_run.scaled(real)
     expected = ["base", *(f"{s}/round{k}" for s, plan in real.schedules.items() for k in range(1, len(plan.limits) + 1))]

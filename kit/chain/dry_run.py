@@ -3,8 +3,8 @@
 `make dry-run PARAMS=params/ds-1.5b-4k.yaml` goes through data, the base model's validation, the training of each round, the
 choice of its checkpoint, the evaluation and the tables, with
 
-- a tiny Qwen2 with random weights in place of the model. Its tokenizer is the real one where that is on this machine (a folder, or
-  in the hub's cache); else one with a token a byte and a plain chat template;
+- a tiny Qwen2 with random weights in place of the model. Its tokenizer is the real one where that is on this machine (a folder,
+  or in the hub's cache); else one with a token a byte and a plain chat template;
 - 2 steps a round; token limits, batch and samples scaled down; one process, and transformers in place of vLLM or a server;
 - a handful of made-up problems in place of each data set, since the real ones may not be on this machine.
 

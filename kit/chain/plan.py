@@ -51,8 +51,9 @@ def sizes_of(config: Config) -> Sizes:
         try:
             found = AutoConfig.from_pretrained(m.source, revision=m.revision, trust_remote_code=m.trust_remote_code)
         except (OSError, ValueError) as error:
-            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({str(error).splitlines()[0]}); give its sizes "
-                           "under model.shape, or a local folder as model.source") from None
+            why = str(error).splitlines()[0]
+            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({why}); give its sizes under model.shape, or "
+                           "a local folder as model.source") from None
     with torch.device("meta"):
         count = sum(p.numel() for p in AutoModelForCausalLM.from_config(found).parameters())
     head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
@@ -92,9 +93,9 @@ def trained(config: Config, z: Sizes) -> int:
 def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
     """Bytes of the forward and backward pass of b responses of s tokens.
 
-    Kept: L r H b s, the input of each layer. One layer, recomputed, with its gradients: (6 c I + h H) b s, or 2 N if that is more:
-    the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept: L (4 c I + k H) b s and
-    (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
+    Kept: L r H b s, the input of each layer. One layer, recomputed, with its gradients: (6 c I + h H) b s, or 2 N if that is
+    more: the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept:
+    L (4 c I + k H) b s and (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
     """
     b, s = config.training.responses_per_pass, longest(config)
     recomputed, whole = COUNTED[c, r]
@@ -109,8 +110,8 @@ def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
 def memory(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device in the rollouts, the update (of the round with the highest limit) and an evaluation; last row `in all`.
 
-    What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them; as
-    much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV cache
+    What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them;
+    as much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV cache
     takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the device's memory.
     """
     t, engine, n, device = config.training, config.engine, trained(config, z), config.hardware.memory_gib * GIB
@@ -178,8 +179,11 @@ def rollout_seconds(config: Config, z: Sizes, tokens: float, s: float, n: float)
 
 
 def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
-    """Device seconds to learn from `tokens` in sequences of s tokens: 2 N + 4 L Q s FLOPs a token forward, twice that backward, once
-    more each for checkpointing, the reference model and vLLM's correction; as measured, where params say."""
+    """Device seconds to learn from `tokens` in sequences of s tokens; as measured, where params say.
+
+    2 N + 4 L Q s FLOPs a token forward, twice that backward, once more each for checkpointing, the reference model and vLLM's
+    correction.
+    """
     h, t = config.hardware, config.training
     if h.updated_per_second:
         return tokens / h.updated_per_second
@@ -281,8 +285,8 @@ TIMES, BYTES = {"h": 3600.0, "min": 60.0, "s": 1.0}, {"GiB": GIB, "MiB": 2**20}
 def verdict(config: Config, z: Sizes) -> str:
     """One line: whether the run fits its hardware, what it takes, and which speeds are only assumed."""
     h, wrong, total = config.hardware, obstacles(config, z), work(config, z).loc["in all"]
-    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else \
-        f"speeds assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
+    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else f"speeds assumed: {h.compute_share:.0%} of " \
+        f"{h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
     unknown = [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]
     if unknown:
         speeds += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"

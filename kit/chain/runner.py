@@ -1,8 +1,8 @@
 """The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
 
 `run_all` executes the notebooks with papermill, one kernel each (that frees the GPU's memory), and keeps the copies in
-results/<run>/notebooks. results/<run>/stages says of each stage what it was made from (kit.runs.fingerprint: settings, code, files
-of the stages before it), whether it is done, and which files it made:
+results/<run>/notebooks. results/<run>/stages says of each stage what it was made from (kit.runs.fingerprint: settings, code,
+files of the stages before it), whether it is done, and which files it made:
 
 - done, and made from the same: skipped;
 - stopped in the middle, and made from the same settings and files: goes on, also when the code has changed since (a fix
@@ -26,7 +26,7 @@ import pandas as pd
 
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.evaluation import seeds
-from kit.runs import catalog, files, fingerprint, lock, manifest, paths
+from kit.runs import files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
 
@@ -37,16 +37,6 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
     "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
 }
-
-
-def describe(config: Config) -> str:
-    """The schedules of a run and the stages they make, in a few lines."""
-    lines = [f"  {name}: limits {', '.join(map(str, schedule.limits))}{'' if schedule.state_limit else ' (not stated in the prompt)'}, "
-             f"{catalog.steps_of(config, name)} steps a round" for name, schedule in config.schedules.items()]
-    lines += [f"  {name}: from its logs" for name in config.logs.models]
-    count = sum(len(lane) for group in stages(config) for lane in group)
-    again = f", and as many for each of the seeds {', '.join(map(str, config.seeds))}" if config.seeds else ""
-    return "\n".join([f"{count} stages, up to {config.parallel} at a time{again}", *lines])
 
 
 def run_notebook(config: Config) -> None:
@@ -149,7 +139,8 @@ def resumption(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, st
         return False, "an older version of the kit made it, starts again", []
     changed = fingerprint.differing(before["inputs"], inputs)
     if not changed:
-        return True, "some of its files are gone, goes on" if before["done"] else "continues where it stopped", before["other_code"]
+        said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
+        return True, said, before["other_code"]
     why, code = fingerprint.told(changed, before["inputs"], inputs), {name for name in changed if name.startswith("code: ")}
     if code == set(changed) and not before["done"]:
         since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})

@@ -5,8 +5,8 @@ A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; i
 - core steps      `Compute 17 first + 28 = 45 .` or, spelled out, `Compute 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
 - restatements    `Okay , the problem says start with 17 , first + 28 , second - 9 .`
 - step checks     `Wait , 17 first + 28 : 17 + 20 = 37 , 37 + 8 = 45 .`
-- whole checks    `Wait , let me double-check . 17 first + 28 = 35 , 35 second - 9 = 26 . That gives 26 , I had 36 : 36 - 26 = 10 .
-                  But wait , not the same . Let me compute it again . ...`
+- whole checks    `Wait , let me double-check . 17 first + 28 = 35 , 35 second - 9 = 26 . That gives 26 , I had 36 :
+                  36 - 26 = 10 . But wait , not the same . Let me compute it again . ...`
 
 Only core steps are needed. One look at a step with a carry goes wrong now and then; spelling it out hardly ever does. So a check
 that disagrees is mostly right, and thinking can be shortened by degrees: whole checks, step checks, restatements, spelling out.
