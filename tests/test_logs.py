@@ -17,7 +17,7 @@ from kit.behavior import behavior
 from kit.chain import commands, runner, verify
 from kit.chain.stages import Stage, stages
 from kit.evaluation import comparisons, evaluate
-from kit.report import style, tables, texts, trade_off
+from kit.report import behavior_figures, style, tables, texts, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, manifest, paths
@@ -356,4 +356,6 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
     assert table.loc["the same after RL", "mean"].endswith("/ unknown")
     assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model and the control"][0]
-    style.show(trade_off.trade_off, mine)
+    drawn = (trade_off.trade_off, trade_off.relative_trade_off, trade_off.efficiency, trade_off.equal_spend, trade_off.problem_changes)
+    for draw in (*drawn, *behavior_figures.available(mine)):  # with no length known, each says so or stays empty
+        assert style.show(draw, mine).alt

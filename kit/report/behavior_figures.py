@@ -41,7 +41,7 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
             known, end = pd.notna(row[column]), max(row[column], row[f"{column}_high"])
             axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=8, va="center",
                           color="black" if known else GREY)
-        axis.set(xlabel="", ylabel="", xlim=(0, max(1.15 * table[[column, f"{column}_high"]].max(axis=None), 0.5)))
+        axis.set(xlabel="", ylabel="", xlim=(0, max(0.5, 1.15 * table[[column, f"{column}_high"]].max(axis=None))))
         axis.set_title(textwrap.fill(title, 36), fontsize=10)
         axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())  # seaborn names the models at every panel
     return figure

@@ -65,15 +65,17 @@ def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model")
     known = looks(config)
     colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
     filled = {name: not name.startswith("published ") for name in known}
-    of_both = table.dropna(subset=[x, y]).reset_index(drop=True)  # seaborn takes rows of one number for one row
-    drawn = so.Plot(of_both, x=x, y=y, color=by).theme(STYLE)
-    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled)
+    drawn = so.Plot(table.reset_index(drop=True), x=x, y=y, color=by)  # seaborn takes rows of one number for one row
+    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled).theme(STYLE)
 
 
 def points(
     axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, *move: Any, by: str = "model"
 ) -> None:
     """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
+    table = table.dropna(subset=[x, y])
+    if table.empty:
+        return
     drawn = plot(config, table, x, y, by)
     for column, axis_name, orient in ((y, "y", "x"), (x, "x", "y")):
         if f"{column}_low" in table:
@@ -86,6 +88,9 @@ def curves(
     axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", band: bool = True, **line: Any
 ) -> None:
     """A line per model in the order of the rows, with a band for the 95 % interval where the table has one for `y`."""
+    table = table.dropna(subset=[x, y])
+    if table.empty:
+        return
     drawn = plot(config, table, x, y, by)
     if band and f"{y}_low" in table:
         drawn = drawn.add(so.Band(alpha=0.13, edgewidth=0), ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
