@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from kit.report import style, tables, texts, trade_off, training_figures
@@ -88,6 +89,12 @@ def test_each_figure_is_written_as_png_and_svg_with_the_runs_name_and_what_it_sh
     assert path.read_bytes().startswith(b"\x89PNG") and b"run smoke" in path.read_bytes()
     assert "run smoke" in path.with_suffix(".svg").read_text()
     assert image.alt == style.description(path) and image.alt.startswith(draw.__doc__.strip().split(",")[0])
+
+
+def test_every_model_is_a_point_at_its_length_and_accuracy(made_up: Config) -> None:
+    large = trade_off.trade_off(made_up).axes[0]
+    drawn = {tuple(at) for points in large.collections if isinstance(points, PathCollection) for at in points.get_offsets()}
+    assert drawn == {(90, 80), (45, 81), (91, 82)}
 
 
 def test_a_round_is_drawn_from_its_own_log(made_up: Config) -> None:

@@ -15,9 +15,10 @@ import fake_run
 import nbformat
 import papermill
 import pytest
+from matplotlib.collections import PathCollection
 
 from kit.evaluation import comparisons, forcing, seeds
-from kit.report import style, tables, texts, trade_off
+from kit.report import inputs, style, tables, texts, trade_off
 from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, Model
 
@@ -152,6 +153,14 @@ def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, fin
     seen = tables.seed_table(finished)
     assert ("iterative, 30 minus one-shot, 30", "accuracy change (points)") in seen.index
     assert len(seen.loc["base", "seeds"].iloc[0].split(" · ")) == 2
+
+
+def test_each_seed_stands_beside_the_mean_over_the_seeds(drawn: nbformat.NotebookNode, finished: Config) -> None:
+    (axis,) = trade_off.seeds(finished).axes
+    values = [x for points in axis.collections for x, _ in points.get_offsets() if isinstance(points, PathCollection)]
+    shown = inputs.read(finished, "seeds", overall=True).query("quantity == 'accuracy change'").value
+    mean = inputs.read(finished, "seeds_combined", overall=True).query("quantity == 'accuracy change'").value
+    assert sorted(values) == pytest.approx(sorted([*shown, *mean]))
 
 
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:

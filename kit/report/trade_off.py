@@ -165,9 +165,11 @@ def seeds(config: Config) -> Figure:
     each, combined = (table[table.quantity == "accuracy change"] for table in (each, combined))
     figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.55 * combined.comparison.nunique())
     axis.axvline(0, color="#999999", linewidth=1)
-    drawn = so.Plot(combined, x="value", y="comparison", xmin="low", xmax="high").theme(STYLE)
+    where = {"x": "value", "y": "comparison", "xmin": "low", "xmax": "high"}
+    drawn = so.Plot(combined.reset_index(), **where).theme(STYLE)
     for mark in (so.Range(color=GREY, linewidth=0.7), so.Dot(color=GREY, pointsize=4)):
-        drawn = drawn.add(mark, so.Dodge(), so.Shift(y=0.2), data=each, group="seed")
-    drawn.add(so.Range(color="black")).add(so.Dot(color="black", pointsize=7)).on(axis).plot()
+        drawn = drawn.add(mark, so.Dodge(), so.Shift(y=0.15), data=each.reset_index(), group="seed", **where)
+    over = so.Shift(y=-0.25)
+    drawn.add(so.Range(color="black"), over).add(so.Dot(color="black", pointsize=7), over).on(axis).plot()
     axis.set(xlabel="accuracy difference (points); grey: one seed each, black: mean over the seeds", ylabel="")
     return figure
