@@ -43,7 +43,7 @@ def which(row: Any, column: str, higher: str, lower: str, none: str = "no differ
 
 def conclusions(config: Config) -> dict[str, list[str]]:
     """Heading -> sentences of every comparison that the run has; their wording stands in templates/sentences.txt."""
-    stated = {name for name, plan in config.schedules.items() if plan.state_limit}
+    stated = {name for name, schedule in config.schedules.items() if schedule.state_limit}
     gaps = rows_of(config, "forcing_gaps", overall=False)
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
     measured = {title: read(config, source, overall=True).set_index("label")[column]

@@ -24,7 +24,7 @@ def trade_off(config: Config) -> Figure:
 
     Numbers at the points are the token limits of the rounds; the thin line is the base model under budget forcing.
     """
-    stated = [name for name, plan in config.schedules.items() if plan.state_limit]
+    stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
     limits = [(r.length, r.accuracy, f"{r.limit:.0f}") for r in rows_of(config, "main") if r.schedule in stated]
     return _by_set(config, ["base"], limits, "mean length (tokens); numbers: the round's token limit", close=True)
 

@@ -48,7 +48,7 @@ def _step_by_step(config: Config, log: pd.DataFrame) -> tuple[Figure, list[Axes]
         axis.set(title=title, xlabel="training step", ylabel="")
         axis.set_ylim(bottom=0)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    stated = [name for name, plan in config.schedules.items() if plan.state_limit]
+    stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
     for (schedule, _), own in log[log.schedule.isin(stated)].groupby(["schedule", "round"], sort=False):
         first, look = own.iloc[0], {"color": looks(config)[schedule][0]}
         axes[1].step(own.total_step, own.limit, where="mid", linewidth=0.9, alpha=0.7, **look)
