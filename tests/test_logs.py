@@ -304,7 +304,7 @@ def test_lists_of_words_without_words_are_refused(tmp_path: Path, keywords: dict
     ({"models": {"base": {"two": "a", "three": "b"}, "main": {"two": "a", "three": "b"}}}, "metrics/main.csv is another table's"),
     ({"models": {"base": {"two": "a", "three": "b"}, "y": {"two": "a", "three": "b"}}, "labels": {"y": "base"}},
      "`logs.labels` calls two models the same: base, base"),
-    ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x`: a name of letters"),
+    ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x` should be a name of letters"),
 ])
 def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(json.dumps({"run": "x", "data": {"evaluation": ["two", "three"]}, "logs": change}))

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -342,3 +343,37 @@ def test_the_command_lists_the_sets_of_a_run(world: Config, tmp_path: Path, caps
     (tmp_path / "sets" / "two.jsonl").unlink()
     assert commands.main(["data", str(tmp_path / "mine.yaml")]) == 1
     assert capsys.readouterr().err.startswith("error: data set two: ")
+
+
+# --- rows that are no problems ------------------------------------------------------------------------------------------
+
+GOOD = {"id": "1", "question": "What is 1 + 1?", "answer": "2"}
+ROWS = {
+    "not json": "not json", "half a row": '{"question": "What', "a list": "[1, 2]", "a number": "7", "null": "null", "a text": '"hello"',
+    "no question": '{"answer": "2"}', "no answer": '{"question": "What?"}', "no keys": "{}",
+    "a question that is no text": '{"question": 5, "answer": "2"}', "a question that is a list": '{"question": ["a"], "answer": "2"}',
+    "a question that is null": '{"question": null, "answer": "2"}', "an empty question": '{"question": "", "answer": "2"}',
+    "an answer that is a table": '{"question": "What?", "answer": {"x": 1}}',
+    "an answer that is null": '{"question": "What?", "answer": null}',
+    "a prompt that is no conversation": '{"prompt": "hi", "answer": "2"}', "two rows in a line": json.dumps(GOOD) * 2,
+    "a control character": '{"question": "a\x01b", "answer": "2"}',
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_row_that_is_no_problem_is_refused_by_file_and_row(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join([json.dumps(GOOD), ROWS[kind]]) + "\n")
+    with pytest.raises(KitError) as caught:
+        problems.read(file)
+    assert "mine.jsonl" in str(caught.value) and "row 2" in str(caught.value) and "\n" not in str(caught.value)
+    assert re.search(r"question|answer", str(caught.value)), "says what a row should have"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00broken", b"\x00" * 40])
+def test_a_file_without_problems_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(KitError, match="mine.jsonl") as caught:
+        problems.read(file)
+    assert "\n" not in str(caught.value)

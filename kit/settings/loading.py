@@ -2,31 +2,29 @@
 
 A params file may say `extends: other.yaml` (a path beside it, or a list of them): its own keys are laid over the other
 file's, and a later one's over an earlier's, table by table, so shared settings are written once. `load` looks at
-everything before it complains, and complains once.
+everything before it complains, and complains once, in a line for each problem.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import copy
 import difflib
-import math
+import json
 import os
 import re
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML, YAMLError
 
 from kit.settings import checks
 from kit.settings.schema import Config, KitError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
+ADAPTER = TypeAdapter(Config)
 
 
 def load(params_file: str | Path) -> Config:
@@ -38,23 +36,36 @@ def load(params_file: str | Path) -> Config:
 
 def from_table(table: Mapping[str, Any], shown: str) -> Config:
     """Settings as a table, checked; KitError with every problem: of types and names, and of what the other keys say."""
-    problems: list[str] = []
-    config = _build(Config, table, "", problems)
-    broken = [match[1] for p in problems if (match := re.search(r"`([^`]+)`", p))]
-    if config is None:  # look at the keys that are fine as well
-        config = _build(Config, _without(table, broken), "", [])
+    config, problems, broken = None, [], []
+    try:
+        config = _built(table)
+    except ValidationError as error:
+        found = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]  # else an entry of it is broken
+        problems, broken = [_told(e) for e in found], [_key(e) for e in found]
+        if not any(key[0] in ("schedules", "logs") for key in broken):  # else too much hangs on what is broken
+            with contextlib.suppress(ValidationError):  # look at the keys that are fine as well
+                config = _built(_without(table, broken))
     if config is not None:
-        words = {key.split(".")[-1].split("[")[0] for key in broken}
+        words = {key[-1] for key in broken}
         problems += [p for p in checks.problems_of(config) if not words & set(re.findall(r"\w+", p))]
-    if problems:
-        raise KitError("; ".join(f"{shown}: {p}" for p in problems))
+    if config is None or problems:
+        raise KitError(*(f"{shown}: {p}" for p in problems))
     return config
 
 
-def _without(table: Mapping[str, Any], keys: list[str], where: str = "") -> dict[str, Any]:
-    """A table without these dotted keys."""
-    kept = {k: v for k, v in table.items() if not any(key.split("[")[0] == f"{where}{k}" for key in keys)}
-    return {k: _without(v, keys, f"{where}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
+def _built(table: Mapping[str, Any]) -> Config:
+    return ADAPTER.validate_json(json.dumps(table, default=str))  # strict, but JSON's lists are tuples
+
+
+def _without(table: Mapping[str, Any], keys: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """A table without these keys, each given by its path."""
+    kept = copy.deepcopy(dict(table))
+    for *path, last in keys:
+        place = kept
+        for name in path:
+            place = place.get(name, {})
+        place.pop(last, None)
+    return kept
 
 
 def find(params_file: str | Path) -> Path:
@@ -72,34 +83,19 @@ def _shown(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML file as a table; KitError names the line that does not parse."""
+    """One YAML 1.2 file as a table; KitError names the line that does not parse."""
     try:
-        table = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        table = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        json.dumps(table, default=str, ensure_ascii=False).encode()  # nothing that contains itself, no half characters
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "not UTF-8 text"
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        reason = re.sub(r'found duplicate key "(.*?)".*', r"key `\1` twice", reason)
         raise KitError(f"{_shown(path)}{where}: not readable as YAML ({reason})") from None
     if not isinstance(table, dict):
         raise KitError(f"{_shown(path)}: should be a table of `key: value` lines")
     return table
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1 that refuses a key written twice and reads 1e-6 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -125,50 +121,60 @@ def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _build(cls: type, table: Mapping[str, Any], where: str, problems: list[str]) -> Any:
-    """A dataclass from a table, by its type hints; what does not fit is added to `problems`."""
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, 1)
-            allowed = f"did you mean `{close[0]}`?" if close else "allowed: " + ", ".join(h for h in hints if h != "file")
-            problems.append(f"unknown key `{where}{key}`; {allowed}")
-        else:
-            values[key] = _fit(value, hints[key], f"{where}{key}", problems)
-    for f in dataclasses.fields(cls):
-        if f.name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            problems.append(f"`{where}{f.name}` is missing")
-    return None if problems else cls(**values)
+# --- what a problem is called -----------------------------------------------------------------------------------------
 
 
-def _fit(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, dict):
-            return _build(hint, value, where + ".", problems)
-    elif origin in (types.UnionType, typing.Union):
-        return None if value is None else _fit(value, args[0], where, problems)
-    elif origin is Literal:
-        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads a bare off as false
-        if value in args:
-            return value
-        problems.append(f"`{where}` is {value!r}; should be one of {', '.join(map(str, args))}")
-        return None
-    elif origin is tuple:
-        if isinstance(value, list):
-            return tuple(_fit(v, args[0], f"{where}[{i}]", problems) for i, v in enumerate(value))
-    elif origin is dict:
-        if isinstance(value, dict):
-            return {str(k): _fit(v, args[1], f"{where}.{k}", problems) for k, v in value.items()}
-    elif hint is float:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    elif type(value) is hint:
-        return value
-    wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list"}
-    problems.append(f"`{where}` is {value!r}; should be {wanted.get(origin or hint, 'a table of keys')}")
-    return None
+def _key(error: Mapping[str, Any]) -> list[str]:
+    """The path of the key that an error of pydantic's is about; a list is one key."""
+    return [part for part in error["loc"] if isinstance(part, str)]
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in our words: the key, its value, and what the schema says it should be."""
+    where, unknown = error["loc"], error["type"] == "unexpected_keyword_argument"
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:]
+    if error["type"] == "missing":
+        return f"`{key}` is missing"
+    node = ADAPTER.json_schema()
+    definitions = node["$defs"]
+    for part in where[:-1] if unknown else where:
+        node = _inner(node, part)
+        node = node.get("anyOf", [node])[0]  # without `or null`
+        node = definitions[node["$ref"].split("/")[-1]] if "$ref" in node else node
+    if unknown:
+        return f"unknown key `{key}`; {_meant(str(where[-1]), [name for name in node['properties'] if name != 'file'])}"
+    secret = where[-1] in ("url", "key_variable")  # somebody's key may stand there: it is not repeated
+    return f"`{key}`" + ("" if secret else f" is {_value(error['input'])};") + f" should be {_should(node)}"
+
+
+def _inner(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
+    """What the schema says of a key of a table, or of an item of a list."""
+    if isinstance(part, int):
+        return node["items"]
+    if "properties" in node:
+        return node["properties"][part]
+    return node["additionalProperties"]
+
+
+KINDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list",
+         "object": "a table of keys"}
+BOUNDS = {"exclusiveMinimum": "above {}", "minimum": "of at least {}", "exclusiveMaximum": "below {}", "maximum": "at most {}",
+          "minItems": "with at least {} entry", "maxItems": "with at most {} entries", "minProperties": "with at least {} entry"}
+
+
+def _should(node: Mapping[str, Any]) -> str:
+    """What the schema says of a key, in words."""
+    if "errorMessage" in node:
+        return node["errorMessage"]
+    if "enum" in node:
+        return f"one of {', '.join(node['enum'])}"
+    bounds = " and ".join(words.format(node[bound]) for bound, words in BOUNDS.items() if bound in node)
+    return f"{KINDS[node['type']]} {bounds}".strip()
+
+
+def _value(value: Any) -> str:
+    """A value as it stands in YAML."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
@@ -180,18 +186,17 @@ def notebook(params_file: str, **parameters: Any) -> Config:
     Papermill only warns about a parameter the notebook does not have; a misspelt one would silently do nothing. It
     injects a cell that begins with the comment `# Parameters`, which is still in the kernel's history here.
     """
-    import ast
-
     from IPython import get_ipython
 
     shell = get_ipython()
-    known = {"params_file", *parameters}
+    known = ["params_file", *parameters]
     for source in shell.user_ns.get("In", []) if shell else []:
-        if source.startswith("# Parameters\n"):
-            for node in ast.parse(source).body:
-                for target in getattr(node, "targets", []):
-                    if target.id not in known:
-                        close = difflib.get_close_matches(target.id, known, 1)
-                        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
-                        raise KitError(f"this notebook has no parameter {target.id}; {hint}")
+        for name in re.findall(r"^(\w+) = ", source, re.MULTILINE) if source.startswith("# Parameters\n") else []:
+            if name not in known:
+                raise KitError(f"this notebook has no parameter {name}; {_meant(name, known)}")
     return load(params_file)
+
+
+def _meant(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"

@@ -1,141 +1,168 @@
-"""Every setting a params file can have: its name, type, default and unit. settings/loading reads the files, settings/checks judges.
+"""Every key of a params file: its type, range, default, unit and meaning. `params/schema.json` is made from these classes.
 
-Defaults are the official ones of the paper's code where there are any (github.com/UCSB-NLP-Chang/ThinkPrune).
+Defaults are the official ones of the paper's code where there are any (github.com/UCSB-NLP-Chang/ThinkPrune). Lengths are tokens.
+What keys say of each other is in settings/checks; settings/loading reads the files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, dataclass_transform
+
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic.dataclasses import dataclass
 
 
 class KitError(Exception):
-    """A user's mistake or a broken input, told in one line; notebooks and commands print only that line."""
+    """A user's mistake or a broken input, in a line for each mistake; notebooks and commands print only these lines."""
 
-    def __init__(self, message: str) -> None:
-        line = " ".join(message.split())  # one line, and nothing in it that a terminal obeys: it can quote a model or a data set
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+    def __init__(self, *lines: str) -> None:
+        plain = (" ".join(line.split()) for line in lines)  # a line can quote a model or a data set: a terminal must not obey it
+        super().__init__(*("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in plain))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
     def _render_traceback_(self) -> list[str]:  # what Jupyter shows in place of a traceback
-        return [f"KitError: {self}"]
+        return f"KitError: {self}".splitlines()
 
 
-@dataclass(frozen=True)
-class Shape:
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+class Table:
+    """A table of keys. Each subclass is a frozen dataclass that refuses a key it does not have, and a value of another type."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(cls, frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+
+
+def key(default: Any, meaning: str, **constraints: Any) -> Any:
+    """A key with its default (`...`: it has none; a table is copied) and what it means, with its unit."""
+    if isinstance(default, dict):
+        return Field(default_factory=default.copy, description=meaning, **constraints)
+    return Field(default, description=meaning, **constraints)
+
+
+def form(pattern: str, should: str) -> Any:
+    """Text of a form; `should` says which form, in our error messages and in editors."""
+    return Annotated[str, Field(pattern=pattern, json_schema_extra={"errorMessage": should})]
+
+
+Count = Annotated[int, Field(gt=0)]
+Amount = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Operations = Annotated[tuple[Annotated[int, Field(ge=1, le=6)], ...], Field(min_length=1)]
+NAME = r"[\w.-]*[^\W_][\w.-]*"
+Name = form(f"^{NAME}$", "a name of letters, digits, - _ and .")
+NameOrNone = form(f"^({NAME})?$", "a name of letters, digits, - _ and .")
+Phrases = Annotated[tuple[form(r"\S", "a word or phrase"), ...], Field(min_length=1)]
+ADDRESS = r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:[1-9]\d{0,4})?(/[^\s?#@]*)?"
+Address = form(f"^{ADDRESS}$", "an address like http://127.0.0.1:8000/v1, with no user or key in it")
+AddressOrNone = form(f"^({ADDRESS})?$", "an address like http://127.0.0.1:8000/v1, with no user or key in it")
+KeyVariable = form("^([A-Z][A-Z0-9_]*)?$", "the name of an environment variable, in capitals; the key itself stays out of params")
+Reading = Literal["official", "strict"]
+
+
+class Shape(Table):
     """Sizes of a Qwen2 model, by the names and with the values of its config.json."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    vocab_size: int
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    vocab_size: Count
     tie_word_embeddings: bool = False
 
 
-@dataclass(frozen=True)
-class Model:
-    """The base model: `arithmetic` (trained here), a local folder, or a hub id."""
-
-    source: str = "arithmetic"
-    revision: str | None = None
-    trust_remote_code: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    shape: Shape | None = None  # for planning without the model's files (kit.chain.plan); nothing else reads it
+class Model(Table):
+    """The base model."""
+    source: str = key("arithmetic", "`arithmetic` (the laptop's, trained here), a local folder, or a hub id")
+    revision: str | None = key(None, "commit or tag of the hub's repository")
+    trust_remote_code: bool = key(False, "run code that comes with the model")
+    dtype: Literal["float32", "bfloat16"] = key("float32", "of the computation; what is trained is float32")
+    shape: Shape | None = key(None, "for planning without the model's files; nothing else reads it")
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(Table):
     """The devices a run is planned for, and what is expected of it (kit.chain.plan); changes no result."""
-
     name: str = "a laptop's CPU"
-    devices: int = 1  # of all machines together
-    memory_gib: float = 8.0  # of one device
-    reserve_gib: float = 0.5  # of one device, for what the plan does not count: CUDA context, communication buffers, fragments
-    disk_gib: float = 20.0  # for results/<run>
-    # Speeds of one device: measured ones, if there are any (else null), and what to assume without: the data sheet's, and the
-    # share of it that is reached.
-    generated_per_second: float | None = None  # response tokens; measured
-    updated_per_second: float | None = None  # prompt and response tokens, the reference model's pass included; measured
-    teraflops: float = 0.1
-    terabytes_per_second: float = 0.02
-    compute_share: float = 0.4  # assumed
-    bandwidth_share: float = 0.5  # assumed
-    prompt_length: int | None = None  # longest prompt, in tokens; null: data.prompt_cap
-    problems: dict[str, int] = field(default_factory=dict)  # data set -> how many it has
-    lengths: dict[str, float] = field(default_factory=dict)  # data set -> mean response of the base model, in tokens
+    devices: Count = key(1, "of all machines together")
+    memory_gib: Amount = key(8.0, "of one device")
+    reserve_gib: float = key(0.5, "of one device, for what the plan does not count: CUDA context, buffers, fragments", ge=0)
+    disk_gib: Amount = key(20.0, "for results/<run>")
+    generated_per_second: Amount | None = key(None, "response tokens of one device; measured, else null")
+    updated_per_second: Amount | None = key(None, "tokens of one device, the reference model's pass included; measured")
+    teraflops: Amount = key(0.1, "of one device, by its data sheet; for speeds that are not measured")
+    terabytes_per_second: Amount = key(0.02, "memory bandwidth of one device, by its data sheet")
+    compute_share: Share = key(0.4, "share of the teraflops that is reached; assumed")
+    bandwidth_share: Share = key(0.5, "share of the bandwidth that is reached; assumed")
+    prompt_length: Count | None = key(None, "longest prompt, in tokens; null: data.prompt_cap")
+    problems: dict[str, Count] = key({}, "data set: how many problems it has")
+    lengths: dict[str, Amount] = key({}, "data set: mean response of the base model, in tokens")
 
 
-@dataclass(frozen=True)
-class Habits:
-    """How the laptop's long thinker writes its traces (kit.arithmetic.think); probabilities unless said otherwise."""
-
-    slip_hard: float = 0.2  # carry forgotten at one look: steps with a carry, a borrow, or a two-digit factor
-    slip_easy: float = 0.01
-    slip_spelled: float = 0.003
-    restate: float = 0.85
-    careful: tuple[float, ...] = (0.0, 0.0, 0.0, 0.6)  # per trace: the share of hard steps that it spells out
-    spelled_easy: float = 0.0  # easy steps are spelled out so often as this times the share above
-    careful_check: float = 1.0  # whole checks that spell steps out likewise; the others look once
-    step_check: tuple[float, ...] = (0.0, 0.35)  # per trace: the share of steps checked at once
-    another_round: tuple[float, ...] = (0.9, 0.55, 0.3)  # a first, second, third whole check
-    conclude: float = 0.8  # how often it says "That gives 45 ." before and "Therefore , the answer is 45 ." at the end
-    cut: float = 0.07  # traces cut off anywhere and then answered, so that budget forcing is a fair baseline
+class Habits(Table):
+    """How the laptop's long thinker writes its traces (kit.laptop.thinking); probabilities unless said otherwise."""
+    slip_hard: Chance = key(0.2, "carry forgotten at one look: steps with a carry, a borrow, or a two-digit factor")
+    slip_easy: Chance = key(0.01, "slip at one look of an easy step")
+    slip_spelled: Chance = key(0.003, "slip of a step that is spelled out")
+    restate: Chance = key(0.85, "the problem is restated first")
+    careful: tuple[Chance, ...] = key((0.0, 0.0, 0.0, 0.6), "per trace: share of hard steps spelled out", min_length=1)
+    spelled_easy: Chance = key(0.0, "easy steps are spelled out so often as this times the share above")
+    careful_check: Chance = key(1.0, "whole checks that spell steps out likewise; the others look once")
+    step_check: tuple[Chance, ...] = key((0.0, 0.35), "per trace: the share of steps checked at once", min_length=1)
+    another_round: tuple[Chance, ...] = key((0.9, 0.55, 0.3), "a first, second, third whole check", min_length=1)
+    conclude: Chance = key(0.8, "it ends with a sentence that concludes")
+    cut: Chance = key(0.07, "traces cut off anywhere and then answered, so that budget forcing is a fair baseline")
 
 
-@dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(Table):
     """The laptop's world (kit.laptop.arithmetic): its problems, the small model, and how that is taught to think at length."""
-
-    largest: int = 49  # every number of a problem and its solution lies in 0 .. largest
-    operations: dict[str, tuple[int, ...]] = field(default_factory=dict)  # per data set: numbers of operations
-    train_problems: int = 4000
-    validation_problems: int = 200
-    evaluation_problems: int = 200
+    largest: int = key(49, "every number of a problem and its solution lies in 0 .. largest", ge=9, le=99)
+    operations: dict[str, Operations] = key({}, "data set: numbers of operations of its problems")
+    train_problems: Count = 4000
+    validation_problems: Count = 200
+    evaluation_problems: Count = 200
     habits: Habits = Habits()
-    hidden_size: int = 96
-    layers: int = 3
-    heads: int = 4
-    key_value_heads: int = 2
-    intermediate_size: int = 192
-    max_length: int = 1024
-    drill_steps: int = 400  # on exercises, in turn with the traces
-    drill_direct: float = 0.15  # share of steps at one look among them; the others are spelled out
-    sft_steps: int = 1000
-    sft_batch: int = 8  # small: at the start of training more steps teach more than larger ones
-    sft_learning_rate: float = 3e-3  # AdamW: embeddings, norms, biases
-    sft_muon_learning_rate: float = 0.012  # Muon: the hidden layers' matrices
+    hidden_size: Count = 96
+    layers: Count = 3
+    heads: Count = 4
+    key_value_heads: Count = 2
+    intermediate_size: Count = 192
+    max_length: Count = key(1024, "tokens of a prompt and its response")
+    drill_steps: Count = key(400, "training steps on exercises, in turn with the traces")
+    drill_direct: Chance = key(0.15, "share of steps at one look among them; the others are spelled out")
+    sft_steps: Count = 1000
+    sft_batch: Count = key(8, "small: at the start of training more steps teach more than larger ones")
+    sft_learning_rate: Amount = key(3e-3, "AdamW: embeddings, norms, biases")
+    sft_muon_learning_rate: Amount = key(0.012, "Muon: the hidden layers' matrices")
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Table):
     """Names of the training, validation (AIME22+23's role) and evaluation sets, and where they are (kit.data.problems)."""
+    evaluation: tuple[Name, ...] = key(..., "data sets that models are evaluated on", min_length=1)
+    train: NameOrNone = key("", "data set that models are trained on")
+    validation: NameOrNone = key("", "data set that checkpoints are selected on")
+    prompt_cap: Count = key(768, "tokens; longer training prompts are dropped (official; QwQ 1024)")
+    files: dict[str, str] = key({}, "data set: local file or folder")
+    folder: str = key("data", "where files of sets are looked for before the hub is asked")
+    revisions: dict[str, str] = key({}, "data set: commit or tag of its hub repository")
+    near_duplicate: Share = key(0.5, "overlap with a held-out problem at which a training problem is dropped")
 
-    evaluation: tuple[str, ...]
-    train: str = ""
-    validation: str = ""
-    prompt_cap: int = 768  # tokens; longer training prompts are dropped (official; QwQ 1024)
-    files: dict[str, str] = field(default_factory=dict)  # set -> local file or folder
-    folder: str = "data"  # where files of sets are looked for before the hub is asked
-    revisions: dict[str, str] = field(default_factory=dict)  # set -> commit or tag of its hub repository
-    near_duplicate: float = 0.5  # overlap with a held-out problem at which a training problem is dropped (kit.data.contamination)
 
+class Prompts(Table):
+    """Wordings of the published method, as values; `{question}` and `{limit}` are filled in.
 
-@dataclass(frozen=True)
-class Prompts:
-    """Wordings of the published method, as values. `{question}` and `{limit}` are filled in.
-
-    `train_user` to `forcing_ending` are each a text or the name of one of `wordings`.
+    `train_user` to `forcing_ending` are each a text, or the name of one of `wordings`.
     """
-
-    system: str
-    limit_sentence: str
-    train_user: str
-    evaluation_user: str
-    forcing_user: str  # budget forcing: the prompt, ...
-    forcing_ending: str  # ... and what is put behind thinking that was stopped
-    wordings: dict[str, str] = field(default_factory=dict)
-    system_role: Literal["system", "user"] = "system"  # user: before the question, for chat templates without a system role
+    system: str = key(..., "system message of the training prompt")
+    limit_sentence: form(r"\{limit\}", "a text with {limit} in it") = key(..., "what the training prompt says of the limit")
+    train_user: str = key(..., "training prompt; contains {question}")
+    evaluation_user: str = key(..., "prompt of validation and evaluation; contains {question}")
+    forcing_user: str = key(..., "prompt of budget forcing; contains {question}")
+    forcing_ending: str = key(..., "budget forcing: what is put behind thinking that was stopped; contains </think>")
+    wordings: dict[str, str] = key({}, "name: wording")
+    system_role: Literal["system", "user"] = key("system", "user: before the question, for chat templates without system")
 
     def text(self, key: str) -> str:
         """The wording of `train_user`, `evaluation_user`, `forcing_user` or `forcing_ending`."""
@@ -143,45 +170,42 @@ class Prompts:
         return self.wordings.get(value, value)
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Table):
     """GRPO settings of one pruning round; the defaults are the official ones."""
-
-    prompts_per_step: int = 128
-    responses_per_prompt: int = 16
-    micro_batch: int = 16  # at most so many responses in one forward/backward pass of a device
-    learning_rate: float = 1e-6
-    max_grad_norm: float = 1.0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    clip_ratio: float = 0.2
-    kl_coefficient: float = 0.001
-    entropy_coefficient: float = 0.001
-    steps: int = 190
-    checkpoint_every: int = 20
-    reading: Literal["official", "strict"] = "official"
-    keep_checkpoints: Literal["all", "selected"] = "all"  # whose weights stay when the round has made its choice
-    gradient_checkpointing: bool | None = None  # null: with bfloat16
-    lora_rank: int | None = None  # null: all weights are trained
-    lora_alpha: int = 32  # the adapter is scaled by alpha / rank
-    # Rollouts: off is transformers' generate; colocate is vLLM on the training devices; server is a running `vllm serve`.
-    vllm: Literal["off", "colocate", "server"] = "off"
-    vllm_memory_share: float = 0.3  # colocate: of each device's memory
-    vllm_tensor_parallel: int = 1  # colocate: devices per copy of the model
-    vllm_sleep: bool = True  # colocate: vLLM gives its memory back during the update
-    vllm_host: str = "127.0.0.1"  # server
-    vllm_port: int = 8000
-    # vLLM's probabilities differ a little from the trainer's. off: as in the paper's code, no correction. token_truncate: each
-    # token is weighted by their ratio, at most the cap. sequence_mask (TRL's default) drops whole responses whose ratio passes
-    # the cap; that ratio is a product over all tokens, so it drops long responses first, the very ones a limit is about.
-    vllm_correction: Literal["off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "off"
-    vllm_correction_cap: float = 3.0
-    # One process per device, over all machines; with more than one, `accelerate launch` starts them (kit.training.launch).
-    processes: int = 1
-    machines: int = 1
-    accelerate: str = "params/accelerate/ddp.yaml"
-    trl: dict[str, Any] = field(default_factory=dict)
-    timeout_minutes: float = 60.0  # how long processes wait for each other, a step's slowest rollouts included
+    prompts_per_step: Count = 128
+    responses_per_prompt: int = key(16, "the group that a response's advantage is relative to", ge=2)
+    micro_batch: Count = key(16, "at most so many responses in one forward/backward pass of a device")
+    learning_rate: float = key(1e-6, "of AdamW, constant", gt=0, le=0.1)
+    max_grad_norm: Amount = 1.0
+    temperature: Amount = 1.0
+    top_p: Share = 1.0
+    clip_ratio: float = key(0.2, "PPO's epsilon", ge=0)
+    kl_coefficient: float = key(0.001, "weight of the distance from the round's start (reference model) in the loss", ge=0)
+    entropy_coefficient: float = key(0.001, "weight of the entropy bonus in the loss", ge=0)
+    steps: Count = key(190, "optimizer steps of a round")
+    checkpoint_every: Count = key(20, "steps")
+    reading: Reading = key("official", "of the reward at the limit (kit.reward)")
+    keep_checkpoints: Literal["all", "selected"] = key("all", "whose weights stay when the round has made its choice")
+    gradient_checkpointing: bool | None = key(None, "less memory, more time; null: with bfloat16")
+    lora_rank: Count | None = key(None, "null: all weights are trained")
+    lora_alpha: Count = key(32, "the adapter is scaled by alpha / rank")
+    vllm: Literal["off", "colocate", "server"] = key(
+        "off", "off: transformers writes the rollouts; colocate: vLLM on the training devices; server: a running `vllm serve`")
+    vllm_memory_share: float = key(0.3, "colocate: of each device's memory", gt=0, lt=1)
+    vllm_tensor_parallel: Count = key(1, "colocate: devices per copy of the model")
+    vllm_sleep: bool = key(True, "colocate: vLLM gives its memory back during the update")
+    vllm_host: str = key("127.0.0.1", "server")
+    vllm_port: int = key(8000, "server", ge=1, le=65535)
+    vllm_correction: Literal["off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = key(
+        "off", "vLLM's probabilities differ a little from the trainer's. off: no correction, as in the paper's. token_truncate: "
+        "each token is weighted by their ratio, at most the cap. sequence_mask (TRL's default): responses whose ratio, a product "
+        "over all tokens, passes the cap are dropped: long ones first, the very ones a limit is about")
+    vllm_correction_cap: Amount = 3.0
+    processes: Count = key(1, "over all machines, one per device; more than one are started by `accelerate launch`")
+    machines: Count = 1
+    accelerate: str = key("params/accelerate/ddp.yaml", "accelerate's own config file, for several processes")
+    timeout_minutes: Amount = key(60.0, "how long processes wait for each other, a step's slowest rollouts included")
+    trl: dict[str, JsonValue] = key({}, "further fields of TRL's GRPOConfig, passed through as they are")
 
     @property
     def responses_per_process(self) -> int:
@@ -200,132 +224,111 @@ class Training:
         return self.responses_per_process // self.responses_per_pass
 
 
-@dataclass(frozen=True)
-class Watch:
+class Watch(Table):
     """When a training round is warned about, and when it is stopped (kit.training.watch)."""
-
-    truncated: float = 0.95  # share of responses cut at the limit
-    entropy: float = 0.1  # share of the entropy that the round began with
-    kl: float = 1.0  # nats per token from the round's start; ten times that is a blow-up that can stop the round
-    repeated: float = 0.3  # share of responses that end in a loop
-    patience: int = 20  # steps in a row without any reward, or that far off, after which a round is stopped; 0: never
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A sequence of pruning rounds; one-shot is a list of one limit. `limits` are tokens."""
-
-    limits: tuple[int, ...]
-    label: str = ""
-    steps: int | None = None  # steps per round; null: training.steps
-    checkpoint_every: int | None = None  # steps; null: training.checkpoint_every
-    state_limit: bool = True  # False: the prompt does not name the limit (a control)
-    select: Literal["rule", "last"] = "rule"
-    reading: Literal["official", "strict"] | None = None  # of the reward; null: training.reading
-    compare_with: str | None = None  # a control's counterpart: the schedule that differs from it in one thing
+    truncated: Share = key(0.95, "share of responses cut at the limit")
+    entropy: Share = key(0.1, "share of the entropy that the round began with")
+    kl: Amount = key(1.0, "nats per token from the round's start; ten times that is a blow-up that can stop the round")
+    repeated: Share = key(0.3, "share of responses that end in a loop")
+    patience: int = key(20, "steps in a row without reward, or that far off, that stop a round; 0: never stop", ge=0)
 
 
-@dataclass(frozen=True)
-class Selection:
+class Schedule(Table):
+    """A sequence of pruning rounds; one-shot is a list of one limit."""
+    limits: tuple[Count, ...] = key(..., "token limit of each round; they fall", min_length=1)
+    label: str = key("", "how tables and figures call it")
+    steps: Count | None = key(None, "steps per round; null: training.steps")
+    checkpoint_every: Count | None = key(None, "steps; null: training.checkpoint_every")
+    state_limit: bool = key(True, "false: the prompt does not name the limit (a control)")
+    select: Literal["rule", "last"] = key("rule", "checkpoint of a round: by the paper's rule, or its last one")
+    reading: Reading | None = key(None, "of the reward; null: training.reading")
+    compare_with: str | None = key(None, "a control's counterpart: the schedule that differs from it in one thing")
+
+
+class Selection(Table):
     """The paper's rule: shortest checkpoint with at most this relative drop in validation accuracy."""
+    tolerance: float = key(0.10, "share of the accuracy before the round that may be lost", ge=0, lt=1)
+    samples: Count = key(16, "responses per validation problem")
 
-    tolerance: float = 0.10
-    samples: int = 16
 
-
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Table):
     """Sampling of an evaluation, by default the official one, and its bootstrap."""
-
-    samples: int = 16
-    samples_by_set: dict[str, int] = field(default_factory=dict)
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_new_tokens: int = 32000
-    batch_size: int = 64  # responses generated at once (transformers engine)
-    resamples: int = 2000  # bootstrap
-    training_prompt: bool = False  # a control: every model also answers in the training prompt, its limit stated
-
-
-@dataclass(frozen=True)
-class Forcing:
-    """Budget forcing, the paper's baseline (evaluation/forcing): thinking is stopped at each budget, then answered. Tokens."""
-
-    budgets: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)  # official; an empty list leaves notebook 04 out
-    # Whose thinking is stopped: base, <schedule>/round<k>, or `pruned`: the last round of the first schedule.
-    models: tuple[str, ...] = ("base", "pruned")
-    samples: int | None = None  # per problem; null: as in the evaluation
-    answer_tokens: int = 1024  # at most, after the ending; ours, the official cap is not known
+    samples: Count = key(16, "responses per problem")
+    samples_by_set: dict[str, Count] = key({}, "data set: responses per problem, where that differs")
+    temperature: float = key(0.6, "0 is greedy", ge=0)
+    top_p: Share = 0.95
+    max_new_tokens: Count = 32000
+    batch_size: Count = key(64, "responses generated at once (transformers engine)")
+    resamples: Count = key(2000, "of the bootstrap")
+    training_prompt: bool = key(False, "a control: every model also answers in the training prompt, its limit stated")
 
 
-@dataclass(frozen=True)
-class Logs:
-    """Models known by their generation logs in the official format (rollout/logs); `base` is what the others are compared with."""
-
-    models: dict[str, dict[str, str]] = field(default_factory=dict)  # model -> data set -> file, or folder of rank files
-    labels: dict[str, str] = field(default_factory=dict)  # model -> how tables and figures call it
-    folder: str = ""  # the paths above are relative to it
-    tokenizer: str | None = None  # counts the lengths that a log lacks; null: they are missing, and tables say so
+class Forcing(Table):
+    """Budget forcing, the paper's baseline (kit.evaluation.forcing): thinking is stopped at each budget, then answered."""
+    budgets: tuple[Count, ...] = key((500, 1000, 2000, 4000, 8000), "tokens (official); [] leaves notebook 04 out")
+    models: tuple[str, ...] = key(("base", "pruned"), "base, <schedule>/round<k>, or pruned: the first schedule's last round")
+    samples: Count | None = key(None, "per problem; null: as in the evaluation")
+    answer_tokens: Count = key(1024, "at most, after the ending; ours, the official cap is not known")
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What generates responses outside of training (rollout/engines): this process, with or without vLLM, or a running server."""
+class Logs(Table):
+    """Models known by their generation logs in the official format (kit.rollout.logs); the others are compared with `base`."""
+    models: dict[str, dict[str, str]] = key({}, "model: {data set: file, or folder of rank files}")
+    labels: dict[str, str] = key({}, "model: how tables and figures call it")
+    folder: str = key("", "the paths above are relative to it")
+    tokenizer: str | None = key(None, "counts the lengths that a log lacks; null: they are missing, and tables say so")
 
+
+class Engine(Table):
+    """What generates responses outside of training (kit.rollout): this process, vLLM, or a running OpenAI-compatible server."""
     name: Literal["transformers", "vllm", "server"] = "transformers"
-    max_model_len: int | None = None  # prompt and response (vllm, server); null: data.prompt_cap + evaluation.max_new_tokens
-    tensor_parallel: int = 1  # GPUs that one copy of the model is spread over (vllm)
-    data_parallel: int = 1  # copies of the model that share the problems (vllm)
-    gpu_memory_utilization: float = 0.9  # share of each GPU's memory (vllm)
-    url: str = "http://127.0.0.1:8000/v1"  # of an OpenAI-compatible server, and so are all below
-    served_as: dict[str, str] = field(default_factory=dict)  # folder or hub id of a model: its name there, where that differs
-    key_variable: str = ""  # name of the environment variable that holds the key, never the key itself
-    concurrency: int = 256  # requests at a time, one response each
-    retries: int = 8  # of a request that failed; with the pauses between them, some 3 minutes
-    timeout: float = 3600.0  # seconds for one response
+    max_model_len: Count | None = key(None, "prompt and response; null: data.prompt_cap + evaluation.max_new_tokens")
+    tensor_parallel: Count = key(1, "GPUs that one copy of the model is spread over (vllm)")
+    data_parallel: Count = key(1, "copies of the model that share the problems (vllm)")
+    gpu_memory_utilization: Share = key(0.9, "share of each GPU's memory (vllm)")
+    url: Address = key("http://127.0.0.1:8000/v1", "of the server, and so are all below")
+    served_as: dict[str, str] = key({}, "folder or hub id of a model: its name there, where that differs")
+    key_variable: KeyVariable = key("", "name of the environment variable that holds the key, never the key itself")
+    concurrency: Count = key(256, "requests at a time, one response each")
+    retries: int = key(8, "of a request that failed; with the pauses between them, some 3 minutes", ge=0)
+    timeout: Amount = key(3600.0, "seconds for one response")
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A language model that labels phases (behavior/judge), behind an OpenAI-compatible endpoint; without a `url` there is none."""
-
-    url: str = ""  # like http://127.0.0.1:8000/v1
-    model: str = ""
-    key_variable: str = ""  # name of the environment variable that holds the key, if the endpoint wants one
-    remote: bool = False  # true: the endpoint may be on another machine, and the traces are sent there
-    responses: int = 20  # labelled per model and data set
-    batch: int = 20  # steps per request
-    retries: int = 3  # requests per batch, in all
-    timeout: float = 120.0  # seconds per request
-    parallel: int = 4  # requests at a time
+class Judge(Table):
+    """A language model that labels phases (kit.behavior.judge), at an OpenAI-compatible endpoint; none without a `url`."""
+    url: AddressOrNone = key("", "like http://127.0.0.1:8000/v1")
+    model: str = key("", "which model the endpoint should use")
+    key_variable: KeyVariable = key("", "name of the environment variable that holds the key, if the endpoint wants one")
+    remote: bool = key(False, "true: the endpoint may be on another machine, and the traces are sent there")
+    responses: Count = key(20, "labelled per model and data set")
+    batch: Count = key(20, "steps per request")
+    retries: Count = key(3, "requests per batch, in all")
+    timeout: Amount = key(120.0, "seconds per request")
+    parallel: Count = key(4, "requests at a time")
 
 
-@dataclass(frozen=True)
-class Behavior:
-    """What notebook 05 looks at (kit.behavior.behavior)."""
-
-    samples: int = 4  # responses per problem whose text is read: the first ones
-    steps: Literal["auto", "paragraphs", "sentences"] = "auto"  # what a step of a trace is (kit.behavior.phases)
-    ngram: int = 8  # words; repetition is the share of such runs of words that were there before
-    pairs: tuple[str, ...] = ()  # models shown side by side with the base; empty: the last round of each schedule
-    phases: str = "params/shared/phases.yaml"  # file with the cues of the ten phases (kit.behavior.phases)
-    reference: str = ""  # of the perplexity: hub id, folder, `trained` (the laptop's), `base`, or none
-    reference_steps: int = 250  # training steps of a `trained` one
-    reference_sets: tuple[str, ...] = ()  # data sets whose traces it reads; empty: all
-    reference_samples: int = 1  # responses per problem that it reads
-    window: int = 4096  # tokens it sees at once; longer traces are read in windows that overlap by half
-    batch_tokens: int = 4096  # tokens per forward pass
+class Behavior(Table):
+    """What notebook 05 looks at (kit.behavior)."""
+    samples: Count = key(4, "responses per problem whose text is read: the first ones")
+    steps: Literal["auto", "paragraphs", "sentences"] = key("auto", "what a step of a trace is (kit.behavior.phases)")
+    ngram: Count = key(8, "words; repetition is the share of such runs of words that were there before")
+    pairs: tuple[str, ...] = key((), "models shown side by side with the base; []: the last round of each schedule")
+    phases: str = key("params/shared/phases.yaml", "file with the cues of the ten phases (kit.behavior.phases)")
+    reference: str = key("", "of the perplexity: hub id, folder, `trained` (the laptop's), `base`, or none")
+    reference_steps: Count = key(250, "training steps of a `trained` one")
+    reference_sets: tuple[str, ...] = key((), "data sets whose traces it reads; []: all")
+    reference_samples: Count = key(1, "responses per problem that it reads")
+    window: int = key(4096, "tokens it sees at once; longer traces are read in windows that overlap by half", ge=16)
+    batch_tokens: Count = key(4096, "tokens per forward pass")
     judge: Judge = Judge()
 
 
-@dataclass(frozen=True)
-class Config:
-    """All settings of one run. `file` is the params file they came from."""
-
-    run: str
-    data: Data
-    prompts: Prompts | None = None  # null: only in a run that reads logs and asks no model
-    schedules: dict[str, Schedule] = field(default_factory=dict)
+class Config(Table):
+    """All settings of one run."""
+    run: Name = key(..., "folder of the run below results/")
+    data: Data = key(..., "names of the data sets, and where they are")
+    prompts: Prompts | None = key(None, "null: only in a run that reads logs and asks no model")
+    schedules: dict[str, Schedule] = key({}, "name: the rounds that it trains")
     logs: Logs = Logs()
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
@@ -336,15 +339,16 @@ class Config:
     engine: Engine = Engine()
     behavior: Behavior = Behavior()
     forcing: Forcing = Forcing()
-    keywords: dict[str, tuple[str, ...]] = field(default_factory=lambda: {  # the paper's
-        "hesitation": ("wait", "but wait", "alternatively", "double-check"), "core": ("therefore", "let me compute")})
-    set_labels: dict[str, str] = field(default_factory=dict)
-    seed: int = 42
-    seeds: tuple[int, ...] = ()  # further seeds: each a run <run>-seed<k> of its own, combined in this one (kit.evaluation.seeds)
-    threads: int = 1
-    parallel: int = 1  # schedules worked on at the same time
+    keywords: dict[str, Phrases] = key(
+        {"hesitation": ("wait", "but wait", "alternatively", "double-check"), "core": ("therefore", "let me compute")},
+        "words to count in the traces, in groups; the paper's", min_length=1)
+    set_labels: dict[str, str] = key({}, "data set: how tables and figures call it")
+    seed: Seed = 42
+    seeds: tuple[Seed, ...] = key((), "further seeds: each a run <run>-seed<k>, combined in this one", max_length=9)
+    threads: Count = key(1, "per process")
+    parallel: Count = key(1, "schedules worked on at the same time")
     hardware: Hardware = Hardware()
-    file: str = ""
+    file: str = key("", "the params file these settings came from")
 
     @property
     def forced_models(self) -> list[str]:
