@@ -128,7 +128,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
         "02_prune_round-one-shot-1", "03_evaluate-one-shot", "04_budget_forcing", "05_behavior", "06_figures"}
     assert changed_by(evaluation=dataclasses.replace(smoke.evaluation, samples=9)) == {
         name for name in everything if name[:2] in ("03", "04", "05", "06")}
-    faster = dataclasses.replace(smoke.training, learning_rate=1.0)
+    faster = dataclasses.replace(smoke.training, learning_rate=0.1)
     assert changed_by(training=faster) == everything - {"01_base_model", "03_evaluate-base"}
     assert changed_by(keywords={"core": ("compute",)}) == {"05_behavior", "06_figures"}
     assert changed_by(behavior=dataclasses.replace(smoke.behavior, ngram=5)) == {"05_behavior", "06_figures"}
