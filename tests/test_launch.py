@@ -55,6 +55,7 @@ def test_a_round_that_is_worked_out_elsewhere_is_the_same_stage(tiny_world: Conf
     assert stage_keys(with_training(tiny_world, processes=8, micro_batch=2, vllm_memory_share=0.5), [stage]) == here
     assert stage_keys(with_training(tiny_world, learning_rate=1e-6), [stage]) != here
     assert stage_keys(with_training(tiny_world, lora_rank=8), [stage]) != here
+    assert stage_keys(with_training(tiny_world, trl={"loss_type": "grpo"}), [stage]) != here
 
 
 # --- accelerate's files -----------------------------------------------------------------------------------------------
@@ -255,7 +256,8 @@ def test_the_end_of_the_processes_is_told_in_one_line(said: str, told: str) -> N
 
 
 def test_processes_end_when_the_one_that_started_them_is_killed() -> None:
-    child = "import os, time; from kit.training import launch; launch.end_with_parent(); print(os.getpid(), flush=True); time.sleep(300)"
+    child = ("import os, time; from kit.training import launch; launch.end_with_parent(); print(os.getpid(), flush=True); "
+             "time.sleep(300)")
     starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     process = subprocess.Popen([sys.executable, "-c", starter, child], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     state = Path(f"/proc/{int(process.stdout.readline())}/stat")

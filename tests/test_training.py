@@ -219,8 +219,8 @@ def test_a_round_stopped_in_a_later_epoch_goes_on_with_the_problems_that_were_ne
     rounds.train_round(config, f"stopped{stop}", 1)
     assert seen == straight
     columns = ["step", "reward", "length", "truncated", "loss", "grad_norm"]
-    logs = [files.read_csv(paths.of(config).training(f"{kind}{stop}", 1) / "log.csv")[columns] for kind in ("straight", "stopped")]
-    pd.testing.assert_frame_equal(*logs)
+    logs = [paths.of(config).training(f"{kind}{stop}", 1) / "log.csv" for kind in ("straight", "stopped")]
+    pd.testing.assert_frame_equal(*(files.read_csv(log)[columns] for log in logs))
 
 
 def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,8 @@ def test_fields_of_grpoconfig_are_passed_through_and_change_what_is_learned(
     """Unscaled advantages are half as large where half of a group is rewarded, so the gradient of the first step is smaller."""
     monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
     made, norms, plain = watched(monkeypatch), {}, {"kl_coefficient": 0.0, "entropy_coefficient": 0.0}
-    for name, fields in {"scaled": {}, "unscaled": {"scale_rewards": "none", "epsilon_high": 0.28, "report_to": ["none"]}}.items():
+    passed = {"scale_rewards": "none", "epsilon_high": 0.28, "report_to": ["none"]}
+    for name, fields in {"scaled": {}, "unscaled": passed}.items():
         config = variant(tiny_world, name, trl=fields, **plain)
         rounds.train_round(config, name, 1)
         norms[name] = files.read_csv(paths.of(config).training(name, 1) / "log.csv").grad_norm[0]
@@ -203,8 +204,13 @@ def test_a_response_that_ends_with_the_models_second_end_token_has_ended(
     second = tokenizer.convert_tokens_to_ids("Wait")
     facts = files.read_json(folder / "generation_config.json")
     files.write_json(folder / "generation_config.json", facts | {"eos_token_id": [tokenizer.eos_token_id, second]})
-    told = []
-    monkeypatch.setattr("kit.reward.token_limit.grade_many", lambda texts, golds, finished, **_: told.extend(finished) or grades(texts))
+    told: list[bool] = []
+
+    def grade_many(texts: list[str], golds: list[str], finished: list[bool], **_: object) -> list[SimpleNamespace]:
+        told.extend(finished)
+        return [SimpleNamespace(correct=False) for _ in texts]
+
+    monkeypatch.setattr("kit.reward.token_limit.grade_many", grade_many)
     config = variant(tiny_world, "twoends")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder)))
     made = watched(monkeypatch)
@@ -214,7 +220,3 @@ def test_a_response_that_ends_with_the_models_second_end_token_has_ended(
     ids = tokenizer("Compute 3 + 4 = 7 .")["input_ids"]
     reward(completion_ids=[[*ids, second], [*ids, tokenizer.eos_token_id], ids], answer=["7"] * 3)
     assert told == [True, True, False]
-
-
-def grades(texts: list[str]) -> list:
-    return [SimpleNamespace(correct=False) for _ in texts]

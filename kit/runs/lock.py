@@ -1,6 +1,7 @@
 """One run at a time works in a folder: a second is refused with the first's process and machine.
 
-The system lets go of the lock when its process ends, however it ends; a killed run leaves only the file, which the next takes over.
+The system lets go of the lock when its process ends, however it ends; a killed run leaves only the file, which the next one
+takes over.
 """
 
 from __future__ import annotations

@@ -179,7 +179,8 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     t, half = config.training, config.model.dtype == "bfloat16"
     cuda = torch.cuda.is_available()
     settings = {
-        "output_dir": str(folder), "seed": seed, "data_seed": seed, "report_to": "none", "disable_tqdm": True, "log_level": "error",
+        "output_dir": str(folder), "seed": seed, "data_seed": seed, "report_to": "none", "disable_tqdm": True,
+        "log_level": "error",
         "max_steps": steps, "save_steps": every or t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
         "learning_rate": t.learning_rate, "lr_scheduler_type": "constant",
         "max_grad_norm": t.max_grad_norm, "weight_decay": 0.0,

@@ -125,8 +125,8 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
     alike = _number(row, "no_variance") >= 1  # rewards agree within every group
     broken = [c for c in ("loss", "grad_norm", "kl", "entropy", "reward") if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
-        return {"non-finite": f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update with "
-                "it spoils every weight; try a smaller training.learning_rate or training.max_grad_norm"}
+        return {"non-finite": f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update "
+                "with it spoils every weight; try a smaller training.learning_rate or training.max_grad_norm"}
     told = {
         "truncated": truncated > watch.truncated and
             f"{truncated:.0%} of the responses were cut at {row['limit']:.0f} tokens, so nearly every reward is 0 and there is "
@@ -138,14 +138,15 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
             "no group has any variance in reward, so every advantage is 0 and nothing is learned; change the limit, the "
             "difficulty of the problems, or the number of responses per prompt",
         "entropy collapse": k >= 3 and entropy < watch.entropy * began and
-            f"entropy is {entropy:.3g} nats a token, {entropy / began:.0%} of the {began:.3g} that the round began with: responses "
-            "of a group are nearly alike; try a larger training.entropy_coefficient or a smaller training.learning_rate",
+            f"entropy is {entropy:.3g} nats a token, {entropy / began:.0%} of the {began:.3g} that the round began with: "
+            "responses of a group are nearly alike; try a larger training.entropy_coefficient or a smaller "
+            "training.learning_rate",
         "KL blow-up": kl > watch.kl and
             f"the policy is {kl:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
             "training.learning_rate or a larger training.kl_coefficient",
         "loops": loops > watch.repeated and
-            f"{loops:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's start: its "
-            "own responses may loop",
+            f"{loops:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's start: "
+            "its own responses may loop",
     }
     return {name: text for name, text in told.items() if text}
 
