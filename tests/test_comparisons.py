@@ -158,7 +158,20 @@ def test_one_shot_and_iterative_meet_at_each_limit_from_the_second_round_on() ->
     made = plans(
         iterative=Schedule((100, 62, 40)), a=Schedule((62,)), b=Schedule((40,)), c=Schedule((100,)),
         untold=Schedule((40,), state_limit=False), strict=Schedule((40,), reading="strict", compare_with="b"))
-    assert comparisons.one_shot_pairs(made) == [(62, "iterative/round2", "a/round1"), (40, "iterative/round3", "b/round1")]
+    assert comparisons.pairs(made)["one_shot"] == (
+        "limit", [(62, "iterative/round2", "a/round1"), (40, "iterative/round3", "b/round1")])
+
+
+def test_models_are_compared_with_the_base_and_with_the_schedule_that_saw_no_limit() -> None:
+    made = plans(a=Schedule((60, 40)), free=Schedule((300,), state_limit=False),
+                 untold=Schedule((40,), state_limit=False, compare_with="a"))
+    told = dataclasses.replace(made, evaluation=dataclasses.replace(made.evaluation, training_prompt=True))
+    last = [("without a limit", "a/round2", "free/round1"), ("compare_with", "untold/round1", "a/round2")]
+    models = ["base", "a/round1", "a/round2", "free/round1", "untold/round1"]
+    assert comparisons.pairs(made)["controls"] == ("control", last)
+    assert comparisons.pairs(told)["controls"][1] == [*last, *(("training prompt", f"{m}/training-prompt", m) for m in models)]
+    pruned = [(m, m, other) for m in models[1:] for other in ("base", "free/round1") if m != other]
+    assert comparisons.pairs(made)["changes"] == ("model", pruned)
 
 
 def test_a_difference_says_who_is_better_and_when_nobody_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from kit.laptop import arithmetic
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import catalog, paths
-from kit.settings import ROOT, Config, Forcing, KitError, load
+from kit.settings import Config, Forcing, KitError, load
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964
@@ -261,19 +261,3 @@ def test_the_mean_over_sets_is_compared_at_its_own_mean_length() -> None:
     point = {"s": grades([9], 20), "t": grades([3], 30)}  # mean length 25; the curve's means: 10 % at 15, 50 % at 35
     row = forcing.against_curve(curve, point, 50, 0).set_index("set").loc["mean"]
     assert (row.length, row.accuracy, row.forced) == pytest.approx((25, 60, 30))
-
-
-@pytest.mark.parametrize(("line", "told"), [
-    ("forcing: {budgets: [20, 10]}", "`forcing.budgets` is [20, 10]; should be token budgets above 0, each larger than the one"),
-    ("forcing: {models: [iterative/round9]}", "`forcing.models` names iterative/round9; there are base, iterative/round1"),
-    ("forcing: {samples: 0}", "`forcing.samples` is 0; should be above 0"),
-    ("forcing: {budgets: [900]}", "`forcing`: largest budget + answer_tokens exceed 874 tokens"),
-    ("seeds: [1]", "`seeds` is [1]; should be at most 9 whole numbers, each once, without `seed` (1)"),
-    ("schedules: {a: {limits: [40], compare_with: b}}\nforcing: {models: [base]}", "`schedules.a.compare_with` is b; should be"),
-])
-def test_settings_that_do_not_fit_are_told(tmp_path: Path, line: str, told: str) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(f"extends: {ROOT / 'params' / 'laptop.yaml'}\n{line}\n")
-    with pytest.raises(KitError) as caught:
-        load(file)
-    assert told in str(caught.value)

@@ -6,12 +6,13 @@
 - accuracy at equal token spend: pass@k against k responses' tokens, and accuracy under a hard cap of tokens;
 - the accuracy-efficiency score of later papers.
 
-All differences are paired: models are compared on the same bootstrap resamples of the same problems. Lengths are tokens,
-accuracies percent, differences points; `_low` and `_high` are the ends of 95 % intervals.
+Models are compared on the same problems, paired. Lengths are tokens, accuracies percent, differences points; `_low` and `_high`
+are the ends of 95 % intervals.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,23 +25,22 @@ from kit.evaluation.metrics import Graded, mean_of_sets, per_problem, sets_and_m
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
+Models = Mapping[Any, Graded]  # model -> its grades
+
 
 def gather(config: Config) -> None:
     """What the stages wrote, in one table each: metrics/main.csv (a row per model and set), and of what was trained training.csv
     and validation.csv (a row per step)."""
-    run, tables = paths.of(config), []
-    for model, (schedule, round, limit) in catalog.facts(config).items():
-        table = files.read_csv(run.metrics / f"{model.replace('/', '-')}.csv")
-        tables.append(table.assign(schedule=schedule, round=round, limit=limit))
+    run, known = paths.of(config), catalog.facts(config)
+    tables = [files.read_csv(run.metrics / f"{model.replace('/', '-')}.csv").assign(schedule=schedule, round=k, limit=limit)
+              for model, (schedule, k, limit) in known.items()]
     files.write_csv(run.metrics / "main.csv", pd.concat(tables))
     for name, file in (("training", "log.csv"), ("validation", "validation.csv")) if config.schedules else ():
-        tables = []
-        for schedule, plan in config.schedules.items():
-            before = 0
-            for k in range(1, len(plan.limits) + 1):
-                table = files.read_csv(run.training(schedule, k) / file)
-                tables.append(table.assign(schedule=schedule, round=k, total_step=table.step + before))
-                before += table.step.max()
+        tables, before = [], Counter()  # the steps of a schedule's earlier rounds
+        for schedule, k in [(schedule, k) for schedule, k, _ in known.values() if schedule in config.schedules]:
+            table = files.read_csv(run.training(schedule, k) / file)
+            tables.append(table.assign(schedule=schedule, round=k, total_step=table.step + before[schedule]))
+            before[schedule] += table.step.max()
         files.write_csv(run.metrics / f"{name}.csv", pd.concat(tables))
 
 
@@ -48,27 +48,53 @@ def compare_models(config: Config) -> None:
     """`gather`, and write every comparison of this run into metrics/*.csv; one that the run does not have is an empty file."""
     gather(config)
     models, r, seed = catalog.model_names(config), config.evaluation.resamples, config.seed
-    graded = {model: evaluate.load_grades(config, model) for model in models}
     told = [f"{model}/{evaluate.TRAINING_PROMPT}" for model in models if config.evaluation.training_prompt]
+    graded = {model: evaluate.load_grades(config, model) for model in models}
     everything = graded | {model: evaluate.load_grades(config, model) for model in told}
-    tables = {
-        "changes": differences(graded, "model", change_pairs(config), r, seed).drop(columns=MEANS, errors="ignore"),
-        "one_shot": differences(graded, "limit", one_shot_pairs(config), r, seed),
-        "controls": differences(everything, "control", control_pairs(config), r, seed),
-        "per_problem": problem_changes(graded),
-        "spend": equal_spend(graded, r, seed),
-        "spend_gaps": spend_gaps(graded, r, seed),
-        "caps": capped(graded, r, seed),
-        "efficiency": efficiency(graded, r, seed),
-    }
+    tables = {name: differences(everything, *found, r, seed) for name, found in pairs(config).items()}
+    tables["changes"] = tables["changes"].drop(columns=["accuracy", "length", "other_accuracy", "other_length"], errors="ignore")
+    tables["per_problem"] = problem_changes(graded)
+    for name, made in {"spend": equal_spend, "spend_gaps": spend_gaps, "caps": capped, "efficiency": efficiency}.items():
+        tables[name] = made(graded, r, seed)
     for name, table in tables.items():
         files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
 
 
-# --- pairs of models --------------------------------------------------------------------------------------------------
-
 Pair = tuple[Any, str, str]  # in what the two differ, a model, the model that it is compared with
-MEANS = ["accuracy", "length", "other_accuracy", "other_length"]
+
+
+def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
+    """Table -> (its column that says in what two models differ, its pairs of models).
+
+    changes: each model and the base, and the last round of each schedule that saw no limit (and is nobody's counterpart).
+    one_shot: a round of an iterative schedule and the one-shot model, for each limit that both reach, from the second round on:
+    the first round is itself one-shot training at its limit.
+    controls: `without a limit`: each last round and that of a schedule that saw no limit; `compare_with`: a control's last
+    round and its counterpart's; `training prompt`: a model's answers in that prompt and those in the evaluation prompt.
+    """
+    models, schedules = catalog.model_names(config), config.schedules
+    last = {name: catalog.last_round(config, name) for name in schedules}
+    free = [name for name, plan in schedules.items() if not plan.state_limit and plan.compare_with is None]
+    plain = {name: plan for name, plan in schedules.items() if plan.state_limit and plan.compare_with is None}
+    changes = [(model, model, other) for model in models if model != "base"
+               for other in ("base", *(last[name] for name in free)) if other != model]
+    singles = {(plan.limits[0], plan.reading): last[name] for name, plan in plain.items() if len(plan.limits) == 1}
+    one_shot = [(limit, catalog.round_name(name, k), singles[limit, plan.reading])
+                for name, plan in plain.items() for k, limit in enumerate(plan.limits, 1)
+                if k > 1 and (limit, plan.reading) in singles]
+    controls = [("without a limit", last[name], last[other]) for other in free for name in plain]
+    controls += [("compare_with", last[name], last[plan.compare_with]) for name, plan in schedules.items() if plan.compare_with]
+    if config.evaluation.training_prompt:
+        controls += [("training prompt", f"{model}/{evaluate.TRAINING_PROMPT}", model) for model in models]
+    return {"changes": ("model", changes), "one_shot": ("limit", one_shot), "controls": ("control", controls)}
+
+
+def differences(graded: Models, key: str, pairs: Iterable[Pair], resamples: int, seed: int) -> pd.DataFrame:
+    """`compare` of each pair; the column `key` says in what the two differ."""
+    rows = [compare(graded[other], graded[model], resamples, seed)
+            .assign(**{key: what, "model": model.removesuffix(f"/{evaluate.TRAINING_PROMPT}"), "against": other})
+            for what, model, other in pairs]
+    return pd.concat(rows) if rows else pd.DataFrame(columns=[*dict.fromkeys([key, "model", "against", "set"])])
 
 
 def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
@@ -77,13 +103,10 @@ def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
     `p_value` is two-sided, of the change of accuracy; `detectable` (points) is the smallest true change of accuracy that so
     many problems of this kind would show four times out of five. Accuracy and length are b's, `other_` a's.
     """
-    pairs = {name: (per_problem(a[name]), per_problem(b[name])) for name in a}
-    for name, (left, right) in pairs.items():
-        if not left.index.equals(right.index):
-            raise KitError(f"{name}: the two models were not evaluated on the same problems")
+    tables = {name: _of_same_problems(name, [per_problem(a[name]), per_problem(b[name])]) for name in a}
     rows = []
     for title, names, own_seed in sets_and_mean(a, seed):
-        left, right = ([pairs[name][side] for name in names] for side in (0, 1))
+        left, right = zip(*(tables[name] for name in names), strict=True)
         accuracies = [[table.accuracy.to_numpy() for table in side] for side in (left, right)]
         before, after = ([table.length.to_numpy(dtype=float) for table in side] for side in (left, right))
         change = uncertainty.paired_change([y - x for x, y in zip(*accuracies, strict=True)])
@@ -98,61 +121,18 @@ def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def differences(graded: Mapping[str, Graded], key: str, pairs: Iterable[Pair], resamples: int, seed: int) -> pd.DataFrame:
-    """`compare` of each pair; the column `key` says in what the two differ."""
-    rows = [compare(graded[other], graded[model], resamples, seed)
-            .assign(**{key: what, "model": model.removesuffix(f"/{evaluate.TRAINING_PROMPT}"), "against": other})
-            for what, model, other in pairs]
-    return pd.concat(rows) if rows else pd.DataFrame(columns=[key, "model", "against", "set"])
+def _of_same_problems(name: str, tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """These tables of data set `name`; KitError when their rows are of different problems."""
+    if any(not table.index.equals(tables[0].index) for table in tables):
+        raise KitError(f"{name}: the models were not evaluated on the same problems")
+    return tables
 
 
-def without_limit(config: Config) -> list[str]:
-    """The schedules that saw no limit and are nobody's counterpart: the controls of all others."""
-    return [name for name, plan in config.schedules.items() if not plan.state_limit and plan.compare_with is None]
-
-
-def change_pairs(config: Config) -> list[Pair]:
-    """Each model and the base, and the last round of each schedule that saw no limit."""
-    against = ["base", *(catalog.last_round(config, name) for name in without_limit(config))]
-    models = [model for model in catalog.model_names(config) if model != "base"]
-    return [(other, model, other) for model in models for other in against if other != model]
-
-
-def one_shot_pairs(config: Config) -> list[Pair]:
-    """(limit, round of an iterative schedule, one-shot model) for each limit that both reach, from the second round on.
-
-    The first round of an iterative schedule is itself one-shot training at its limit.
-    """
-    plain = {name: plan for name, plan in config.schedules.items() if plan.state_limit and plan.compare_with is None}
-    singles = {(plan.limits[0], plan.reading): catalog.last_round(config, name)
-               for name, plan in plain.items() if len(plan.limits) == 1}
-    return [(limit, catalog.round_name(name, k), singles[limit, plan.reading])
-            for name, plan in plain.items() for k, limit in enumerate(plan.limits, 1)
-            if k > 1 and (limit, plan.reading) in singles]
-
-
-def control_pairs(config: Config) -> list[Pair]:
-    """(which control, model, its counterpart).
-
-    `without a limit`: each last round and the last round of a schedule that saw no limit and is nobody's counterpart;
-    `compare_with`: a control's last round and its counterpart's; `training prompt`: a model's answers in the training
-    prompt and those in the evaluation prompt (where `evaluation.training_prompt` asked for them).
-    """
-    last, free = {name: catalog.last_round(config, name) for name in config.schedules}, without_limit(config)
-    counterparts = {name: plan.compare_with for name, plan in config.schedules.items()}
-    pairs: list[Pair] = [("without a limit", last[name], last[other])
-                         for other in free for name in last if name not in free and not counterparts[name]]
-    pairs += [("compare_with", last[name], last[other]) for name, other in counterparts.items() if other]
-    if config.evaluation.training_prompt:
-        pairs += [("training prompt", f"{m}/{evaluate.TRAINING_PROMPT}", m) for m in catalog.model_names(config)]
-    return pairs
-
-
-def problem_changes(graded: Mapping[str, Graded]) -> pd.DataFrame:
+def problem_changes(graded: Models) -> pd.DataFrame:
     """A row per model, set and problem: accuracy and mean length of the base and of the model, and their changes."""
     rows = [pd.DataFrame(columns=["model", "set", "id"])]
     for model, name in [(m, n) for m in graded if m != "base" for n in graded[m]]:
-        own, base = per_problem(graded[model][name]), per_problem(graded["base"][name])
+        own, base = (per_problem(graded[m][name]) for m in (model, "base"))
         table = pd.DataFrame({
             "model": model, "set": name, "base_accuracy": base.accuracy, "accuracy": own.accuracy, "base_length": base.length,
             "length": own.length, "accuracy_change": own.accuracy - base.accuracy,
@@ -161,11 +141,8 @@ def problem_changes(graded: Mapping[str, Graded]) -> pd.DataFrame:
     return pd.concat(rows[1:] or rows)
 
 
-# --- all models on the same resamples ---------------------------------------------------------------------------------
-
-
 def paired_draws(
-    graded: Mapping[Any, Graded], table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int
+    graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int
 ) -> dict[str, dict[Any, np.ndarray]]:
     """Means over the same bootstrap resamples of problems: data set (and `mean` of several) -> model -> draws.
 
@@ -174,22 +151,18 @@ def paired_draws(
     """
     drawn: dict[str, dict[Any, np.ndarray]] = {}
     for k, name in enumerate(next(iter(graded.values()))):
-        tables = {model: table_of(by_set[name]) for model, by_set in graded.items()}
-        problems = next(iter(tables.values())).index
-        if any(not table.index.equals(problems) for table in tables.values()):
-            raise KitError(f"{name}: the models were not evaluated on the same problems")
-        n = len(problems)
+        tables = _of_same_problems(name, [table_of(by_set[name]) for by_set in graded.values()])
+        n = len(tables[0])
         weights = np.vstack([np.full((1, n), 1 / n), uncertainty.bootstrap_weights(n, resamples, seed + k)])
-        drawn[name] = {model: (weights @ table.to_numpy(dtype=float)).T for model, table in tables.items()}
+        drawn[name] = {model: (weights @ table.to_numpy(dtype=float)).T for model, table in zip(graded, tables, strict=True)}
     if len(drawn) > 1:
         drawn["mean"] = {model: np.mean([of_set[model] for of_set in drawn.values()], axis=0) for model in graded}
     return drawn
 
 
 def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
-    """`label`, `label_low` and `label_high` of one row of draws; empty where a length is unknown, the interval also
-    where a resample has no value (a base model that is never right in it has no relative change). `share`: a percentage of
-    something, whose interval stays within 0 and 100."""
+    """`label`, `label_low` and `label_high` of one row of draws; empty where a length is unknown, the interval also where a
+    resample has no value (a base that is never right in it). `share`: a percentage, whose interval stays within 0 and 100."""
     low, high = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
     if share:
         low, high = np.clip((low, high), 0, 100).tolist()
@@ -208,7 +181,7 @@ def pass_at_k(n: Any, correct: Any, k: int) -> Any:
     return 1 - none_right / special.comb(n, k)
 
 
-def _spend_draws(graded: Mapping[str, Graded], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
+def _spend_draws(graded: Models, resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples."""
     most = min(int(grades.groupby("id").size().min()) for by_set in graded.values() for grades in by_set.values())
 
@@ -220,7 +193,7 @@ def _spend_draws(graded: Mapping[str, Graded], resamples: int, seed: int) -> dic
     return paired_draws(graded, table, resamples, seed)
 
 
-def equal_spend(graded: Mapping[str, Graded], resamples: int, seed: int) -> pd.DataFrame:
+def equal_spend(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """A row per model, set and k: `tokens` that k responses take on average, and pass@k (`passed`, percent)."""
     return pd.DataFrame([
         {"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]), **estimate("passed", own[k], share=True)}
@@ -228,7 +201,7 @@ def equal_spend(graded: Mapping[str, Graded], resamples: int, seed: int) -> pd.D
         for k in range(1, len(own))])
 
 
-def spend_gaps(graded: Mapping[str, Graded], resamples: int, seed: int) -> pd.DataFrame:
+def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """What each model does with the tokens of one response of the base, against that response; a row per model and set.
 
     `affords`: how many of its responses those tokens pay for; `k`: that number within 1 and the samples there are (pass@k is
@@ -248,7 +221,7 @@ def spend_gaps(graded: Mapping[str, Graded], resamples: int, seed: int) -> pd.Da
     return pd.DataFrame(rows).query("model != 'base'")
 
 
-def capped(graded: Mapping[str, Graded], resamples: int, seed: int, points: int = 20) -> pd.DataFrame:
+def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.DataFrame:
     """Accuracy when generation is stopped at a cap: a row per model, set and cap with `accuracy` and `spent` (mean tokens).
 
     A response counts when it is correct and no longer than the cap; what is cut off is wrong, its tokens are spent.
@@ -283,7 +256,7 @@ def efficiency_score(accuracy: Any, length: Any, base_accuracy: Any, base_length
     return shorter + np.where(better >= 0, 3.0, 5.0) * better
 
 
-def efficiency(graded: Mapping[str, Graded], resamples: int, seed: int) -> pd.DataFrame:
+def efficiency(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """The score of each model against the base, a row per model and set; `mean` is the score of the means over the sets."""
     drawn = paired_draws(graded, lambda grades: per_problem(grades)[["accuracy", "length"]], resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):  # a base that never is right

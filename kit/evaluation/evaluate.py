@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,9 @@ from kit.reward import grading
 from kit.rollout import engines, logs, records
 from kit.rollout.records import Engine, Rollout, Sampling
 from kit.runs import catalog, files, fingerprint, lock, paths
-from kit.settings import Config, KitError
+from kit.settings import Config, KitError, Prompts
 
+Ask = Callable[[Prompts, str], prompts.Messages]  # (the wordings of params, a question) -> the messages
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
 TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers in the training prompt (a control)
 
@@ -36,34 +38,27 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run, names = paths.of(config), config.data.evaluation
     if model in config.logs.models:  # other code generated the responses
-        answers = {name: logs.responses(config, model, name) for name in names}
-        return write_metrics(config, model, {n: grade_stored(run.grades(model, n), answers[n]) for n in names})
-    graded = {}
+        logged = {name: grade_stored(run.grades(model, name), logs.responses(config, model, name)) for name in names}
+        return write_metrics(config, model, logged)
+    asked: dict[str, Ask] = {model: prompts.evaluation_messages}  # the folder of its responses -> how the question is put
+    if config.evaluation.training_prompt:
+        asked[f"{model}/{TRAINING_PROMPT}"] = in_training_prompt(config, model)
+    graded: dict[str, Graded] = {folder: {} for folder in asked}
     with engine_of(config, catalog.model_source(config, model)) as engine:
-        for name in names:
-            answers = respond(config, engine, name, sampling(config, name), run.rollouts(model, name), f"{model}: {name}")
-            graded[name] = grade_stored(run.grades(model, name), answers)
-        if config.evaluation.training_prompt:
-            answer_training_prompt(config, model, engine)
-    return write_metrics(config, model, graded)
+        for folder, name in itertools.product(asked, names):
+            path, title = run.rollouts(folder, name), f"{folder}: {name}"
+            answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder])
+            graded[folder][name] = grade_stored(run.grades(folder, name), answers)
+    return write_metrics(config, model, graded[model])
 
 
-def answer_training_prompt(config: Config, model: str, engine: Callable[[], Engine]) -> None:
-    """A control: the same evaluation in the training prompt, with the limit that this model was trained under.
-
-    The base is told the lowest limit that any schedule states. Rollouts and grades go to <model>/training-prompt.
-    """
+def in_training_prompt(config: Config, model: str) -> Ask:
+    """A control: the question in the training prompt, with the limit that this model was trained under; the base is told the
+    lowest that any schedule states."""
     schedule, _, limit = catalog.facts(config)[model]
     stated = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit]
     told = min(stated, default=None) if model == "base" else limit if config.schedules[schedule].state_limit else None
-    run, folder = paths.of(config), f"{model}/{TRAINING_PROMPT}"
-    for name in config.data.evaluation:
-        answers = respond(config, engine, name, sampling(config, name), run.rollouts(folder, name), f"{folder}: {name}",
-                          lambda words, question: prompts.training_messages(words, question, told))
-        grade_stored(run.grades(folder, name), answers)
-
-
-# --- responses --------------------------------------------------------------------------------------------------------
+    return functools.partial(prompts.training_messages, limit=told)
 
 
 def sampling(config: Config, name: str) -> Sampling:
@@ -82,7 +77,7 @@ def engine_of(config: Config, source: str) -> Iterator[Callable[[], Engine]]:
 
 def respond(
     config: Config, engine: Callable[[], Engine], name: str, sampling: Sampling, path: Path, title: str,
-    ask: Callable[..., prompts.Messages] = prompts.evaluation_messages,
+    ask: Ask = prompts.evaluation_messages,
 ) -> list[Rollout]:
     """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`.
 
@@ -102,38 +97,32 @@ def respond(
             with files.telling(path):
                 return records.collect(started, known, encode, sampling, path, seed, title)
         except (RuntimeError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            hint = "try a smaller evaluation.batch_size and " if "out of memory" in reason else ""
-            raise KitError(f"{title}: the engine broke off ({reason}); what it had answered is kept, "
-                           f"{hint}run this again") from error
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""
+            raise KitError(f"{title}: the engine broke off ({why}); its answers so far are kept, {hint}run this again") from error
 
 
-# --- grades -----------------------------------------------------------------------------------------------------------
-
-
-def grade(rollouts: Sequence[Rollout], reading: str = "official") -> pd.DataFrame:
+def grade(rollouts: Sequence[Rollout]) -> pd.DataFrame:
     """A row per response: id, sample, verdict, answer, length (tokens), finished, core (tokens of the shortest chain).
 
     The verdict is that of the reward in training: whether a response ended by itself counts here as it does there.
     """
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
-    ids, finished = [r.id for r, _ in flat], [r.finished[i] for r, i in flat]
-    grades = grading.grade_many([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], reading,
-                                ids=ids, finished=finished)
+    texts, golds, ids = ([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], [r.id for r, _ in flat])
+    grades = grading.grade_many(texts, golds, ids=ids, finished=[r.finished[i] for r, i in flat])
     for line in grading.warnings_about(grades, ids):
         print(line)
-    one_line = re.compile(r"[\x00-\x1f\x7f]+")  # a lone carriage return, for instance, would end a row of a CSV file
-    rows = [(r.id, i, g.verdict, one_line.sub(" ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
+    control = r"[\x00-\x1f\x7f]+"  # a lone carriage return, for instance, would end a row of a CSV file
+    rows = [(r.id, i, g.verdict, re.sub(control, " ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
             for (r, i), g in zip(flat, grades, strict=True)]
     return pd.DataFrame(rows, columns=GRADE_COLUMNS)
 
 
 def grade_stored(path: Path, answers: Sequence[Rollout]) -> pd.DataFrame:
     """The grades of `answers`: those in `path` if they are of these very responses by this very grader, else made and stored."""
-    note = path.with_suffix(".json")
-    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"),
-                 "rows": sum(len(r.model_answer) for r in answers)}
-    if path.is_file() and note.is_file() and files.read_json(note) == made_from:
+    note, rows = path.with_suffix(".json"), sum(len(r.model_answer) for r in answers)
+    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"), "rows": rows}
+    if note.is_file() and files.read_json(note) == made_from:
         with contextlib.suppress(KitError):
             return read_grades(path)
     files.write_csv(path, grade(answers))
@@ -146,15 +135,13 @@ def read_grades(path: Path, notebook: str = "03_evaluate") -> pd.DataFrame:
     if not path.is_file():
         raise KitError(f"{path}: not there yet; run notebooks/{notebook}.ipynb first")
     unknown, note = {column: [""] for column in ("length", "finished", "core")}, path.with_suffix(".json")
-    try:
-        table = pd.read_csv(path, dtype={"id": str, "answer": str}, keep_default_na=False, na_values=unknown)
-        fine = list(table.columns)[: len(GRADE_COLUMNS)] == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any()
-        table = table.astype({"length": float, "core": float}) if fine else table
-    except ValueError:
-        fine = False
-    if not fine or note.is_file() and files.read_json(note).get("rows", len(table)) != len(table):
-        raise KitError(f"{path}: damaged; run notebooks/{notebook}.ipynb again, which grades the stored responses anew")
-    return table
+    types = {"id": str, "answer": str, "length": float, "core": float}
+    with contextlib.suppress(ValueError):
+        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=unknown)
+        rows = files.read_json(note).get("rows") if note.is_file() else len(table)
+        if list(table)[:7] == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any() and len(table) == rows:
+            return table
+    raise KitError(f"{path}: damaged; run notebooks/{notebook}.ipynb again, which grades the stored responses anew")
 
 
 def load_grades(config: Config, model: str, budget: int | None = None) -> Graded:

@@ -52,7 +52,8 @@ def force(config: Config, model: str, engine: Engine | None = None) -> pd.DataFr
         thoughts, known = think(config, model, name, engine), problems.load(name, config)
         forced = Forced(config, thoughts, engine)
         row_of = {t.id: [row] for row, t in enumerate(thoughts)}
-        how = dataclasses.replace(sampling(config, name), max_new_tokens=config.forcing.answer_tokens)
+        samples = len(thoughts[0].model_answer)
+        how = dataclasses.replace(evaluate.sampling(config, name), samples=samples, max_new_tokens=config.forcing.answer_tokens)
         for budget in config.forcing.budgets:
             forced.budget, path = budget, paths.of(config).forcing(model, name) / f"budget{budget}.jsonl"
             answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, path, _seed(config, name, budget),
@@ -72,20 +73,13 @@ def measure_forced(config: Config, model: str, graded: dict[int, Graded]) -> pd.
     return pd.concat(tables, ignore_index=True)
 
 
-# --- thinking, once ---------------------------------------------------------------------------------------------------
-
-
-def sampling(config: Config, name: str) -> Sampling:
-    """How the thinking on data set `name` is sampled: up to the largest budget, and room for an answer behind it."""
-    how, f = evaluate.sampling(config, name), config.forcing
-    return dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=max(f.budgets) + f.answer_tokens)
-
-
 def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
-    """Responses in budget forcing's prompt, with their token ids; kept in thinking.jsonl, where later calls find them."""
-    path, seed = paths.of(config).forcing(model, name) / "thinking.jsonl", _seed(config, name, "thinking")
-    found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer),
-                            sampling(config, name), path, seed, f"{model}: {name}, thinking", keep_ids=True)
+    """Responses in budget forcing's prompt, with their token ids: up to the largest budget, and room for an answer behind it.
+    Kept in thinking.jsonl, where later calls find them."""
+    path, f, how = paths.of(config).forcing(model, name) / "thinking.jsonl", config.forcing, evaluate.sampling(config, name)
+    how = dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=max(f.budgets) + f.answer_tokens)
+    found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer), how,
+                            path, _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
     for r in found:
         if [len(ids) for ids in r.model_answer_ids or []] != r.model_answer_length:
             raise KitError(f"{path}: the token ids of {r.id} are missing, so its thinking cannot be cut; engine.name: "
@@ -108,9 +102,6 @@ def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:
     if tag not in tokenizer.decode(ids):
         return len(ids) if finished else math.inf
     return bisect_left(range(len(ids)), True, key=lambda n: tag in tokenizer.decode(ids[:n]))
-
-
-# --- answers at one budget --------------------------------------------------------------------------------------------
 
 
 class Forced:
@@ -147,9 +138,6 @@ class Forced:
             if not missing[i]:
                 yield i, found[i]
 
-    def close(self) -> None:
-        self.engine.close()
-
 
 def example(config: Config, model: str = "base") -> pd.DataFrame:
     """One response at each budget, as it was forced, and its verdict: the first response to that problem of the first data set
@@ -164,9 +152,6 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
         rows.append({"budget": budget, "forced": first.forced[chosen], "response": text, "answer": first.answer[chosen],
                      "verdict": first.verdict[chosen]})
     return pd.DataFrame(rows).set_index("budget")
-
-
-# --- the curve, and the pruned models' points against it --------------------------------------------------------------
 
 
 def write_curve(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -197,23 +182,21 @@ def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: 
     """
     models = dict(enumerate([*curve, point]))
     drawn = comparisons.paired_draws(models, lambda of_set: per_problem(of_set)[["accuracy", "length"]], resamples, seed)
-    ends = [measure(graded, 0, 0).set_index("set")[["accuracy_low", "accuracy_high"]] for graded in models.values()]
-    return pd.DataFrame([
-        {"set": name, **_gap(np.array(list(draws.values())), np.array([e.loc[name] for e in ends]))}
-        for name, draws in drawn.items()])
-
-
-def _gap(values: np.ndarray, ends: np.ndarray) -> dict[str, float | bool]:
-    """`values`: (models, accuracy and length, draws), `ends`: (models, low and high); the last model is the one compared."""
-    forced, lengths, (accuracy, length) = values[:-1, 0], values[:-1, 1], values[-1]
-    order = np.argsort(lengths, axis=0)
-    lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
-    there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])
-    low, high = (np.interp(length[0], lengths[:, 0], of_budgets) for of_budgets in ends[order[:, 0]].T)
-    shared = bool(lengths[0, 0] <= length[0] <= lengths[-1, 0])
-    unknown = np.full_like(there, np.nan)
-    return {
-        "length": length[0], "shared": shared, "accuracy": accuracy[0], "accuracy_low": ends[-1, 0], "accuracy_high": ends[-1, 1],
-        **dict(zip(("forced", "forced_low", "forced_high"), (there[0], low, high) if shared else [np.nan] * 3, strict=True)),
-        **comparisons.estimate("gap", accuracy - there if shared else unknown),
-        "above": shared and bool(ends[-1, 0] > high)}
+    measured = [measure(graded, 0, 0).set_index("set") for graded in models.values()]
+    rows = []
+    for name, draws in drawn.items():
+        values = np.array(list(draws.values()))  # (models, accuracy and length, draws); the last model is the one compared
+        lows, highs = (np.array([table.at[name, f"accuracy_{end}"] for table in measured]) for end in ("low", "high"))
+        forced, lengths, (accuracy, length) = values[:-1, 0], values[:-1, 1], values[-1]
+        order = np.argsort(lengths, axis=0)
+        lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
+        there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])
+        low, high = (np.interp(length[0], lengths[:, 0], ends[order[:, 0]]) for ends in (lows, highs))
+        shared = bool(lengths[0, 0] <= length[0] <= lengths[-1, 0])
+        if not shared:
+            there, low, high = np.full_like(there, np.nan), np.nan, np.nan
+        rows.append({
+            "set": name, "length": length[0], "shared": shared, "accuracy": accuracy[0], "accuracy_low": lows[-1],
+            "accuracy_high": highs[-1], "forced": there[0], "forced_low": low, "forced_high": high,
+            **comparisons.estimate("gap", accuracy - there), "above": bool(lows[-1] > high)})
+    return pd.DataFrame(rows)

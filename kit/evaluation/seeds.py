@@ -1,11 +1,10 @@
 """Several seeds: each a whole run of its own (data, base model, training, evaluation), and their results side by side.
 
 `seeds: [2, 3]` in a params file asks for two further runs, `<run>-seed2` and `<run>-seed3`, with a params file each that extends
-the first and differs in the seed alone. Within a seed, models are compared on the same problems (bootstrap over problems);
-over seeds, a comparison is the mean of its values with an interval that holds the luck of training as well as that of drawing
-problems. With three seeds it is wide, and honestly so. Beside the spread between seeds stands the spread that
-drawing problems would cause alone (from the seeds' own intervals): on the laptop, where each seed has problems of its own, what
-is above it is the seeds'; benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
+the first and differs in the seed alone. Over seeds, a comparison is the mean of its values with an interval that holds the luck
+of training as well as that of drawing problems; with three seeds it is wide. Beside the spread between seeds stands the spread
+that drawing problems would cause alone: on the laptop, where each seed has problems of its own, what is above it is the seeds';
+benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
 """
 
 from __future__ import annotations
@@ -75,10 +74,9 @@ def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems
         each seed has problems of its own:  half = max(t * sd, z * sd_problems) / sqrt(n)
         all seeds have the same problems:   half = sqrt((t * sd)^2 / n + (z * sd_problems)^2)
 
-    `sd` is the standard deviation between the seeds' values, t Student's quantile (n - 1 degrees of freedom), z the normal one.
-    `low` and `high` are each seed's own 95 % interval over problems; `sd_problems` is the root mean square of the standard errors
-    they stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it; and more
-    seeds do not make up for few problems.
+    `sd` is the standard deviation between the seeds' values, t Student's quantile (n - 1 degrees of freedom), z the normal one;
+    `sd_problems` the root mean square of the standard errors that `low` and `high`, each seed's own 95 % interval over problems,
+    stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it.
     """
     n, sd, mean = len(values), float(np.std(values, ddof=1)), float(np.mean(values))
     problems = float(np.sqrt(np.mean(((high - low) / (2 * Z)) ** 2)))

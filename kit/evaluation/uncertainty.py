@@ -11,9 +11,8 @@ used, and why:
 - lengths and their ratios: the studentized bootstrap on the log scale, since lengths are skewed;
 - anything else: `bootstrap_weights` and `interval`, widened as a t interval is, which matters with 30 problems.
 
-tests/test_uncertainty.py simulates evaluations of 30 to 500 problems and counts how often the truth is inside, and how often a
-difference is found where there is none. Formulas: Wilson 1927; Dean and Pagano 2015 (effective sample size); Efron and Tibshirani
-1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom).
+tests/test_uncertainty.py counts on simulated evaluations how often the truth is inside. Formulas: Wilson 1927; Dean and Pagano
+2015 (effective sample size); Efron and Tibshirani 1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom).
 """
 
 from __future__ import annotations
@@ -36,9 +35,6 @@ Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
 def t_quantile(df: float, level: float = LEVEL) -> float:
     """The t that the absolute value of Student's t stays below with probability `level`."""
     return float(special.stdtrit(df, (1 + level) / 2))
-
-
-# --- bootstrap --------------------------------------------------------------------------------------------------------
 
 
 def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
@@ -91,18 +87,12 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     return float(math.exp(logs[0] - high * errors[0])), float(math.exp(logs[0] - low * errors[0]))
 
 
-# --- accuracy ---------------------------------------------------------------------------------------------------------
-
-
 def accuracy_interval(values: Arrays, samples: Sequence[float]) -> tuple[float, float]:
     """95 % interval of an accuracy in percent: the mean over sets of the mean over problems.
 
     Wilson's score interval with n = p(1 - p) / variance of the mean observations, at most the number of samples. With less than
     FEW problems' worth of failures (or successes) a problem's samples count as one: their spread cannot be estimated then.
-
-    Args:
-        values: for each set the problems' accuracies, percent of their samples.
-        samples: for each set the number of samples per problem.
+    `values`: for each set the problems' accuracies, percent of their samples; `samples`: for each set their number per problem.
     """
     parts = [np.asarray(v, dtype=float) / 100 for v in values]
     p = float(np.mean([v.mean() for v in parts]))
