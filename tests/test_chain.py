@@ -157,7 +157,7 @@ def papermill(notebook: str, *parameters: str, results: Path) -> subprocess.Comp
 def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: Path) -> None:
     done = papermill("02_prune_round", "params_file=params/smoke.yaml", "schedul=iterative", results=tmp_path)
     assert done.returncode != 0
-    assert "KitError: this notebook has no parameter schedul; did you mean schedule?" in done.stderr
+    assert "KitError: this notebook has no parameter schedul; did you mean `schedule`?" in done.stderr
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     errors = [out for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"] if out["output_type"] == "error"]
     assert len(errors) == 1 and len(errors[0]["traceback"]) == 1  # one line where a traceback would be

@@ -107,7 +107,8 @@ def test_what_ended_within_the_budget_is_left_alone_and_the_rest_is_answered(tmp
                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     made = world(tmp_path, monkeypatch, forcing=dataclasses.replace(SHORT, budgets=(10, 40, 100), answer_tokens=8))
     engine = Thinker(made, MIDDLE)
-    table = forcing.force(made, "base", engine)
+    forcing.force(made, "base", engine)
+    table = forcing.measure_forced(made, "base")
     seen = {"left": 0, "forced": 0}
     for name in made.data.evaluation:
         folder = paths.of(made).forcing("base", name)
@@ -138,13 +139,14 @@ def test_thinking_is_generated_once_not_once_per_budget(tmp_path: Path, monkeypa
     long = [count for count, most in engine.calls if most == 24]  # the largest budget, 20, and 4 tokens for the answer
     assert sum(long) == 12 and {most for _, most in engine.calls} == {24, 4}  # two sets of six problems, each asked once
     calls = len(engine.calls)
-    again = forcing.force(made, "base", engine)
-    assert len(engine.calls) == calls and len(again) == 9  # all on file: nothing is made again
+    forcing.force(made, "base", engine)
+    assert len(engine.calls) == calls and len(forcing.measure_forced(made, "base")) == 9  # all on file: nothing is made again
 
 
 def test_an_interrupted_forcing_ends_with_the_same_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world(tmp_path / "a", monkeypatch)
-    expected = forcing.force(whole, "base", Thinker(whole))
+    forcing.force(whole, "base", Thinker(whole))
+    expected = forcing.measure_forced(whole, "base")
     torn = world(tmp_path / "b", monkeypatch)
 
     class Stops(Thinker):
@@ -155,7 +157,8 @@ def test_an_interrupted_forcing_ends_with_the_same_responses(tmp_path: Path, mon
 
     with pytest.raises(KeyboardInterrupt):
         forcing.force(torn, "base", Stops(torn))
-    pd.testing.assert_frame_equal(forcing.force(torn, "base", Thinker(torn)), expected)
+    forcing.force(torn, "base", Thinker(torn))
+    pd.testing.assert_frame_equal(forcing.measure_forced(torn, "base"), expected)
 
 
 def test_an_engine_that_keeps_no_token_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

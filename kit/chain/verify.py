@@ -48,7 +48,9 @@ def verify(folder: Path) -> tuple[list[str], int]:
         comparisons.compare_models(config)
         behavior.write_tables(config)
         if config.schedules and config.forcing.budgets:
-            forcing.write_curve(config, [forced(config, run, again, model) for model in config.forced_models])
+            for model in config.forced_models:
+                forced(config, run, again, model)
+            forcing.write_curve(config)
         differences, cells = [], 0
         for path in sorted(path for pattern in MADE for path in again.root.glob(pattern)):
             name = path.relative_to(again.root)
@@ -80,15 +82,12 @@ def validate(config: Config, run: paths.RunPaths, again: paths.RunPaths, schedul
     files.write_csv(again.training(schedule, k) / "validation.csv", table)
 
 
-def forced(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> pd.DataFrame:
-    """A model's table of budget forcing, from its stored rollouts; which thinking was cut is taken from the run."""
-    found: dict[int, dict[str, pd.DataFrame]] = {budget: {} for budget in config.forcing.budgets}
-    for budget, name in [(b, n) for b in found for n in config.data.evaluation]:
+def forced(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> None:
+    """A model's grades of budget forcing, from its stored rollouts; which thinking was cut is taken from the run."""
+    for budget, name in [(b, n) for b in config.forcing.budgets for n in config.data.evaluation]:
         file = run.forcing(model, name) / f"budget{budget}.jsonl"
-        answers = stored(file, file.with_suffix(".csv"))
-        found[budget][name] = evaluate.grade(answers).assign(forced=pd.read_csv(file.with_suffix(".csv")).forced)
-        files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", found[budget][name])
-    return forcing.measure_forced(config, model, found)
+        answers, cut = stored(file, file.with_suffix(".csv")), pd.read_csv(file.with_suffix(".csv")).forced
+        files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", evaluate.grade(answers).assign(forced=cut))
 
 
 def stored(path: Path, grades: Path | None = None) -> list[records.Rollout]:

@@ -10,8 +10,6 @@ Models are compared on the same problems, paired. Lengths are tokens, accuracies
 are the ends of 95 % intervals.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -7,8 +7,6 @@
 What is on file is not made again, and an interrupted evaluation goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -10,8 +10,6 @@ that the model wrote: encoding its text again may split it in other places. A re
 ending, and answer.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import zlib
@@ -35,42 +33,38 @@ from kit.settings import Config, KitError
 
 def force_models(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
-    return write_curve(config, [force(config, model) for model in config.forced_models])
+    for model in config.forced_models:
+        force(config, model)
+    return write_curve(config)
 
 
-def force(config: Config, model: str, engine: Engine | None = None) -> pd.DataFrame:
+def force(config: Config, model: str, engine: Engine | None = None) -> None:
     """Force one model at every budget on all evaluation sets; what is on file already is not made again.
 
-    Writes thinking, rollouts and grades (results/<run>/forcing), returns the metrics: per budget, what
-    `metrics.measure` gives for each set and their mean, and `forced`, the percentage of responses that were cut.
+    Writes thinking, rollouts and grades (results/<run>/forcing; grades have a column `forced`: was it cut).
     """
     if engine is None:
         with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
-            return force(config, model, engine)
-    graded: dict[int, Graded] = {budget: {} for budget in config.forcing.budgets}
+            force(config, model, engine)
+        return
     for name in config.data.evaluation:
-        thoughts, known = think(config, model, name, engine), problems.load(name, config)
-        forced = Forced(config, thoughts, engine)
-        row_of = {t.id: [row] for row, t in enumerate(thoughts)}
-        samples = len(thoughts[0].model_answer)
+        thoughts, folder = think(config, model, name, engine), paths.of(config).forcing(model, name)
+        forced, samples = Forced(config, thoughts, engine), len(thoughts[0].model_answer)
         how = dataclasses.replace(evaluate.sampling(config, name), samples=samples, max_new_tokens=config.forcing.answer_tokens)
-        for budget in config.forcing.budgets:
-            forced.budget, path = budget, paths.of(config).forcing(model, name) / f"budget{budget}.jsonl"
-            answers = records.collect(forced, known, lambda p, rows=row_of: rows[p.id], how, path, _seed(config, name, budget),
-                                      f"{model}: {name}, budget {budget}")
-            graded[budget][name] = evaluate.grade(answers).assign(forced=(forced.ends > budget).ravel())
-            files.write_csv(path.with_suffix(".csv"), graded[budget][name])
-    return measure_forced(config, model, graded)
+        row_of = {t.id: [row] for row, t in enumerate(thoughts)}
+        for forced.budget in config.forcing.budgets:
+            seed, title = _seed(config, name, forced.budget), f"{model}: {name}, budget {forced.budget}"
+            answers = records.collect(forced, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
+                                      folder / f"budget{forced.budget}.jsonl", seed, title)
+            graded = evaluate.grade(answers).assign(forced=(forced.ends > forced.budget).ravel())
+            files.write_csv(folder / f"budget{forced.budget}.csv", graded)
 
 
-def measure_forced(config: Config, model: str, graded: dict[int, Graded]) -> pd.DataFrame:
-    """The metrics of a forced model from its grades (budget -> data set -> grades, with a column `forced`)."""
-    tables = []
-    for budget, by_set in graded.items():
-        shares = [100 * of_set.forced.mean() for of_set in by_set.values()]
-        table = measure(by_set, config.evaluation.resamples, config.seed)
-        tables.append(table.assign(forced=[*shares, np.mean(shares)][: len(table)], model=model, budget=budget))
-    return pd.concat(tables, ignore_index=True)
+def measure_forced(config: Config, model: str) -> pd.DataFrame:
+    """The metrics of a forced model from its stored grades: for each budget `metrics.measure`, with `forced`, the percentage of
+    responses that were cut."""
+    return pd.concat([measure(evaluate.load_grades(config, model, budget), config.evaluation.resamples, config.seed)
+                      .assign(model=model, budget=budget) for budget in config.forcing.budgets], ignore_index=True)
 
 
 def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
@@ -140,8 +134,8 @@ class Forced:
 
 
 def example(config: Config, model: str = "base") -> pd.DataFrame:
-    """One response at each budget, as it was forced, and its verdict: the first response to that problem of the first data set
-    whose thinking was cut at most budgets (the first of them, in the order of ids)."""
+    """One response at each budget, as it was forced, and its verdict: the first response to the problem of the first data set
+    whose thinking was cut at most budgets."""
     name, rows = config.data.evaluation[0], []
     firsts = {budget: evaluate.load_grades(config, model, budget)[name].query("sample == 0").set_index("id").sort_index()
               for budget in config.forcing.budgets}
@@ -149,15 +143,14 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
     for budget, first in firsts.items():
         stored = records.read(paths.of(config).forcing(model, name) / f"budget{budget}.jsonl")
         text = next(r.model_answer[0] for r in stored if r.id == chosen)
-        rows.append({"budget": budget, "forced": first.forced[chosen], "response": text, "answer": first.answer[chosen],
-                     "verdict": first.verdict[chosen]})
-    return pd.DataFrame(rows).set_index("budget")
+        rows.append({"budget": budget, "response": text, **first.loc[chosen, ["forced", "answer", "verdict"]]})
+    return pd.DataFrame(rows).set_index("budget")[["forced", "response", "answer", "verdict"]]
 
 
-def write_curve(config: Config, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """metrics/forcing.csv from the forced models' metrics, and metrics/forcing_gaps.csv from the stored grades."""
+def write_curve(config: Config) -> pd.DataFrame:
+    """From the stored grades metrics/forcing.csv, what `measure_forced` gives, and metrics/forcing_gaps.csv (`against_curve`)."""
     folder, first = paths.of(config).metrics, ["model", "budget", "set"]
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat([measure_forced(config, model) for model in config.forced_models], ignore_index=True)
     table = table[[*first, *(c for c in table if c not in first)]]
     files.write_csv(folder / "forcing.csv", table)
     gaps = [pd.DataFrame(columns=["model", "set", "length", "shared", "above"])]
@@ -174,11 +167,10 @@ def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: 
     """A model against a budget-forcing curve at the model's own length, paired on problems; a row per set, and their mean.
 
     The curve goes through (mean length, accuracy) of the budgets, and is interpolated linearly at the model's mean length; so are
-    the ends of the budgets' intervals (Wilson's, as everywhere: a bootstrap of accuracies near 0 % is too narrow). The
-    difference is a bootstrap's: in each resample of the problems, the same for both, all of this is computed again. Columns:
-    accuracy (percent), length (tokens), `forced` (the curve's accuracy there), `gap` = accuracy - forced (points), the first,
-    third and last with `_low` and `_high` (95 %); `shared`: the curve reaches this length (else `forced` and `gap` are empty);
-    `above`: accuracy's interval lies above the curve's, without touching it.
+    the ends of the budgets' intervals. The difference is a bootstrap's: all of this is computed again in each resample of the
+    problems. Columns: accuracy (percent), length (tokens), `forced` (the curve's accuracy there), `gap` = accuracy - forced
+    (points), all but length with `_low` and `_high` (95 %); `shared`: the curve reaches this length (else `forced` and `gap` are
+    empty); `above`: accuracy's interval lies above the curve's, without touching it.
     """
     models = dict(enumerate([*curve, point]))
     drawn = comparisons.paired_draws(models, lambda of_set: per_problem(of_set)[["accuracy", "length"]], resamples, seed)

@@ -8,8 +8,6 @@ Problems are what is drawn at random, each with all its responses (evaluation/un
 equally.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -43,8 +41,8 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
 
     Columns: accuracy (percent), length (tokens), multiple (length / shortest correct chain), each with `_low` and
     `_high` (95 %; of lengths by `resamples` of the problems, 0 leaves them out); truncated (percent of responses); length of
-    correct and of wrong responses; counts of verdicts. What is not known of every response is NaN, in the mean over the sets
-    too: a mean of some would look like one of all.
+    correct and of wrong responses; counts of verdicts; `forced` where budget forcing made them (percent of responses). What is
+    not known of every response is NaN, in the mean over the sets too: a mean of some would look like one of all.
     """
     tables = {name: per_problem(grades) for name, grades in graded.items()}
     return pd.DataFrame([
@@ -72,6 +70,7 @@ def _measured(
         "length_correct": pd.Series([lengths[own].mean(skipna=False) for lengths, own in right]).mean(),
         "length_wrong": pd.Series([lengths[~own].mean(skipna=False) for lengths, own in right]).mean(),
         **{f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in grading.VERDICTS},
+        **({"forced": float(np.mean([100 * g.forced.mean() for g in grades]))} if "forced" in grades[0] else {}),
     }
 
 

@@ -7,8 +7,6 @@ that drawing problems would cause alone: on the laptop, where each seed has prob
 benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

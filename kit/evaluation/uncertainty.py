@@ -15,8 +15,6 @@ tests/test_uncertainty.py counts on simulated evaluations how often the truth is
 2015 (effective sample size); Efron and Tibshirani 1993, section 12.5 (studentized); Satterthwaite 1946 (degrees of freedom).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
