@@ -4,7 +4,7 @@
     grades      grades/<model>/<set>.csv        `grade_stored`    a row per response: its verdict, answer, length
     metrics     metrics/<model>.csv             `write_metrics`   accuracy and length (evaluation/metrics)
 
-What is on file is not made again, and an interrupted evaluation goes on where it stopped.
+What is on file is not made again: an interrupted evaluation goes on where it stopped.
 """
 
 import contextlib
@@ -51,8 +51,7 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
 
 
 def in_training_prompt(config: Config, model: str) -> Ask:
-    """A control: the question in the training prompt, with the limit that this model was trained under; the base is told the
-    lowest that any schedule states."""
+    """A control: the training prompt, with the limit that this model was trained under (the base: the lowest that is stated)."""
     schedule, _, limit = catalog.facts(config)[model]
     stated = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit]
     told = min(stated, default=None) if model == "base" else limit if config.schedules[schedule].state_limit else None
@@ -77,23 +76,18 @@ def respond(
     config: Config, engine: Callable[[], Engine], name: str, sampling: Sampling, path: Path, title: str,
     ask: Ask = prompts.evaluation_messages,
 ) -> list[Rollout]:
-    """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`.
-
-    `title` says in a message and beside the progress what this is. KitError when the engine breaks off.
-    """
+    """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`. `title` says
+    in a message and beside the progress what this is. KitError when the engine breaks off."""
     known = problems.load(name, config)
-    kept = records.complete(path, known, sampling)
-    if kept is not None:
+    if (kept := records.complete(path, known, sampling)) is not None:
         return kept
     started, seed = engine(), zlib.crc32(f"{config.seed} {name}".encode())
-
-    def encode(problem: problems.Problem) -> list[int]:
-        return prompts.encode(started.tokenizer, ask(config.prompts, problem.question))
-
     with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
         try:
             with files.telling(path):
-                return records.collect(started, known, encode, sampling, path, seed, title)
+                return records.collect(
+                    started, known, lambda p: prompts.encode(started.tokenizer, ask(config.prompts, p.question)), sampling, path,
+                    seed, title)
         except (RuntimeError, OSError) as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""
@@ -144,10 +138,10 @@ def read_grades(path: Path, notebook: str = "03_evaluate") -> pd.DataFrame:
 
 def load_grades(config: Config, model: str, budget: int | None = None) -> Graded:
     """The stored grades of a model, by data set; with `budget`, of its responses forced at that budget (evaluation/forcing)."""
-    run, names = paths.of(config), config.data.evaluation
-    if budget is None:
-        return {name: read_grades(run.grades(model, name)) for name in names}
-    return {name: read_grades(run.forcing(model, name) / f"budget{budget}.csv", "04_budget_forcing") for name in names}
+    run = paths.of(config)
+    return {name: read_grades(run.grades(model, name)) if budget is None
+            else read_grades(run.forcing(model, name) / f"budget{budget}.csv", "04_budget_forcing")
+            for name in config.data.evaluation}
 
 
 def write_metrics(config: Config, model: str, graded: Graded) -> pd.DataFrame:
