@@ -32,6 +32,8 @@ def problems_of(config: Config) -> Iterator[str]:
 def _names(config: Config) -> Iterator[str]:
     """Of data sets, of models that are known by their logs, and of seeds' runs."""
     data, logs = config.data, config.logs
+    if not re.fullmatch(NAME, config.run):
+        yield f"`run` is {config.run!r}; should be a name of letters, digits, - _ and ."
     sets = [name for name in (data.train, data.validation, *data.evaluation) if name]
     if len(set(sets)) < len(sets):
         yield f"`data` names a set twice: {', '.join(sets)}"

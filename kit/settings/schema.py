@@ -325,7 +325,7 @@ class Behavior(Table):
 
 class Config(Table):
     """All settings of one run."""
-    run: Name = key(..., "folder of the run below results/")
+    run: str = key(..., "folder of the run below results/; a name of letters, digits, - _ and .")
     data: Data = key(..., "names of the data sets, and where they are")
     prompts: Prompts | None = key(None, "null: only in a run that reads logs and asks no model")
     schedules: dict[str, Schedule] = key({}, "name: the rounds that it trains")
