@@ -12,23 +12,22 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from importlinter.cli import lint_imports
 
-from kit.settings import ROOT
+from kit.settings import ROOT, read_yaml
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    found = (re.fullmatch(r"([A-Za-z0-9-]+)(\S*)", line.split("#")[0].strip()) for line in lines)
+    found = (re.fullmatch(r"([A-Za-z0-9.-]+?)([=><]\S*)", line.split("#")[0].strip()) for line in lines)
     return {match[1].lower(): match[2] for match in found if match}
 
 
 def test_environment_yml_has_the_same_pins_as_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ours = pins([*project["dependencies"], *project["optional-dependencies"]["dev"]])
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = read_yaml(ROOT / "environment.yml")["dependencies"]
     listed = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     assert "-e ." in listed
     assert pins([line for line in listed if line != "-e ."]) == ours
@@ -37,7 +36,7 @@ def test_environment_yml_has_the_same_pins_as_pyproject() -> None:
 
 
 def test_environment_yml_says_why_each_dependency_is_there() -> None:
-    lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if re.match(r"\s+(# )?- [a-z0-9-]+[=>]=", line)]
+    lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if re.match(r"\s+(# )?- [a-z0-9.-]+[=>]=", line)]
     assert len(lines) > 15
     assert all(re.search(r"  # \w", line) for line in lines)
 

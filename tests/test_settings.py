@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
-from kit.settings import ROOT, Config, Evaluation, KitError, Selection, Training, load, notebook
+from kit.settings import ROOT, Config, Evaluation, KitError, Selection, Training, load, notebook, read_yaml, schema_text, yaml_text
 
 LAPTOP = (ROOT / "params" / "laptop.yaml").read_text()
 FILES = sorted(p for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
@@ -27,13 +27,6 @@ def write(folder: Path, text: str) -> Path:
     (folder / "laptop.yaml").write_text(LAPTOP)
     (folder / "mine.yaml").write_text(text)
     return folder / "mine.yaml"
-
-
-def dumped(table: dict[str, Any]) -> str:
-    out, yaml = io.StringIO(), YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.dump(table, out)
-    return out.getvalue()
 
 
 def refused(folder: Path, text: str) -> list[str]:
@@ -296,11 +289,38 @@ values = st.recursive(
 def test_any_value_of_any_key_is_taken_or_refused_by_name(tmp_path: Path, key: tuple[str, ...], value: Any) -> None:
     for name in reversed(key):
         value = {name: value}
-    file = write(tmp_path, dumped({"extends": "laptop.yaml", **value}))
+    file = write(tmp_path, yaml_text({"extends": "laptop.yaml", **value}))
     try:
         load(file)
     except KitError as error:
         assert all(line.startswith("mine.yaml") and line.isprintable() for line in str(error).split("\n"))
+
+
+# --- the schema for editors -------------------------------------------------------------------------------------------
+
+SCHEMA = json.loads((ROOT / "params" / "schema.json").read_text())
+
+
+def test_the_schema_is_current() -> None:
+    assert schema_text() == (ROOT / "params" / "schema.json").read_text(), "run: python -m kit schema"
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "params" / "shared").glob("*.yaml"))], ids=lambda p: p.name)
+def test_every_params_file_names_the_schema_and_editors_find_nothing_wrong_with_it(path: Path) -> None:
+    if path.name == "phases.yaml":  # not settings
+        return
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", path.read_text().split("\n")[0])
+    assert named and (path.parent / named[1]).resolve() == ROOT / "params" / "schema.json"
+    jsonschema.validate(read_yaml(path), SCHEMA)
+
+
+@pytest.mark.parametrize("text", [
+    "trainin: {}", "training: {learning_rat: 1}", "training: {steps: many}", "training: {vllm: on}", "seed: -1", "training: {top_p: 1.2}",
+    "schedules: {a: {label: no limits}}", "schedules: {a: {limits: []}}", "data: {evaluation: [a/b]}", "extends: 3", "file: x",
+])
+def test_editors_refuse_what_the_kit_refuses(tmp_path: Path, text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(read_yaml(write(tmp_path, text)), SCHEMA)
 
 
 # --- the same words everywhere ----------------------------------------------------------------------------------------

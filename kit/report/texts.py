@@ -13,14 +13,13 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-import yaml
 from markupsafe import Markup
 
 from kit.report.inputs import has, read, rows_of, set_label
 from kit.report.style import description
 from kit.report.tables import MEASURES, cell, differences
 from kit.runs import catalog, files, paths
-from kit.settings import Config
+from kit.settings import Config, yaml_text
 
 # Control characters, and those that change the direction of writing: a text could hide something behind them.
 HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -72,7 +71,7 @@ def write_report(config: Config) -> Path:
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
         conclusions=conclusions(config),
         stages={p.stem: f"{files.read_json(p).get('seconds', 0):.0f}" for p in sorted(run.stages.glob("*.json"))},
-        settings=yaml.safe_dump(manifest.get("settings", {}), allow_unicode=True, sort_keys=False, width=100))
+        settings=yaml_text(manifest.get("settings", {})))
     with files.atomic(run.root / "report.html") as file:
         file.write(text)
     return run.root / "report.html"

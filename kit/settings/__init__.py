@@ -1,16 +1,14 @@
-"""Every key of a params file, its range and its meaning; reading a params file; `KitError`, a user's mistake in one line."""
+"""Every key of a params file, its range and its meaning; reading a params file; `KitError`, a user's mistake in a line."""
 
-from kit.settings.loading import ROOT, find, from_table, load, notebook, read_yaml
+from kit.settings.loading import ROOT, find, from_table, load, notebook, read_yaml, schema_text, write_schema, yaml_text
 from kit.settings.schema import (
     Arithmetic,
-    Behavior,
     Config,
     Data,
     Engine,
     Evaluation,
     Forcing,
     Habits,
-    Hardware,
     Judge,
     KitError,
     Logs,
@@ -18,13 +16,12 @@ from kit.settings.schema import (
     Prompts,
     Schedule,
     Selection,
-    Shape,
     Training,
     Watch,
 )
 
 __all__ = [
-    "ROOT", "Arithmetic", "Behavior", "Config", "Data", "Engine", "Evaluation", "Forcing", "Habits", "Hardware", "Judge", "KitError",
-    "Logs", "Model", "Prompts", "Schedule", "Selection", "Shape", "Training", "Watch", "find", "from_table", "load", "notebook",
-    "read_yaml",
+    "ROOT", "Arithmetic", "Config", "Data", "Engine", "Evaluation", "Forcing", "Habits", "Judge", "KitError", "Logs", "Model",
+    "Prompts", "Schedule", "Selection", "Training", "Watch", "find", "from_table", "load", "notebook", "read_yaml", "schema_text",
+    "write_schema", "yaml_text",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import io
 import json
 import os
 import re
@@ -98,6 +99,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return table
 
 
+def yaml_text(table: Mapping[str, Any]) -> str:
+    """A table as YAML 1.2, its keys in their order."""
+    out, yaml = io.StringIO(), YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 100
+    yaml.dump(dict(table), out)
+    return out.getvalue()
+
+
 def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     table = read_yaml(path)
     parents = table.pop("extends", None) or []
@@ -175,6 +184,29 @@ def _should(node: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     """A value as it stands in YAML."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+
+
+# --- for editors ------------------------------------------------------------------------------------------------------
+
+
+def schema_text() -> str:
+    """The JSON schema of a params file. No key is missing in it: a file may extend others, or be there to be extended."""
+    whole = ADAPTER.json_schema()
+    for table in (whole, *whole["$defs"].values()):
+        keys = table.get("properties", {})
+        table["required"] = [name for name in table.get("required", []) if table["title"] == "Schedule"]  # never laid over another
+        for name, node in keys.items():
+            keys[name] = {k: v for k, v in node.items() if k != "title" and not (k == "default" and isinstance(v, dict))}
+    path = {"type": "string", "description": "path of a params file, from this one's folder"}
+    del whole["properties"]["file"]
+    whole["properties"]["extends"] = {"anyOf": [path, {"type": "array", "items": path}],
+                                      "description": "params files that this one's keys are laid over, in their order"}
+    return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **whole}, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_schema() -> None:
+    """Write `params/schema.json`, which every params file names in its first line for editors."""
+    (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
