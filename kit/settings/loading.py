@@ -42,7 +42,8 @@ def from_table(table: Mapping[str, Any], shown: str) -> Config:
         config = _built(table)
     except ValidationError as error:
         found = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]  # else an entry of it is broken
-        problems, broken = [_told(e) for e in found], [_key(e) for e in found]
+        problems = [_told(e) for e in found]
+        broken = [[part for part in e["loc"] if isinstance(part, str)] for e in found]  # paths of keys; a list is one key
         if not any(key[0] in ("schedules", "logs") for key in broken):  # else too much hangs on what is broken
             with contextlib.suppress(ValidationError):  # look at the keys that are fine as well
                 config = _built(_without(table, broken))
@@ -130,45 +131,30 @@ def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-# --- what a problem is called -----------------------------------------------------------------------------------------
-
-
-def _key(error: Mapping[str, Any]) -> list[str]:
-    """The path of the key that an error of pydantic's is about; a list is one key."""
-    return [part for part in error["loc"] if isinstance(part, str)]
-
-
-def _told(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in our words: the key, its value, and what the schema says it should be."""
-    where, unknown = error["loc"], error["type"] == "unexpected_keyword_argument"
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:]
-    if error["type"] == "missing":
-        return f"`{key}` is missing"
-    node = ADAPTER.json_schema()
-    definitions = node["$defs"]
-    for part in where[:-1] if unknown else where:
-        node = _inner(node, part)
-        node = node.get("anyOf", [node])[0]  # without `or null`
-        node = definitions[node["$ref"].split("/")[-1]] if "$ref" in node else node
-    if unknown:
-        return f"unknown key `{key}`; {_meant(str(where[-1]), [name for name in node['properties'] if name != 'file'])}"
-    secret = where[-1] in ("url", "key_variable")  # somebody's key may stand there: it is not repeated
-    return f"`{key}`" + ("" if secret else f" is {_value(error['input'])};") + f" should be {_should(node)}"
-
-
-def _inner(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
-    """What the schema says of a key of a table, or of an item of a list."""
-    if isinstance(part, int):
-        return node["items"]
-    if "properties" in node:
-        return node["properties"][part]
-    return node["additionalProperties"]
-
-
 KINDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list",
          "object": "a table of keys"}
 BOUNDS = {"exclusiveMinimum": "above {}", "minimum": "of at least {}", "exclusiveMaximum": "below {}", "maximum": "at most {}",
           "minItems": "with at least {} entry", "maxItems": "with at most {} entries", "minProperties": "with at least {} entry"}
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in our words: the key, its value, and what the schema says it should be."""
+    path, value = error["loc"], error["input"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    if error["type"] == "missing":
+        return f"`{key}` is missing"
+    node = ADAPTER.json_schema()
+    definitions = node["$defs"]
+    for part in path:
+        known = node.get("properties", {})
+        node = node["items"] if isinstance(part, int) else known.get(part) or node["additionalProperties"]
+        if node is False:  # the table has no other keys than those
+            return f"unknown key `{key}`; {_meant(part, [name for name in known if name != 'file'])}"
+        node = node.get("anyOf", [node])[0]  # without `or null`
+        node = definitions[node["$ref"].split("/")[-1]] if "$ref" in node else node
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    is_ = "" if path[-1] in ("url", "key_variable") else f" is {shown};"  # somebody's key may stand there: it is not repeated
+    return f"`{key}`{is_} should be {_should(node)}"
 
 
 def _should(node: Mapping[str, Any]) -> str:
@@ -177,16 +163,13 @@ def _should(node: Mapping[str, Any]) -> str:
         return node["errorMessage"]
     if "enum" in node:
         return f"one of {', '.join(node['enum'])}"
-    bounds = " and ".join(words.format(node[bound]) for bound, words in BOUNDS.items() if bound in node)
-    return f"{KINDS[node['type']]} {bounds}".strip()
+    bounds = [words.format(node[bound]) for bound, words in BOUNDS.items() if bound in node]
+    return f"{KINDS[node['type']]} {' and '.join(bounds)}".strip()
 
 
-def _value(value: Any) -> str:
-    """A value as it stands in YAML."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-
-
-# --- for editors ------------------------------------------------------------------------------------------------------
+def _meant(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
 
 
 def schema_text() -> str:
@@ -209,9 +192,6 @@ def write_schema() -> None:
     (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
 
 
-# --- notebooks --------------------------------------------------------------------------------------------------------
-
-
 def notebook(params_file: str, **parameters: Any) -> Config:
     """What a notebook's config cell calls: its own parameters by name; refuses any other that papermill injected.
 
@@ -227,8 +207,3 @@ def notebook(params_file: str, **parameters: Any) -> Config:
             if name not in known:
                 raise KitError(f"this notebook has no parameter {name}; {_meant(name, known)}")
     return load(params_file)
-
-
-def _meant(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
