@@ -12,8 +12,8 @@ from kit.settings.schema import NAME, Config
 # What metrics/ has besides a table per model.
 TABLES = {
     "main", "changes", "training", "validation", "spend", "spend_gaps", "caps", "efficiency", "per_problem", "one_shot",
-    "controls", "forcing", "forcing_gaps", "keywords", "phases", "phases_judge", "first_answer", "repetition", "percentiles", "moves",
-    "perplexity", "seeds", "seeds_combined",
+    "controls", "forcing", "forcing_gaps", "keywords", "phases", "phases_judge", "first_answer", "repetition", "percentiles",
+    "moves", "perplexity", "seeds", "seeds_combined",
 }
 
 
@@ -60,8 +60,8 @@ def _names(config: Config) -> Iterator[str]:
     if len(set(called)) < len(called):
         yield f"`logs.labels` calls two models the same: {', '.join(called)}"
     if len({config.seed, *config.seeds}) <= len(config.seeds):
-        yield (f"`seeds` is {list(config.seeds)}; should be other seeds than `seed` ({config.seed}, the run {config.run} itself), "
-               "each once")
+        yield (f"`seeds` is {list(config.seeds)}; should be other seeds than `seed` ({config.seed}, the run {config.run} "
+               "itself), each once")
 
 
 def _batch(config: Config) -> Iterator[str]:
@@ -71,8 +71,8 @@ def _batch(config: Config) -> Iterator[str]:
     if batch % t.processes:
         fits = [n for n in range(1, batch + 1) if batch % n == 0]
         near = sorted(sorted(fits, key=lambda n: abs(n - t.processes))[:3])
-        yield (f"`training.processes` is {t.processes}; {t.prompts_per_step} prompts x {t.responses_per_prompt} responses = {batch} "
-               f"do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
+        yield (f"`training.processes` is {t.processes}; {t.prompts_per_step} prompts x {t.responses_per_prompt} responses = "
+               f"{batch} do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
     if t.processes % t.machines:
         yield f"`training.machines` is {t.machines}; should divide processes = {t.processes}"
     if t.vllm == "colocate" and t.processes % t.vllm_tensor_parallel:

@@ -177,7 +177,8 @@ def schema_text() -> str:
     whole = ADAPTER.json_schema()
     for table in (whole, *whole["$defs"].values()):
         keys = table.get("properties", {})
-        table["required"] = [name for name in table.get("required", []) if table["title"] == "Schedule"]  # never laid over another
+        # Only a schedule is never laid over another one: it is whole wherever it stands.
+        table["required"] = [name for name in table.get("required", []) if table["title"] == "Schedule"]
         for name, node in keys.items():
             keys[name] = {k: v for k, v in node.items() if k != "title" and not (k == "default" and isinstance(v, dict))}
     path = {"type": "string", "description": "path of a params file, from this one's folder"}
