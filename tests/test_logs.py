@@ -68,7 +68,7 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
     (row(model_answer_length=[5, "7"]), "should hold token counts"),
     (row(model_answer_length=[5, True]), "should hold token counts"),
     (row(model_answer_length=[5, -1]), "a length below 0"), (row(model_answer_length=[5, 10**400]), "or above 2147483647"),
-    (row(id="a\rb"), "`id` has a character that cannot be printed"), (row(core=-1), "`core` should be a whole number"),
+    (row(id="a\rb"), "`id` should be a whole number or a text, of characters"), (row(core=-1), "`core` should be a whole number"),
     (row(finished=[1, 0]), "should hold true or false"),
     (row(answer=None), "no `answer`"), (row(7), "the same problem as in rank0.jsonl row 1; is there another run's file"),
 ])

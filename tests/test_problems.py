@@ -141,12 +141,12 @@ def test_the_year_of_the_hubs_aime_is_read_from_the_url_and_a_url_without_one_is
         problems.load("aime22-23", having(world, aime22_23=file))
 
 
-def test_olympiadbench_puts_the_context_before_the_question_and_keeps_unit_and_multiple(world: Config, tmp_path: Path) -> None:
+def test_olympiadbench_puts_the_context_before_the_question(world: Config, tmp_path: Path) -> None:
     row = {"id": 7, "context": "Let $ABC$ be a triangle.", "question": "Find $a$.", "final_answer": ["3,5", "unused"],
            "is_multiple_answer": True, "unit": "km", "answer_type": "Numerical"}
     file = parquet(tmp_path / "o.parquet", [row])
     got = problems.load("olympiadbench-hothan", having(world, olympiadbench_hothan=file))
-    assert got == [Problem("7", "Let $ABC$ be a triangle.\n\nFind $a$.", "3,5", None, True, "km")]
+    assert got == [Problem("7", "Let $ABC$ be a triangle.\n\nFind $a$.", "3,5")]
     problems.write(tmp_path / "again.jsonl", got)
     assert problems.read(tmp_path / "again.jsonl") == got
 

@@ -13,13 +13,12 @@ that these sets go by are read: the hub's columns, the Qwen2.5-Math bundle's, ve
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,12 @@ from kit.settings import Config, KitError
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known.
-
-    `multiple` and `unit` are OlympiadBench's: the answer stands for several values; the unit that it is in.
-    """
+    """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known."""
 
     id: str
     question: str
     answer: str
     core: int | None = None
-    multiple: bool = False
-    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,10 @@ class Loaded:
     revision: str | None = None
     rows: int = 0
     duplicates: int = 0  # rows whose question stands in a row before: dropped
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "problems"}
 
 
 def load(name: str, config: Config) -> list[Problem]:
@@ -70,12 +68,11 @@ def open_set(name: str, config: Config) -> Loaded:
         path = paths.given(config, given)
         if not path.exists():
             raise KitError(f"{config.file}: data.files.{name}: there is no file or folder {given}")
-        return _load(sources.read_local(path, name), name, path.name, path.name)
+        return _from_file(path, name, path.name)
     if generated.is_file():
-        return _load(sources.read_local(generated, name), name, generated.name, "generated")
-    path = sources.find_in(paths.given(config, config.data.folder), name)
-    if path is not None:
-        return _load(sources.read_local(path, name), name, path.name, f"{config.data.folder}/{path.name}")
+        return _from_file(generated, name, "generated")
+    if path := sources.find_in(paths.given(config, config.data.folder), name):
+        return _from_file(path, name, f"{config.data.folder}/{path.name}")
     if name in SOURCES:
         return from_hub(name, config.data.revisions.get(name), config.data.folder)
     raise KitError(f"data set {name}: {generated} does not exist; notebook 01 makes the arithmetic sets, the hub's are called "
@@ -87,34 +84,36 @@ def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
 
     `folder` is where the message tells the user to put a copy when the hub cannot be reached.
     """
-    kept, facts = paths.cached(name, revision), paths.cached(name, revision).with_suffix(".json")
-    source = SOURCES[name]
+    kept, source = paths.cached(name, revision), SOURCES[name]
+    facts = kept.with_suffix(".json")
     if not (kept.is_file() and facts.is_file()):
-        commit = sources.hub_commit(name, revision, folder)
-        print(f"{name}: fetching from the hub ({source.hub}), once" + (
-            "; only some rows are kept, but the whole set is gone through" if source.data_source else ""))
         try:
+            commit = sources.hub_commit(source, revision)
+            print(f"{name}: fetching from the hub ({source.hub}), once" + (
+                "; only some rows are kept, but the whole set is gone through" if source.data_source else ""))
             got = _load(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit)
         except KitError:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
             raise KitError(sources.not_from_hub(name, revision, folder, error)) from None
-        files.write_json(facts, {k: v for k, v in vars(got).items() if k != "problems"})
+        files.write_json(facts, got.facts)
         write(kept, got.problems)
     return Loaded(read(kept), **files.read_json(facts))
 
 
 def read(path: Path) -> list[Problem]:
     """The problems of one file: JSON lines, a JSON list, CSV or parquet; KitError names the row that is none."""
-    return _load(sources.read_local(path, path.stem), path.stem, path.name, path.name).problems
+    return _from_file(path, path.stem, path.name).problems
 
 
 def write(path: Path, problems: list[Problem]) -> None:
     """The inverse of `read`, as JSON lines."""
     with files.atomic(path) as file:
-        for p in problems:
-            record = {k: v for k, v in dataclasses.asdict(p).items() if k not in ("multiple", "unit") or v}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in problems)
+
+
+def _from_file(path: Path, name: str, origin: str) -> Loaded:
+    return _load(sources.read_local(path, name), name, path.name, origin)
 
 
 def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, revision: str | None = None) -> Loaded:
@@ -125,14 +124,11 @@ def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, r
         try:
             if not isinstance(row, dict):
                 raise ValueError("not a JSON object; should be one with `question` and `answer`")
-            if not sources.wanted(row, source):
-                continue
-            problem = as_problem(row, name, source)
+            if sources.wanted(row, source):
+                count, problem = count + 1, as_problem(row, name, source)
+                found.setdefault(plain(problem.question), problem)
         except ValueError as error:
-            why = "text that is not Unicode" if isinstance(error, UnicodeError) else error
-            raise KitError(f"{shown} row {number}: {why}") from None
-        count += 1
-        found.setdefault(plain(problem.question), problem)
+            raise KitError(f"{shown} row {number}: {why(error)}") from None
     if len({p.id for p in found.values()}) != len(found):
         raise KitError(f"{shown}: two rows have the same id")
     if not found:
@@ -140,28 +136,25 @@ def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, r
     return Loaded(list(found.values()), origin, revision, count, count - len(found))
 
 
+def why(error: ValueError) -> str:
+    """What is wrong with a row, from the error of `as_problem`."""
+    return "text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
+
+
 # --- a row ------------------------------------------------------------------------------------------------------------
 
 
 def as_problem(row: Row, name: str, source: Source | None = None) -> Problem:
     """One row as a problem; ValueError says what is wrong with it."""
-    question = question_of(row)
-    if context := row.get("context"):
-        question = f"{text_of(context, 'context')}\n\n{question}"
-    own = next((row[k] for k in ("id", "unique_id") if row.get(k) not in (None, "")), None)
-    if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
-        raise ValueError("`id` should be a text or a whole number")
-    if own is not None and not str(own).isprintable():
-        raise ValueError("`id` has a character that cannot be printed")
-    core = row.get("core") or None
+    question, core = question_of(row), row.get("core") or None
+    if row.get("context"):
+        question = f"{text_of(row, 'context')}\n\n{question}"
     if core is not None and (type(core) is not int or core < 0):
         raise ValueError("`core` should be a whole number of tokens")
-    unit = row.get("unit")
-    return Problem(
-        text_of(str(own), "id") if own is not None else f"{name}-{digest(question)}", question,
-        answer_of(row, source is not None and source.integers), core,
-        row.get("multiple", row.get("is_multiple_answer")) in (True, "True", "true"), None if not unit else text_of(unit, "unit"),
-    )
+    own = next((row[key] for key in ("id", "unique_id") if row.get(key) not in (None, "")), f"{name}-{digest(question)}")
+    if type(own) not in (int, str) or not str(own).strip() or not str(own).isprintable():
+        raise ValueError("`id` should be a whole number or a text, of characters that can be printed")
+    return Problem(str(own), question, answer_of(row, source is not None and source.integers), core)
 
 
 # What the training set's questions end in; the training prompt says it in its own words.
@@ -172,22 +165,21 @@ def question_of(row: Row) -> str:
     """`question` or `problem`; else the user's turn of `prompt`, without the system turn and the instruction at its end."""
     for key in ("question", "problem"):
         if row.get(key) is not None:
-            return text_of(row[key], key)
+            return text_of(row, key)
     turns = row.get("prompt")
     if not isinstance(turns, list):
         raise ValueError("no `question` (or `problem`) in it")
     users = [t.get("content") for t in turns if isinstance(t, dict) and t.get("role") == "user"]
     if len(users) != 1:
         raise ValueError("`prompt` should have one turn of the user")
-    return text_of(INSTRUCTION.sub("", text_of(users[0], "prompt")), "prompt")
+    return text_of({"prompt": INSTRUCTION.sub("", text_of({"prompt": users[0]}, "prompt"))}, "prompt")
 
 
 def answer_of(row: Row, integers: bool = False) -> str:
     """The gold answer as one text."""
     model = row.get("reward_model")
-    answer = next((row[k] for k in ("answer", "final_answer") if row.get(k) is not None), None)
-    if answer is None:
-        answer = model.get("ground_truth") if isinstance(model, dict) else None
+    places = (row.get("answer"), row.get("final_answer"), model.get("ground_truth") if isinstance(model, dict) else None)
+    answer = next((value for value in places if value is not None), None)
     if answer is None:
         raise ValueError("no `answer` in it")
     if isinstance(answer, list):
@@ -198,7 +190,7 @@ def answer_of(row: Row, integers: bool = False) -> str:
         if not math.isfinite(answer):
             raise ValueError("`answer` is not a number")
         answer = str(int(answer) if answer == int(answer) and abs(answer) < 2**53 else answer)
-    answer = text_of(answer, "answer")
+    answer = text_of({"answer": answer}, "answer")
     if not integers:
         return answer
     if not re.fullmatch(r"-?[0-9]{1,300}(\.0+)?", answer.strip()):
@@ -206,8 +198,9 @@ def answer_of(row: Row, integers: bool = False) -> str:
     return str(int(answer.strip().split(".")[0]))
 
 
-def text_of(value: Any, key: str) -> str:
-    """`value` if it is a text with something in it that can be written to a file; ValueError otherwise."""
+def text_of(row: Row, key: str) -> str:
+    """row[key] if it is a text with something in it that can be written to a file; ValueError otherwise."""
+    value = row[key]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"`{key}` should be a text that is not empty")
     value.encode("utf-8")  # a lone surrogate could be read from JSON but never written
@@ -227,21 +220,16 @@ def digest(question: str) -> str:
 # --- the sets of a run ------------------------------------------------------------------------------------------------
 
 
-def names(config: Config) -> list[str]:
-    """The data sets of a run: training, validation, evaluation."""
-    return [name for name in (config.data.train, config.data.validation, *config.data.evaluation) if name]
-
-
 def facts(config: Config) -> dict[str, dict[str, Any]]:
     """What the manifest says of each data set of the run; loading them all shows early what is missing.
 
     `expected` is how many rows the set of that name is known to have: fewer or more, and it is another one.
     """
     found = {}
-    for name in names(config):
+    for name in filter(None, (config.data.train, config.data.validation, *config.data.evaluation)):
         got = open_set(name, config)
         expected = {"expected": SOURCES[name].rows} if name in SOURCES else {}
-        found[name] = {"problems": len(got.problems), **{k: v for k, v in vars(got).items() if k != "problems"}, **expected}
+        found[name] = {"problems": len(got.problems), **got.facts, **expected}
     return found
 
 

@@ -1,17 +1,15 @@
 r"""Where the rows of the paper's data sets come from: the hub, a copy of a hub repository, or a file of the user's.
 
-`SOURCES` are the data sets of the paper and its code. No revision is pinned in it, because none could be looked up where this
-was written: params may pin one (`data.revisions`), and without that the hub's newest is taken once, kept in the cache, and its
-commit recorded.
+`SOURCES` are the data sets of the paper and its code. No revision is pinned in it: params may pin one (`data.revisions`), and
+without that the hub's newest is taken once, kept in the cache, and its commit recorded.
 Rows come as plain dictionaries with the columns they have at home; `kit.data.problems` makes problems of them.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,12 @@ class Source:
     integers: bool = False  # every answer is a whole number by the rules of the contest: 025 and 27.0 are ways of writing one
     lists: bool = False  # the official logs write the answer as a list
     files: tuple[str, ...] = ()  # other names that a file of it goes by
+
+    @property
+    def narrow(self) -> dict[str, Any]:
+        """What readers of parquet are told so that they read the needed columns and rows of a large set alone."""
+        wanted = {"filters": [("data_source", "==", self.data_source)]} if self.data_source else {}
+        return wanted | ({"columns": list(self.columns)} if self.columns else {})
 
 
 OFFICIAL_VALIDATION = "aime22_23_24.parquet"  # AIME 22 to 24 in verl's columns, from the official repository
@@ -81,9 +85,8 @@ def year_of(row: Row) -> int:
 def find_in(folder: Path, name: str) -> Path | None:
     """The file of set `name` in a folder: <name>.jsonl and the like, a name it is known by, or a folder <name>."""
     others = SOURCES[name].files if name in SOURCES else ()
-    places = [folder / f"{name}{suffix}" for suffix in SUFFIXES] + [folder / other for other in others]
-    found = next((p for p in places if p.is_file()), None)
-    return found or (folder / name if (folder / name).is_dir() else None)
+    places = [folder / file for file in (*(f"{name}{suffix}" for suffix in SUFFIXES), *others)]
+    return next((p for p in places if p.is_file()), folder / name if (folder / name).is_dir() else None)
 
 
 def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
@@ -92,73 +95,58 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     Read are JSON lines, a JSON list, CSV with a header, and parquet. Raises KitError naming the file, and the row where a line
     is not JSON.
     """
+    source, complaint = SOURCES.get(name), f"{path}: not readable as {path.suffix[1:]}"
     if path.is_dir():
-        inside = find_in(path, name)
-        if inside is not None:
-            yield from read_local(inside, name)
-        elif name in SOURCES:
-            yield from _guarded(hub_rows(str(path), SOURCES[name], None), f"{path}: no file of set {name}, and not a copy of "
-                                f"its hub repository {SOURCES[name].hub}")
-        else:
+        if inside := find_in(path, name):
+            return (yield from read_local(inside, name))
+        if source is None:
             raise KitError(f"{path}: no file {name}.jsonl, .json, .csv or .parquet in this folder")
-        return
-    read = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}.get(path.suffix)
-    if read is None:
+        complaint = f"{path}: no file of set {name}, and not a copy of its hub repository {source.hub}"
+    elif path.suffix not in SUFFIXES:
         raise KitError(f"{path}: a data set is a file ending in {', '.join(SUFFIXES)}, or a folder with one")
-    yield from _guarded(read(path, SOURCES.get(name)), f"{path}: not readable as {path.suffix[1:]}")
-
-
-def _guarded(rows: Iterable[tuple[int, Any]], complaint: str) -> Iterator[tuple[int, Any]]:
-    """Reading errors of whatever library as one line."""
     try:
-        yield from rows
-    except KitError:
-        raise
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, csv.Error) as error:  # so are pyarrow's and datasets' own
+        yield from _rows(path, source)
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:  # so are pandas', pyarrow's and datasets' own
         why = "it should be UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
         raise KitError(f"{complaint} ({why})") from None
+    return None
+
+
+def _rows(path: Path, source: Source | None) -> Iterator[tuple[int, Any]]:
+    """(number, row) of a file, or of a copy of the set's hub repository, with the errors of whatever library."""
+    if path.is_dir() and source:
+        yield from hub_rows(str(path), source, None)
+    elif path.suffix == ".jsonl":
+        yield from _json_lines(path)
+    elif path.suffix == ".json":
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise KitError(f"{path.name}: should be a JSON list of problems")
+        yield from enumerate(rows, 1)
+    elif path.suffix == ".csv":
+        import pandas as pd
+
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        yield from enumerate(table.to_dict("records"), 1)
+    else:  # it may be a part of the 1.7 GB training set
+        import pyarrow.parquet as parquet
+
+        narrow = source is not None and set(source.columns) <= set(parquet.read_schema(path).names)
+        yield from enumerate(parquet.read_table(path, **(source.narrow if narrow and source else {})).to_pylist(), 1)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as lines:  # some editors write a mark in front
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.strip():
+                    yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                raise KitError(f"{path.name} row {number}: not JSON; should be an object with `question` and `answer`") from None
 
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _jsonl(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:  # some editors write a mark in front
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError):
-                    told = "not JSON; should be an object with `question` and `answer`"
-                    raise KitError(f"{path.name} row {number}: {told}") from None
-
-
-def _json(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(rows, list):
-        raise KitError(f"{path.name}: should be a JSON list of problems")
-    yield from enumerate(rows, 1)
-
-
-def _csv(path: Path, _: Source | None) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from enumerate(csv.DictReader(file, strict=True), 1)
-
-
-def _parquet(path: Path, source: Source | None) -> Iterator[tuple[int, Any]]:
-    """Batch by batch, and of a large set only what is needed: it may be a part of the 1.7 GB one."""
-    import pyarrow.dataset
-
-    data = pyarrow.dataset.dataset(path, format="parquet")
-    narrow = source is not None and source.data_source and set(source.columns) <= set(data.schema.names)
-    columns = list(source.columns) if narrow and source else None
-    chosen = pyarrow.dataset.field("data_source") == source.data_source if narrow and source else None
-    number = 0
-    for batch in data.to_batches(columns=columns, filter=chosen):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------
@@ -168,42 +156,28 @@ def hub_rows(place: str, source: Source, revision: str | None) -> Iterator[tuple
     """Rows of a hub data set (or of a folder with a copy of its repository), streamed; only needed columns and rows."""
     from datasets import load_dataset
 
-    options: dict[str, Any] = {"columns": list(source.columns)} if source.columns else {}
-    if source.data_source:
-        options["filters"] = [("data_source", "==", source.data_source)]
-    rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **options)
+    rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **source.narrow)
     yield from enumerate(rows, 1)
 
 
-def hub_commit(name: str, revision: str | None, folder: str) -> str:
-    """The commit that `revision` (None: the newest) of a set's hub repository stands for.
-
-    Raises KitError, in one line, when the hub cannot be asked or does not give it.
-    """
+def hub_commit(source: Source, revision: str | None) -> str:
+    """The commit that `revision` (None: the newest) of a set's hub repository stands for."""
     from huggingface_hub import HfApi
 
-    source = SOURCES[name]
-    try:
-        return str(HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha)
-    except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
-        raise KitError(not_from_hub(name, revision, folder, error)) from None
+    return str(HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha)
 
 
 def not_from_hub(name: str, revision: str | None, folder: str, error: BaseException) -> str:
     """Why a set could not be had, what to download, and where to put it."""
     from huggingface_hub import errors
 
-    source = SOURCES[name]
-    if isinstance(error, errors.GatedRepoError):
-        why = "access is gated: accept its terms on the hub and log in with `hf auth login`"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        why = f"it has no revision {revision}; look at data.revisions.{name}"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        why = "the hub does not know it, or not for you: log in with `hf auth login`"
-    elif isinstance(error, errors.OfflineModeIsEnabled):
-        why = "HF_HUB_OFFLINE is set"
-    else:
-        why = f"{type(error).__name__}: {first_line(error)}"
+    source, reasons = SOURCES[name], {
+        errors.GatedRepoError: "access is gated: accept its terms on the hub and log in with `hf auth login`",
+        errors.RevisionNotFoundError: f"it has no revision {revision}; look at data.revisions.{name}",
+        errors.RepositoryNotFoundError: "the hub does not know it, or not for you: log in with `hf auth login`",
+        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
+    }
+    why = next((text for kind, text in reasons.items() if isinstance(error, kind)), f"{type(error).__name__}: {first_line(error)}")
     pinned = f" --revision {revision}" if revision else ""
     return (
         f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the hub ({why}); "

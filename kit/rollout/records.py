@@ -87,50 +87,56 @@ def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
 
 
 def collect(
-    engine: Engine,
-    problems: Sequence[Problem],
-    encode: Callable[[Problem], list[int]],
-    sampling: Sampling,
-    path: Path,
-    seed: int,
-    progress: str = "",
-    keep_ids: bool = False,
+    engine: Engine, problems: Sequence[Problem], encode: Callable[[Problem], list[int]], sampling: Sampling, path: Path,
+    seed: int, title: str = "", keep_ids: bool = False,
 ) -> list[Rollout]:
     """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
 
     Problems are drawn in fixed chunks or each by itself, as the engine does, with seeds that follow from their ids, so an
-    interrupted collection ends with the same responses as an undisturbed one.
+    interrupted collection ends with the same responses as an undisturbed one. KitError when `path` holds those of others.
     """
     from tqdm.auto import tqdm
 
-    _drop_torn_line(path)
-    done = {r.id: r for r in read(path)} if path.exists() else {}
-    known = {p.id: p for p in problems}
-    for r in done.values():
-        if r.id not in known or r.question != known[r.id].question or len(r.model_answer) != sampling.samples:
-            raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
     path.parent.mkdir(parents=True, exist_ok=True)
     alone = engine.batch_size is None
-    size = max(1, len(problems) if alone else engine.batch_size // sampling.samples)
-    asked = [p for p in problems if p.id not in done] if alone else problems
-    tokens, started = 0, time.monotonic()
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=progress, initial=len(done)) as bar:
-        for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
-            if all(p.id in done for p in chunk):
-                continue
-            seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
-            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
-                for k, responses in answers:
-                    if chunk[k].id in done:
-                        continue
-                    done[chunk[k].id] = made = record(chunk[k], responses, keep_ids)
-                    line = {name: value for name, value in asdict(made).items() if name != "model_answer_ids" or keep_ids}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                    tokens += sum(r.length for r in responses)
-                    bar.update()
-                    bar.set_postfix_str(_shown(done.values(), tokens / (time.monotonic() - started)), refresh=False)
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # a line that was torn by a stop
+        done = _done(path, problems, sampling)
+        asked = [p for p in problems if p.id not in done] if alone else problems
+        size = max(1, len(asked) if alone else engine.batch_size // sampling.samples)
+        tokens, started = 0, time.monotonic()
+        with tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
+            for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
+                if all(p.id in done for p in chunk):
+                    continue
+                seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
+                with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
+                    for k, responses in answers:
+                        if chunk[k].id in done:
+                            continue
+                        done[chunk[k].id] = made = record(chunk[k], responses, keep_ids)
+                        file.write(as_line(made).encode())
+                        file.flush()
+                        tokens += sum(r.length for r in responses)
+                        bar.update()
+                        bar.set_postfix_str(_shown(done.values(), tokens / (time.monotonic() - started)), refresh=False)
     return [done[p.id] for p in problems]
+
+
+def complete(path: Path, problems: Sequence[Problem], sampling: Sampling) -> list[Rollout] | None:
+    """The rollouts of `path` in the order of the problems, or None while some are missing; KitError as `collect`."""
+    if not path.is_file() or not path.read_bytes().endswith(b"\n"):
+        return None
+    done = _done(path, problems, sampling)
+    return [done[p.id] for p in problems] if len(done) == len(problems) else None
+
+
+def _done(path: Path, problems: Sequence[Problem], sampling: Sampling) -> dict[str, Rollout]:
+    done, questions = {r.id: r for r in read(path)}, {p.id: p.question for p in problems}
+    if any(questions.get(r.id) != r.question or len(r.model_answer) != sampling.samples for r in done.values()):
+        raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
+    return done
 
 
 def _seed(seed: int, problems: Sequence[Problem]) -> int:
@@ -144,26 +150,8 @@ def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
     return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
 
 
-def complete(path: Path, problems: Sequence[Problem], sampling: Sampling) -> list[Rollout] | None:
-    """The rollouts of `path` if it holds all that are asked for, in the order of the problems; else None."""
-    if not path.is_file() or not path.read_bytes().endswith(b"\n"):
-        return None
-    done = {r.id: r for r in read(path)}
-    if set(done) != {p.id for p in problems} or any(len(r.model_answer) != sampling.samples for r in done.values()):
-        return None
-    return [done[p.id] for p in problems] if all(done[p.id].question == p.question for p in problems) else None
-
-
-def digest(rollouts: Iterable[Rollout]) -> str:
-    """A hash of all that is graded and counted in these rollouts."""
-    found = hashlib.sha256()
-    for r in rollouts:
-        found.update(json.dumps(asdict(r), sort_keys=True).encode())
-    return found.hexdigest()[:16]
-
-
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
-    """One line of a rollout file."""
+    """The responses to one problem as a record."""
     return Rollout(
         problem.id, problem.question, problem.answer, problem.core,
         [r.text for r in responses], [r.length for r in responses], [r.finished for r in responses],
@@ -171,26 +159,24 @@ def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = Fal
     )
 
 
+def as_line(rollout: Rollout) -> str:
+    """A record as the line of a rollout file."""
+    fields = {name: value for name, value in asdict(rollout).items() if name != "model_answer_ids" or value is not None}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
 def read(path: Path) -> Iterator[Rollout]:
     """The rollouts of a file. A missing file or a bad line is a KitError, and the file is left as it is."""
     if not path.is_file():
         raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except ValueError:
-        raise KitError(f"{path}: not UTF-8 text; move it away and run this again") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
-            fields = json.loads(line)
-            names = [name for name in Rollout.__dataclass_fields__ if name in fields or name != "model_answer_ids"]
-            yield Rollout(**{name: fields[name] for name in names})
-        except (ValueError, KeyError, TypeError):
+            if line.strip():
+                yield Rollout(**json.loads(line))
+        except (ValueError, TypeError):
             raise KitError(f"{path} line {number}: not a rollout record") from None
 
 
-def _drop_torn_line(path: Path) -> None:
-    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+def digest(rollouts: Iterable[Rollout]) -> str:
+    """A hash of all that is graded and counted in these rollouts."""
+    return hashlib.sha256("".join(json.dumps(asdict(r), sort_keys=True) for r in rollouts).encode()).hexdigest()[:16]

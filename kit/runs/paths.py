@@ -16,6 +16,7 @@
         forcing/<model>/<set>/                   thinking.jsonl; per budget: rollouts and grades
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
+        vllm.log                                 what the latest vLLM said (engine.name: vllm)
         stages/                                  what is finished, with which inputs
         replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
 
@@ -42,6 +43,7 @@ class RunPaths:
         self.notebooks, self.figures, self.metrics = root / "notebooks", root / "figures", root / "metrics"
         self.base_model = root / "models" / "base"
         self.contamination = root / "data" / "contamination.csv"
+        self.vllm_log = root / "vllm.log"
         self.stages, self.replaced = root / "stages", root / "replaced"
         self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done
 

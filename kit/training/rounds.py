@@ -26,7 +26,7 @@ from typing import Any
 
 from kit.data import contamination, prompts
 from kit.reward.token_limit import get_token_limit_reward
-from kit.rollout import engines, models, sampling
+from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError
 from kit.training import checkpoints, trl_fields, watch
@@ -56,7 +56,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.training.launch")
     if checkpoints.last_step(folder) < steps:
         done = checkpoints.resumable(folder)
-        ends, _ = engines.facts_of(start, config, tokenizer)
+        ends = models.end_tokens(start, config, tokenizer)
         set_seed(seed)
         with failing(config, title):
             trainer = GRPOTrainer(
