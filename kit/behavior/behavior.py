@@ -162,18 +162,16 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
         for name in config.data.evaluation:
             some = sorted(responses(config, model, name), key=lambda r: r.id)[: ask.responses]  # the same problems of all
             steps = [phases.steps_of(r.model_answer[0], unit) for r in some]
-            rules = [phases.label(s, cues) for s in steps]
-            given = [[one or measures.UNLABELLED for one in labels]
-                     for labels in judge.label(steps, ask, paths.of(config).root / "judge.jsonl")]
-            for labeller, found in (("model", given), ("rules", rules)):
+            labels = {"model": judge.label(steps, ask, paths.of(config).root / "judge.jsonl"),
+                      "rules": [phases.label(s, cues) for s in steps]}
+            for labeller, found in labels.items():
                 counts[labeller][name] = pd.DataFrame([
-                    {"id": r.id, "steps": len(labels), **{p: labels.count(p) for p in (*phases.PHASES, measures.UNLABELLED)}}
-                    for r, labels in zip(some, found, strict=True)])
-            pairs += zip(sum(given, []), sum(rules, []), strict=True)
-        table = pd.crosstab(*map(np.array, zip(*pairs, strict=True)))
-        table = table.reindex(index=phases.PHASES, columns=phases.PHASES, fill_value=0)
-        if not table.any(axis=None):
+                    {"id": r.id, "steps": len(own), measures.UNLABELLED: own.count(None),
+                     **{phase: own.count(phase) for phase in phases.PHASES}}
+                    for r, own in zip(some, found, strict=True)])
+            pairs += [pair for both in zip(*labels.values(), strict=True) for pair in zip(*both, strict=True) if pair[0]]
+        if not pairs:
             raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
-        agreed = float(measures.kappa(table.to_numpy(float)))
+        agreed = measures.kappa(pairs)
         parts += [measures.phase_shares(t, config, labeller).assign(kappa=agreed, **columns) for labeller, t in counts.items()]
     return _write(config, "phases_judge", parts)

@@ -156,14 +156,12 @@ def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequen
     return np.where(reached[:, -1:] > 0, np.transpose(found), np.nan)
 
 
-def kappa(table: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of confusion tables (..., k, k): (observed - expected) / (1 - expected) agreement; NaN without any steps.
+def kappa(pairs: Sequence[tuple[str, str]]) -> float:
+    """Cohen's kappa of the labels of two: (observed - expected) / (1 - expected) agreement; NaN where both know one label only.
 
-    >>> round(float(kappa(np.array([[20, 5], [10, 15]]))), 2)
+    >>> round(kappa([("a", "a")] * 20 + [("a", "b")] * 5 + [("b", "a")] * 10 + [("b", "b")] * 15), 2)
     0.4
     """
-    n = table.sum((-2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        observed = np.trace(table, axis1=-2, axis2=-1) / n
-        expected = (table.sum(-1) * table.sum(-2)).sum(-1) / n**2
-        return (observed - expected) / (1 - expected)
+    one, other = map(np.array, zip(*pairs, strict=True))
+    expected = sum((one == label).mean() * (other == label).mean() for label in set(one))
+    return float(((one == other).mean() - expected) / (1 - expected)) if expected < 1 else np.nan
