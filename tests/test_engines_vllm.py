@@ -1,4 +1,4 @@
-"""The real vLLM, on the CPU (`make test-vllm`): started by the engine, asked as a server, and inside TRL, against transformers."""
+"""The real vLLM, on the CPU (`make test-vllm`): started by the engine, as a server, and inside TRL, against transformers."""
 
 from __future__ import annotations
 

@@ -67,10 +67,11 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
     (row(model_answer_length=[5]), "one value for each of the 2 responses"),
     (row(model_answer_length=[5, "7"]), "should hold token counts"),
     (row(model_answer_length=[5, True]), "should hold token counts"),
-    (row(model_answer_length=[5, -1]), "a length below 0"), (row(model_answer_length=[5, 10**400]), "or above 2147483647"),
+    (row(model_answer_length=[5, -1]), "should hold token counts, 0 to 2147483647"),
+    (row(model_answer_length=[5, 10**400]), "should hold token counts, 0 to 2147483647"),
     (row(id="a\rb"), "`id` should be a whole number or a text, of characters"), (row(core=-1), "`core` should be a whole number"),
     (row(finished=[1, 0]), "should hold true or false"),
-    (row(answer=None), "no `answer`"), (row(7), "the same problem as in rank0.jsonl row 1; is there another run's file"),
+    (row(answer=None), "no `answer`"), (row(7), "a problem that was there before; is there another run's file"),
 ])
 def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(KitError) as caught:
@@ -115,11 +116,12 @@ def test_what_is_written_is_read_again(tmp_path: Path, ranks: int, lists: bool) 
 
 
 def plain_logs(world: Config, folder: Path, *also: str, **change: Any) -> Config:
-    """`world`, in another run, with its own base model's rollouts as an official log, of the kit's fields only those in `also`."""
+    """`world`, in another run, with its base model's rollouts as an official log, of the kit's fields only those in `also`."""
     run = paths.of(world)
     for name in world.data.evaluation:
         lines = [json.loads(line) for line in run.rollouts("base", name).read_text().splitlines()]
-        kept = [{k: line[k] for k in ("question", "answer", "model_answer", "model_answer_length", *also)} | change for line in lines]
+        fields = ("question", "answer", "model_answer", "model_answer_length", *also)
+        kept = [{k: line[k] for k in fields} | change for line in lines]
         official(folder / name, kept[:3], kept[3:])
     given = Logs({"base": {name: str(folder / name) for name in world.data.evaluation}})
     return dataclasses.replace(world, run=f"logs-{len(change)}", schedules={}, logs=given)
@@ -133,7 +135,8 @@ def evaluated(tiny_world: Config) -> pd.DataFrame:
 def test_a_log_is_measured_like_the_rollouts_it_was_made_from(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path
 ) -> None:
-    columns = ["set", "problems", "samples", "accuracy", "length", "truncated", "length_correct", "length_wrong", "n_correct", "n_wrong"]
+    columns = ["set", "problems", "samples", "accuracy", "length", "truncated", "length_correct", "length_wrong", "n_correct",
+               "n_wrong"]
     table = evaluate.evaluate_model(plain_logs(tiny_world, tmp_path / "all", "finished"), "base")
     pd.testing.assert_frame_equal(table[columns], evaluated[columns])
     settings = plain_logs(tiny_world, tmp_path / "plain")
@@ -171,7 +174,7 @@ def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
         tokenizer = models.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
         assert [r.model_answer_length for r in read] == [[len(tokenizer(t)["input_ids"]) for t in r.model_answer] for r in made]
     nowhere = dataclasses.replace(settings, logs=dataclasses.replace(settings.logs, tokenizer=str(tmp_path)))
-    with pytest.raises(KitError, match="logs.tokenizer: .* is no tokenizer|no tokenizer here"):
+    with pytest.raises(KitError, match="no tokenizer here"):
         evaluate.evaluate_model(nowhere, "base")
 
 
@@ -188,7 +191,7 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
         catalog.model_source(mixed, "theirs")
     lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")
     (tmp_path / "two" / "rank0.jsonl").write_text(lines)
-    with pytest.raises(KitError, match="rank0.jsonl row 1: its question is not in the data set two"):
+    with pytest.raises(KitError, match="theirs, two: 3 problems of the data set are not in its log, such as .Start with"):
         evaluate.evaluate_model(mixed, "theirs")
 
 
@@ -235,7 +238,7 @@ def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bas
     settings = of_logs(tmp_path, [row(1, id="a1"), row(2, id="a2")], [row(2, id="z2", answer="999"), row(1, id="z1")])
     for model in ("base", "other"):
         evaluate.evaluate_model(settings, model)
-    assert "warning: other, two: 1 gold answers are not the base's, such as '999', there '2'" in capsys.readouterr().out
+    assert "warning: other, two: 1 gold answers are not those of base's log, such as '999', there '2'" in capsys.readouterr().out
     both = [evaluate.load_grades(settings, model)["two"] for model in ("base", "other")]
     assert [set(table.id) for table in both] == [{"a1", "a2"}] * 2
     comparisons.compare_models(settings)
@@ -258,8 +261,8 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("other", "told"), [
-    ([row(1)], r"two: 1 problems of base's log are not in other's, such as 'question 2\?'"),
-    ([row(1), row(2), row(3)], r"two: 1 problems of other's log are not in base's, such as 'question 3\?'"),
+    ([row(1)], r"other, two: 1 problems of base's log are not in its log, such as 'question 2\?'"),
+    ([row(1), row(2), row(3)], r"other, two: 1 problems of its log are not in base's log, such as 'question 3\?'"),
 ])
 def test_logs_of_other_problems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: list, told: str) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
@@ -356,6 +359,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
     assert table.loc["the same after RL", "mean"].endswith("/ unknown")
     assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model and the control"][0]
-    drawn = (trade_off.trade_off, trade_off.relative_trade_off, trade_off.efficiency, trade_off.equal_spend, trade_off.problem_changes)
+    drawn = (trade_off.trade_off, trade_off.relative_trade_off, trade_off.efficiency, trade_off.equal_spend,
+             trade_off.problem_changes)
     for draw in (*drawn, *behavior_figures.available(mine)):  # with no length known, each says so or stays empty
         assert style.show(draw, mine).alt

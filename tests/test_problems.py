@@ -349,9 +349,11 @@ def test_the_command_lists_the_sets_of_a_run(world: Config, tmp_path: Path, caps
 
 GOOD = {"id": "1", "question": "What is 1 + 1?", "answer": "2"}
 ROWS = {
-    "not json": "not json", "half a row": '{"question": "What', "a list": "[1, 2]", "a number": "7", "null": "null", "a text": '"hello"',
+    "not json": "not json", "half a row": '{"question": "What', "a list": "[1, 2]", "a number": "7", "null": "null",
+    "a text": '"hello"',
     "no question": '{"answer": "2"}', "no answer": '{"question": "What?"}', "no keys": "{}",
-    "a question that is no text": '{"question": 5, "answer": "2"}', "a question that is a list": '{"question": ["a"], "answer": "2"}',
+    "a question that is no text": '{"question": 5, "answer": "2"}',
+    "a question that is a list": '{"question": ["a"], "answer": "2"}',
     "a question that is null": '{"question": null, "answer": "2"}', "an empty question": '{"question": "", "answer": "2"}',
     "an answer that is a table": '{"question": "What?", "answer": {"x": 1}}',
     "an answer that is null": '{"question": "What?", "answer": null}',

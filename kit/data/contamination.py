@@ -25,7 +25,8 @@ from kit.settings import Config
 WORDS = 3  # words per shingle
 
 _NOISE = re.compile(
-    r"\[asy\].*?\[/asy\]|\\(?:left|right|displaystyle|text|textbf|textit|emph|mathrm|mathbf|[bB]igg?[lr]?|q?quad|begin|end)(?![a-zA-Z])",
+    r"\[asy\].*?\[/asy\]"
+    r"|\\(?:left|right|displaystyle|text|textbf|textit|emph|mathrm|mathbf|[bB]igg?[lr]?|q?quad|begin|end)(?![a-zA-Z])",
     re.DOTALL,
 )
 
@@ -40,10 +41,13 @@ class Overlap:
     similarity: float
 
 
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """The set of word triples of a question; one shorter than three words is a single shingle."""
-    text = _NOISE.sub(" ", unicodedata.normalize("NFKC", text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    words = re.findall(r"[^\W\d_]+|\d+", text.lower())
+def shingles(problem: Problem) -> frozenset[tuple[str, ...]]:
+    """The set of word triples of a question; of a short one, and of one that the laptop generated, the whole is one shingle."""
+    if problem.core is not None:
+        return frozenset([(problems.plain(problem.question),)])
+    text = _NOISE.sub(" ", unicodedata.normalize("NFKC", problem.question))
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").lower()
+    words = re.findall(r"[^\W\d_]+|\d+", text)
     return frozenset(tuple(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1)))
 
 
@@ -52,25 +56,19 @@ def overlaps(train: Sequence[Problem], held_out: Iterable[tuple[str, Problem]], 
 
     An index from shingle to held-out problems keeps this far below all pairs: about a second for 2,470 x 1,300.
     """
-    others = list(held_out)
-    equal: dict[str, list[int]] = defaultdict(list)
+    others = [(name, p.id, shingles(p)) for name, p in held_out]
     index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    sizes = {}
-    for k, (_, p) in enumerate(others):
-        equal[problems.plain(p.question)].append(k)
-        if p.core is None:
-            own = shingles(p.question)
-            sizes[k] = len(own)
-            for shingle in own:
-                index[shingle].append(k)
+    for k, (_, _, theirs) in enumerate(others):
+        for shingle in theirs:
+            index[shingle].append(k)
     found = []
     for p in train:
-        pairs = dict.fromkeys(equal.get(problems.plain(p.question), ()), 1.0)
-        own = shingles(p.question) if p.core is None else frozenset()
-        shared = Counter(k for shingle in own for k in index.get(shingle, ()))
-        pairs |= {k: count / (len(own) + sizes[k] - count) for k, count in shared.items()}
-        found += [Overlap(p.id, others[k][0], others[k][1].id, round(similarity, 3))
-                  for k, similarity in sorted(pairs.items()) if similarity >= threshold]
+        own = shingles(p)
+        for k, shared in sorted(Counter(k for shingle in own for k in index.get(shingle, ())).items()):
+            name, other, theirs = others[k]
+            similarity = shared / (len(own) + len(theirs) - shared)
+            if similarity >= threshold:
+                found.append(Overlap(p.id, name, other, round(similarity, 3)))
     return found
 
 

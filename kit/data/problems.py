@@ -87,8 +87,10 @@ def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
     kept, source = paths.cached(name, revision), SOURCES[name]
     facts = kept.with_suffix(".json")
     if not (kept.is_file() and facts.is_file()):
+        from huggingface_hub import HfApi
+
         try:
-            commit = sources.hub_commit(source, revision)
+            commit = HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha
             print(f"{name}: fetching from the hub ({source.hub}), once" + (
                 "; only some rows are kept, but the whole set is gone through" if source.data_source else ""))
             got = _load(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit)
@@ -128,17 +130,12 @@ def _load(rows: Iterable[tuple[int, Any]], name: str, shown: str, origin: str, r
                 count, problem = count + 1, as_problem(row, name, source)
                 found.setdefault(plain(problem.question), problem)
         except ValueError as error:
-            raise KitError(f"{shown} row {number}: {why(error)}") from None
+            raise KitError(f"{shown} row {number}: {error}") from None
     if len({p.id for p in found.values()}) != len(found):
         raise KitError(f"{shown}: two rows have the same id")
     if not found:
         raise KitError(f"{shown}: no problems in this file" + (f" that belong to {name}" if source else ""))
     return Loaded(list(found.values()), origin, revision, count, count - len(found))
-
-
-def why(error: ValueError) -> str:
-    """What is wrong with a row, from the error of `as_problem`."""
-    return "text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
 
 
 # --- a row ------------------------------------------------------------------------------------------------------------
@@ -151,7 +148,8 @@ def as_problem(row: Row, name: str, source: Source | None = None) -> Problem:
         question = f"{text_of(row, 'context')}\n\n{question}"
     if core is not None and (type(core) is not int or core < 0):
         raise ValueError("`core` should be a whole number of tokens")
-    own = next((row[key] for key in ("id", "unique_id") if row.get(key) not in (None, "")), f"{name}-{digest(question)}")
+    digest = hashlib.sha256(plain(question).encode()).hexdigest()[:12]
+    own = next((row[key] for key in ("id", "unique_id") if row.get(key) not in (None, "")), f"{name}-{digest}")
     if type(own) not in (int, str) or not str(own).strip() or not str(own).isprintable():
         raise ValueError("`id` should be a whole number or a text, of characters that can be printed")
     return Problem(str(own), question, answer_of(row, source is not None and source.integers), core)
@@ -203,18 +201,14 @@ def text_of(row: Row, key: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"`{key}` should be a text that is not empty")
-    value.encode("utf-8")  # a lone surrogate could be read from JSON but never written
+    if re.search("[\ud800-\udfff]", value):  # half a character, which JSON can hold and no file
+        raise ValueError(f"`{key}` is not Unicode")
     return value
 
 
 def plain(question: str) -> str:
     """The question with all white space alike: two rows with the same one are duplicates."""
     return " ".join(question.split())
-
-
-def digest(question: str) -> str:
-    """What an id is made of where the source has none."""
-    return hashlib.sha256(plain(question).encode()).hexdigest()[:12]
 
 
 # --- the sets of a run ------------------------------------------------------------------------------------------------

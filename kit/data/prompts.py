@@ -7,8 +7,8 @@ Ways for a prompt to go wrong in silence, and what is done about each:
 
 - the template writes the beginning-of-sequence token and the tokenizer adds another: `tokenize` adds none;
 - the template leaves a system message out, or cuts an earlier answer at `</think>`: `render` looks for every message;
-- some templates already open the thinking (`<think>`) and some leave that to the model: `opens_thinking` tells; nothing here
-  needs the opening tag, thinking is what comes before `</think>`;
+- some templates already open the thinking (`<think>`) and some leave that to the model: nothing here needs the opening tag,
+  thinking is what comes before `</think>`;
 - a tokenizer counts `</think>` among its special tokens, so that decoding would drop it: `rollout.models.load_tokenizer`
   makes it a word;
 - AutoTokenizer goes by the model's type and may put other rules over those of tokenizer.json: that file is read as it is.
@@ -100,11 +100,6 @@ def encode(tokenizer: Any, messages: Messages) -> list[int]:
     if first is not None and ids[:2] == [first, first]:
         raise KitError(f"the model's chat template begins with {tokenizer.bos_token} twice; correct its chat_template.jinja")
     return ids
-
-
-def opens_thinking(tokenizer: Any, messages: Messages) -> bool:
-    """Whether the prompt ends in `<think>`, so that a response begins inside its thinking, without the opening tag."""
-    return render(tokenizer, messages).rstrip().endswith(TAGS[0])
 
 
 def examples(config: Config, tokenizer: Any, question: str) -> dict[str, str]:

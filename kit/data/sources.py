@@ -59,24 +59,20 @@ SOURCES = {
 def wanted(row: Row, source: Source | None) -> bool:
     """Whether a row belongs to the set. A file without the columns that tell was narrowed down before.
 
-    Raises ValueError where there is a column that should tell the year and does not: AI-MO's set holds AIME24, a test set, too.
+    ValueError where a column should tell the year of an AIME problem (verl's data_source is AIME22; AI-MO's set, which holds
+    AIME24, a test set, has only a url) and does not.
     """
     if source is None:
         return True
     if source.data_source and row.get("data_source", source.data_source) != source.data_source:
         return False
-    if not source.years or not any(row.get(key) for key in ("year", "data_source", "url")):
+    told = [str(row[key]) for key in ("year", "data_source", "url") if row.get(key)]
+    if not source.years or not told:
         return True
-    return year_of(row) in source.years
-
-
-def year_of(row: Row) -> int:
-    """The year of an AIME problem: a column, verl's data_source (AIME22), or only its url (AI-MO's set)."""
-    patterns = {"year": r"(\d{4})", "data_source": r"AIME(\d\d)", "url": r".*/(\d{4})_AIME.*"}
-    for key, pattern in patterns.items():
-        if found := re.fullmatch(pattern, str(row.get(key))):
-            return int(found[1]) + (2000 if key == "data_source" else 0)
-    raise ValueError("its year cannot be told from `year`, `data_source` or `url`")
+    found = re.search(r"(?m)^(?:AIME)?(\d\d|\d{4})$|/(\d{4})_AIME", "\n".join(told))
+    if not found:
+        raise ValueError("its year cannot be told from `year`, `data_source` or `url`")
+    return int((found[1] or found[2])[-2:]) in [year % 100 for year in source.years]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -160,13 +156,6 @@ def hub_rows(place: str, source: Source, revision: str | None) -> Iterator[tuple
     yield from enumerate(rows, 1)
 
 
-def hub_commit(source: Source, revision: str | None) -> str:
-    """The commit that `revision` (None: the newest) of a set's hub repository stands for."""
-    from huggingface_hub import HfApi
-
-    return str(HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha)
-
-
 def not_from_hub(name: str, revision: str | None, folder: str, error: BaseException) -> str:
     """Why a set could not be had, what to download, and where to put it."""
     from huggingface_hub import errors
@@ -177,7 +166,8 @@ def not_from_hub(name: str, revision: str | None, folder: str, error: BaseExcept
         errors.RepositoryNotFoundError: "the hub does not know it, or not for you: log in with `hf auth login`",
         errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
     }
-    why = next((text for kind, text in reasons.items() if isinstance(error, kind)), f"{type(error).__name__}: {first_line(error)}")
+    known = [text for kind, text in reasons.items() if isinstance(error, kind)]
+    why = known[0] if known else f"{type(error).__name__}: {first_line(error)}"
     pinned = f" --revision {revision}" if revision else ""
     return (
         f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the hub ({why}); "

@@ -1,10 +1,10 @@
 """Generation logs in the official format, read as if the kit had made them, and the kit's rollouts written in it.
 
-A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (any number of them, a problem in one of
-them). A line has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and
+A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (a problem stands in one of them). A line
+has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and
 `model_answer_length` (list of token counts). Other harnesses leave the counts out: they are counted with the tokenizer that
-params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are missing, as
-None. Whether a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
+params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are None. Whether
+a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +27,20 @@ from kit.settings import Config, KitError
 Counter = Callable[[Sequence[str]], list[int]]  # texts -> tokens
 
 
-def read_official(
-    path: Path, name: str = "log", count: Counter | None = None, known: Mapping[str, Problem] | None = None
-) -> list[Rollout]:
-    """The rollouts of a log of data set `name`.
+def read_official(path: Path, name: str = "log", count: Counter | None = None) -> list[Rollout]:
+    """The rollouts of a log of data set `name`; `count` counts the tokens of responses without a length.
 
-    `count` counts the tokens of responses without a length. `known` are the set's problems by question (`problems.plain`): with
-    it, id and gold answer are the set's and not the log's. Raises KitError naming the file and the row that is wrong.
+    Raises KitError naming the file and the row that is wrong.
     """
     found: dict[str, Rollout] = {}
-    first: dict[str, str] = {}
     for file in rank_files(path):
         for number, row in sources.read_local(file, file.stem):
-            where = f"{file.name} row {number}"
             try:
                 made = as_rollout(row, name, count)
+                if found.setdefault(problems.plain(made.question), made) is not made:
+                    raise ValueError("a problem that was there before; is there another run's file in the folder?")
             except ValueError as error:
-                why = "text that is not Unicode" if isinstance(error, UnicodeError) else error
-                raise KitError(f"{where}: {why}") from None
-            question = problems.plain(made.question)
-            if question in found:
-                raise KitError(f"{where}: the same problem as in {first[question]}; is there another run's file in the folder?")
-            if known is not None:
-                if question not in known:
-                    raise KitError(f"{where}: its question is not in the data set {name}")
-                p = known[question]
-                made = dataclasses.replace(made, id=p.id, answer=p.answer, core=p.core)
-            found[question], first[question] = made, where
+                raise KitError(f"{file.name} row {number}: {error}") from None
     if not found:
         raise KitError(f"{path}: no rollouts in this log")
     if len({r.id for r in found.values()}) != len(found):
@@ -84,24 +71,18 @@ def as_rollout(row: Any, name: str, count: Counter | None = None) -> Rollout:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError("`model_answer` should be a list of texts")
     texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half an emoji cannot be written to a file
-    lengths = _per_response(row, "model_answer_length", texts, int)
-    if any(n is not None and not 0 <= n < 2**31 for n in lengths):
-        raise ValueError("`model_answer_length` has a length below 0 or above 2147483647")
+    parts = []
+    for key, kind, what in (("model_answer_length", int, "token counts, 0 to 2147483647"), ("finished", bool, "true or false")):
+        values = [None] * len(texts) if row.get(key) is None else row[key]
+        if not isinstance(values, list) or len(values) != len(texts):
+            raise ValueError(f"`{key}` should be a list with one value for each of the {len(texts)} responses")
+        if any(value is not None and (type(value) is not kind or not 0 <= value < 2**31) for value in values):
+            raise ValueError(f"`{key}` should hold {what}")
+        parts.append(values)
+    lengths, finished = parts
     if count and None in lengths:
         lengths = [n if own is None else own for own, n in zip(lengths, count(texts), strict=True)]
-    finished = _per_response(row, "finished", texts, bool)
     return Rollout(problem.id, problem.question, problem.answer, problem.core, texts, lengths, finished)
-
-
-def _per_response(row: dict[str, Any], key: str, texts: list[str], kind: type) -> list[Any]:
-    values = row.get(key)
-    if values is None:
-        return [None] * len(texts)
-    if not isinstance(values, list) or len(values) != len(texts):
-        raise ValueError(f"`{key}` should be a list with one value for each of the {len(texts)} responses")
-    if any(value is not None and type(value) is not kind for value in values):
-        raise ValueError(f"`{key}` should hold {'token counts' if kind is int else 'true or false'}")
-    return values
 
 
 def write_official(rollouts: Sequence[Rollout], folder: Path, ranks: int = 1, lists: bool = False) -> list[Path]:
@@ -128,20 +109,20 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own.
 
     Says in a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own
-    or params say where the set is (`data.files`), else the log's: some harnesses write answers that they have mangled.
+    or params say where the set is (`data.files`), else those of the base's log: some harnesses mangle the answers.
     """
     given = str(Path(config.logs.folder) / config.logs.models[model][name])
     path = paths.given(config, given)
     if not path.exists():
         raise KitError(f"{config.file}: logs.models.{model}.{name}: there is no file or folder {given}")
-    named = config.schedules or name in config.data.files
-    known = {problems.plain(p.question): p for p in problems.load(name, config)} if named else None
-    found = read_official(path, name, counter(config), known)
-    if known is None and model != "base" and "base" in config.logs.models:
-        found = as_in_base(config, model, name, found)
+    found = read_official(path, name, counter(config))
+    if config.schedules or name in config.data.files:
+        found = matched(found, problems.load(name, config), f"{model}, {name}", "the data set")
+    elif model != "base" and "base" in config.logs.models:
+        base = paths.given(config, str(Path(config.logs.folder) / config.logs.models["base"][name]))
+        found = matched(found, read_official(base, name), f"{model}, {name}", "base's log")
     with files.atomic(paths.of(config).rollouts(model, name)) as file:
-        for r in found:
-            file.write(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n")
+        file.writelines(records.as_line(r) for r in found)
     flat = [(n, f) for r in found for n, f in zip(r.model_answer_length, r.finished, strict=True)]
     lacking = {"lengths": sum(n is None for n, _ in flat), "truncation": sum(f is None for _, f in flat)}
     told = [f"{what} unknown for {count}" for what, count in lacking.items() if count]
@@ -149,21 +130,20 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     return found
 
 
-def as_in_base(config: Config, model: str, name: str, found: Sequence[Rollout]) -> list[Rollout]:
-    """A model's rollouts with the ids and gold answers of the base's log, matched by question; KitError when one has a problem
-    that the other lacks."""
-    log = paths.given(config, str(Path(config.logs.folder) / config.logs.models["base"][name]))
-    base = {problems.plain(r.question): r for r in read_official(log, name)}
+def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: str, whose: str) -> list[Rollout]:
+    """Rollouts with the ids and gold answers that `known` has, matched by question; KitError when one has a problem that the
+    other lacks."""
+    golds = {problems.plain(p.question): p for p in known}
     own = {problems.plain(r.question): r for r in found}
-    for one, other, lacking in (("base", model, base.keys() - own.keys()), (model, "base", own.keys() - base.keys())):
+    for there, here, lacking in ((whose, "its log", golds.keys() - own.keys()), ("its log", whose, own.keys() - golds.keys())):
         if lacking:
-            raise KitError(f"{config.file}: logs.models: {name}: {len(lacking)} problems of {one}'s log are not in {other}'s, "
-                           f"such as {min(lacking)[:80]!r}; models are compared on the same problems")
-    differ = [(r.answer, base[q].answer) for q, r in own.items() if r.answer != base[q].answer]
+            raise KitError(f"{told}: {len(lacking)} problems of {there} are not in {here}, such as {min(lacking)[:80]!r}; "
+                           "models are compared on the same problems")
+    differ = [(r.answer, golds[q].answer) for q, r in own.items() if r.answer != golds[q].answer]
     if differ:
-        print(f"warning: {model}, {name}: {len(differ)} gold answers are not the base's, such as {differ[0][0][:40]!r}, there "
-              f"{differ[0][1][:40]!r}; all are graded against the base's")
-    return [dataclasses.replace(r, id=base[q].id, answer=base[q].answer, core=base[q].core) for q, r in own.items()]
+        print(f"warning: {told}: {len(differ)} gold answers are not those of {whose}, such as {differ[0][0][:40]!r}, there "
+              f"{differ[0][1][:40]!r}; all are graded against the latter")
+    return [dataclasses.replace(r, id=golds[q].id, answer=golds[q].answer, core=golds[q].core) for q, r in own.items()]
 
 
 def counter(config: Config) -> Counter | None:
@@ -172,10 +152,7 @@ def counter(config: Config) -> Counter | None:
     if source is None:
         return None
     here = paths.given(config, source)
-    try:
-        tokenizer = models.load_tokenizer(here if here.is_dir() else source, config)
-    except (OSError, ValueError) as error:
-        raise KitError(f"{config.file}: logs.tokenizer: {source} is no tokenizer ({sources.first_line(error)})") from None
+    tokenizer = models.load_tokenizer(here if here.is_dir() else source, config)
     return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 

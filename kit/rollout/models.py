@@ -34,8 +34,8 @@ def fetch(source: str | Path, revision: str | None = None) -> str:
         try:
             folder = snapshot_download(folder, revision=revision, allow_patterns=FILES)
         except OSError as error:  # all of the hub's own are
-            raise KitError(f"{source}: not a folder here, not downloaded yet, and the hub does not give it ({_first_line(error)}); "
-                           f"where it can be reached, `hf download {source}` fetches it") from None
+            raise KitError(f"{source}: not a folder here, not downloaded yet, and the hub does not give it ({_first_line(error)});"
+                           f" where it can be reached, `hf download {source}` fetches it") from None
     check(Path(folder))
     return folder
 
@@ -43,24 +43,21 @@ def fetch(source: str | Path, revision: str | None = None) -> str:
 def check(folder: Path) -> None:
     """Refuse a folder that is not a whole model in safetensors; KitError names the folder or file and what is wrong with it."""
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise KitError(f"{folder}: a LoRA adapter, not a model; merge it into its base model and name that folder "
-                       "(a round's own checkpoints have it in merged/)")
+        raise KitError(f"{folder}: a LoRA adapter, not a model; a round's own checkpoints have the whole model in merged/")
     if not isinstance(_json(folder / "config.json").get("model_type"), str):
         raise KitError(f"{folder / 'config.json'}: names no model_type, so this is not a transformers model")
+    names = {"model.safetensors"}
     if (folder / INDEX).is_file():
-        weights = _json(folder / INDEX).get("weight_map")
-        if not isinstance(weights, dict) or not weights:
+        names = set(dict(_json(folder / INDEX).get("weight_map") or {}).values())
+        if not names:
             raise KitError(f"{folder / INDEX}: has no weight_map")
-        names = sorted(set(weights.values()))
-    else:
-        names = ["model.safetensors"]
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = sorted(name for name in names if not (folder / name).is_file())
     if missing:
-        there = sorted(file.name for kind in ("*.safetensors", "*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
+        there = [file.name for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin", ".pt", ".pth")]
         raise KitError(f"{folder}: {len(missing)} of {len(names)} weight files are missing ({', '.join(missing[:3])}), there are "
                        f"{', '.join(there[:3]) or 'none'}; {AGAIN}. Only safetensors are read, for a pickle can run code when it "
                        "is loaded; save_pretrained writes them")
-    for name in names:
+    for name in sorted(names):
         check_safetensors(folder / name)
 
 

@@ -1,16 +1,15 @@
-"""`Rollout` records and how they are collected; one line per problem, written as they come, resumed where torn.
+"""Responses to problems: the records that are kept of them, and how they are collected.
 
-A rollout file is JSON lines, a superset of the official log format (kit.rollout.logs): the question's fields plus `answer`,
-`model_answer` (a list of responses) and `model_answer_length` (tokens, one per response); ours adds `id`, `core` and
-`finished` (false: the response ran into the token cap, i.e. it is truncated). Where responses will be cut (budget forcing),
-`model_answer_ids` keeps their token ids: encoding a text again need not give the tokens that the model wrote.
+A rollout file has a JSON line per problem, written as it is done: a superset of the official log format (kit.rollout.logs),
+which has no `id`, `core` and `finished`. Where responses will be cut (budget forcing), `model_answer_ids` keeps their token
+ids: encoding a text again need not give the tokens that the model wrote.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -43,7 +42,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All responses to one problem. A length or `finished` is None where a log does not say (kit.rollout.logs)."""
+    """All responses to one problem: texts, lengths in tokens, and whether each ended by itself (false: truncated).
+
+    A length or `finished` is None where a log does not say (kit.rollout.logs).
+    """
 
     id: str
     question: str
@@ -72,11 +74,9 @@ class Engine(Protocol):
         The same seed gives the same responses: of a prompt by itself, or where `batch_size` is not None, of all prompts of a call
         together by the first seed.
         """
-        ...
 
     def close(self) -> None:
         """Give back memory, processes and connections."""
-        ...
 
 
 def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
@@ -98,29 +98,25 @@ def collect(
     from tqdm.auto import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # without a line that was torn by a stop
+    done = _done(path, problems, sampling) if path.exists() else {}
     alone = engine.batch_size is None
-    with path.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # a line that was torn by a stop
-        done = _done(path, problems, sampling)
-        asked = [p for p in problems if p.id not in done] if alone else problems
-        size = max(1, len(asked) if alone else engine.batch_size // sampling.samples)
-        tokens, started = 0, time.monotonic()
-        with tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
-            for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
-                if all(p.id in done for p in chunk):
-                    continue
-                seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
-                with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
-                    for k, responses in answers:
-                        if chunk[k].id in done:
-                            continue
-                        done[chunk[k].id] = made = record(chunk[k], responses, keep_ids)
-                        file.write(as_line(made).encode())
+    asked = [p for p in problems if p.id not in done] if alone else problems
+    size = max(1, len(asked) if alone else engine.batch_size // sampling.samples)
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
+        for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
+            if all(p.id in done for p in chunk):
+                continue
+            seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
+            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
+                for k, responses in answers:
+                    if chunk[k].id not in done:
+                        done[chunk[k].id] = record(chunk[k], responses, keep_ids)
+                        file.write(as_line(done[chunk[k].id]))
                         file.flush()
-                        tokens += sum(r.length for r in responses)
                         bar.update()
-                        bar.set_postfix_str(_shown(done.values(), tokens / (time.monotonic() - started)), refresh=False)
+                        bar.set_postfix_str(_shown(done.values()), refresh=False)
     return [done[p.id] for p in problems]
 
 
@@ -144,10 +140,10 @@ def _seed(seed: int, problems: Sequence[Problem]) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {[p.id for p in problems]}".encode()).digest()[:4], "big")
 
 
-def _shown(rollouts: Iterable[Rollout], rate: float) -> str:
+def _shown(rollouts: Iterable[Rollout]) -> str:
     lengths = [n for r in rollouts for n in r.model_answer_length]
     cut = 1 - sum(f for r in rollouts for f in r.finished) / len(lengths)
-    return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}, {rate:.0f} tokens/s"
+    return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}"
 
 
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:

@@ -1,8 +1,7 @@
 """A client of an OpenAI-compatible server, for the engine and for the labelling model (behavior/judge): package openai.
 
-The library asks again after a broken connection, a deadline that passed, 408, 409, 429 and 5xx, after a pause that grows or that
-the server asks for (Retry-After). Here an answer that is none is asked for again too, many requests are under way at a time,
-and what stays wrong is one line: a KitError with url and reason.
+The library asks again after a broken connection, a deadline, 408, 409, 429 and 5xx, with pauses that grow or that the server
+asks for (Retry-After). Here an answer that is none is asked for again too, and what stays wrong is a KitError of one line.
 """
 
 from __future__ import annotations
@@ -101,13 +100,8 @@ class Server:
 
     def chat(self, model: str, messages: list[dict[str, str]], **settings: Any) -> str:
         """The text that a chat model answers to `messages`; KitError as in `ask`. May be called from several threads."""
-        def request(client: Any) -> Awaitable[Any]:
-            return client.chat.completions.create(model=model, messages=messages, **settings)
-
-        def text(answer: Any) -> str:
-            return answer.choices[0].message.content + ""  # TypeError where there is none
-
-        return self.ask_once(request, text)
+        return self.ask_once(lambda client: client.chat.completions.create(model=model, messages=messages, **settings),
+                             lambda answer: answer.choices[0].message.content + "")  # TypeError where there is no text
 
     async def _answer(self, request: Request, read: Callable[[Any], T], retries: int) -> T:
         import openai

@@ -286,12 +286,12 @@ class Engine(Table):
     tensor_parallel: Count = key(1, "GPUs that one copy of the model is spread over (vllm)")
     data_parallel: Count = key(1, "copies of the model that share the problems (vllm)")
     gpu_memory_utilization: Share = key(0.9, "share of each GPU's memory (vllm)")
-    url: Address = key("http://127.0.0.1:8000/v1", "of the server, and so are all below")
-    served_as: dict[str, str] = key({}, "folder or hub id of a model: its name there, where that differs")
+    url: Address = key("http://127.0.0.1:8000/v1", "of the server (server)")
+    served_as: dict[str, str] = key({}, "folder or hub id of a model: its name there, where that differs (server)")
     key_variable: KeyVariable = key("", "name of the environment variable that holds the key, never the key itself")
-    concurrency: Count = key(256, "requests at a time, one response each")
-    retries: int = key(8, "of a request that failed; with the pauses between them, some 3 minutes", ge=0)
-    timeout: Amount = key(3600.0, "seconds for one response")
+    concurrency: Count = key(256, "requests at a time, one response each (server; vllm: for each copy)")
+    retries: int = key(8, "of a request that failed (server, vllm); with the pauses between them, under a minute", ge=0)
+    timeout: Amount = key(3600.0, "seconds for one response (server, vllm)")
 
 
 class Judge(Table):
