@@ -119,6 +119,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(200, json.dumps(whole | {"usage": {"prompt_tokens": 1, "completion_tokens": len(ids) + 1}}).encode())
             case "hang up":
                 self.connection.close()
+            case "drip":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
             case "hang":
                 time.sleep(2.5)
             case _:

@@ -167,6 +167,14 @@ def test_the_pause_that_a_server_asks_for_is_kept(serve: Callable) -> None:
     assert time.monotonic() - started >= 1.0
 
 
+def test_a_server_that_answers_drop_by_drop_is_given_up(serve: Callable) -> None:
+    fake, engine = serve(lambda *_: "drip", timeout=0.4, retries=1)
+    started = time.monotonic()
+    with pytest.raises(KitError, match="no answer within 0.4 s; given up"):
+        list(engine.generate(PROMPTS[:1], HOW, SEEDS[:1]))
+    assert time.monotonic() - started < 5
+
+
 def test_no_more_requests_at_a_time_than_params_allow(serve: Callable) -> None:
     fake, engine = serve(concurrency=3)
     list(engine.generate(PROMPTS * 4, HOW, SEEDS * 4))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.runs import files
 from kit.settings import KitError
 
 Row = dict[str, Any]
@@ -103,7 +104,7 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     try:
         yield from _rows(path, source)
     except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:  # so are pandas', pyarrow's and datasets' own
-        why = "it should be UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
+        why = "it should be UTF-8 text" if isinstance(error, UnicodeDecodeError) else files.first_line(error)
         raise KitError(f"{complaint} ({why})") from None
     return None
 
@@ -141,10 +142,6 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 raise KitError(f"{path.name} row {number}: not JSON; should be an object with `question` and `answer`") from None
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
 # --- the hub ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +164,7 @@ def not_from_hub(name: str, revision: str | None, folder: str, error: BaseExcept
         errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
     }
     known = [text for kind, text in reasons.items() if isinstance(error, kind)]
-    why = known[0] if known else f"{type(error).__name__}: {first_line(error)}"
+    why = known[0] if known else f"{type(error).__name__}: {files.first_line(error)}"
     pinned = f" --revision {revision}" if revision else ""
     return (
         f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the hub ({why}); "

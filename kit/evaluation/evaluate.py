@@ -89,7 +89,7 @@ def respond(
                     started, known, lambda p: prompts.encode(started.tokenizer, ask(config.prompts, p.question)), sampling, path,
                     seed, title)
         except (RuntimeError, OSError) as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = files.first_line(error)
             hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""
             raise KitError(f"{title}: the engine broke off ({why}); its answers so far are kept, {hint}run this again") from error
 

@@ -34,8 +34,8 @@ def fetch(source: str | Path, revision: str | None = None) -> str:
         try:
             folder = snapshot_download(folder, revision=revision, allow_patterns=FILES)
         except OSError as error:  # all of the hub's own are
-            raise KitError(f"{source}: not a folder here, not downloaded yet, and the hub does not give it ({_first_line(error)});"
-                           f" where it can be reached, `hf download {source}` fetches it") from None
+            raise KitError(f"{source}: not a folder here, not downloaded yet, and not to be had from the hub "
+                           f"({files.first_line(error)}); where it can be reached, `hf download {source}` fetches it") from None
     check(Path(folder))
     return folder
 
@@ -82,10 +82,6 @@ def _json(file: Path) -> dict[str, Any]:
     return table
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +97,7 @@ def load_model(source: str | Path, config: Config) -> Any:
             trust_remote_code=config.model.trust_remote_code,
         )
     except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model that can be loaded ({_first_line(error)})") from None
+        raise KitError(f"{source}: not a model that can be loaded ({files.first_line(error)})") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -113,7 +109,7 @@ def _own(source: str | Path, config: Config) -> tuple[Any, Any]:
     try:
         model = AutoConfig.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
-        raise KitError(f"{source}: not a model ({_first_line(error)})") from None
+        raise KitError(f"{source}: not a model ({files.first_line(error)})") from None
     with suppress(OSError):  # the file is optional
         return model, GenerationConfig.from_pretrained(source, **where)
     return model, GenerationConfig.from_model_config(model)
@@ -155,7 +151,7 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust, **where)
         described = file("config.json")
     except (OSError, ValueError) as error:
-        raise KitError(f"{source}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+        raise KitError(f"{source}: its tokenizer cannot be loaded ({files.first_line(error)})") from None
     if not tokenizer.chat_template:
         raise KitError(f"{source}: its tokenizer has no chat template (chat_template.jinja, or chat_template in "
                        "tokenizer_config.json), and prompts are written with it; is this the instruction-tuned model?")

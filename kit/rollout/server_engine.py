@@ -82,15 +82,16 @@ class ServerEngine:
         """The name under which the server has the model; KitError when it has another, or a shorter context."""
         for entry in listing.data:
             names = {entry.id, getattr(entry, "root", None) or entry.id}
-            if self.served_as in names if self.served_as else any(_same(name, self.source) for name in names):
+            wanted = {self.served_as} if self.served_as else {self.source, str(Path(self.source).resolve())}
+            if wanted & {*names, *(str(Path(name).resolve()) for name in names)}:
                 longest = getattr(entry, "max_model_len", None)
                 if longest is not None and longest < self.model_length:
                     raise KitError(f"{self.server.url}: serves {entry.id} with --max-model-len {longest}, which would cut "
                                    f"responses; {self.model_length} is needed (engine.max_model_len)")
                 return entry.id
-        there, wanted = ", ".join(entry.id for entry in listing.data), self.served_as or self.source
-        raise KitError(f"{self.server.url}: serves {there}, not {wanted}; start it with `vllm serve {self.source}`, or say its "
-                       "name there in engine.served_as")
+        there = ", ".join(entry.id for entry in listing.data)
+        raise KitError(f"{self.server.url}: serves {there}, not {self.served_as or self.source}; start it with "
+                       f"`vllm serve {self.source}`, or say its name there in engine.served_as")
 
     def _try(self, prompt: list[int], sampling: Sampling) -> None:
         """Find out with one token whether the server takes token ids, and that it reads a prompt as these very tokens."""
@@ -143,10 +144,6 @@ class ServerEngine:
         self.server.close()
 
 
-def _same(name: str, source: str) -> bool:
-    return name == source or Path(name).resolve() == Path(source).resolve()
-
-
 class VLLMEngine(ServerEngine):
     """`vllm serve` on loopback, a child of this process; what it says goes to vllm.log in the run's folder."""
 
@@ -172,16 +169,15 @@ class VLLMEngine(ServerEngine):
         gc.collect()  # what training left in this process: vLLM wants its share of the GPU free
         torch.cuda.empty_cache()
         e, m = config.engine, config.model
-        options: dict[str, object] = {
+        options = {
             "host": "127.0.0.1", "port": self.port, "dtype": m.dtype, "load-format": "safetensors", "generation-config": "vllm",
             "max-model-len": self.model_length, "seed": config.seed, "tensor-parallel-size": e.tensor_parallel,
             "data-parallel-size": e.data_parallel, "gpu-memory-utilization": e.gpu_memory_utilization,
         }
-        switches = ["skip-tokenizer-init", "enable-prefix-caching"]
-        switches += ["trust-remote-code"] * m.trust_remote_code
-        switches += ["enforce-eager"] * (not torch.cuda.is_available())  # there, compiling takes longer than it saves
-        command = [sys.executable, "-c", CHILD, "serve", self.source, *(f"--{switch}" for switch in switches),
-                   *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+        switches = ["--skip-tokenizer-init", "--enable-prefix-caching", *["--trust-remote-code"] * m.trust_remote_code]
+        if not torch.cuda.is_available():
+            switches.append("--enforce-eager")  # there, compiling takes longer than it saves
+        command = [sys.executable, "-c", CHILD, "serve", self.source, *switches, *(f"--{k}={v}" for k, v in options.items())]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
         with self.log.open("a") as log:

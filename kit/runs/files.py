@@ -19,6 +19,11 @@ ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of some library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 @contextlib.contextmanager
 def telling(path: Path) -> Iterator[None]:
     """Say in one line when the disk is full, read-only, forbidden or broken."""

@@ -154,7 +154,7 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, SafetensorError, *passed) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = files.first_line(error)
         if isinstance(error, passed):
             raise KitError(f"{title}: {reason}; perhaps by a field of training.trl in {config.file}") from error
         if trainer is None:
