@@ -121,7 +121,7 @@ def main() -> None:
             "answers": graded[way],
             "answers_per_second": round(graded[way] / seconds[way], 1),
             "share_correct": round(right[way] / graded[way], 3),
-            "kit_is_faster_by": round((graded["reward/grading"] / seconds["reward/grading"]) / (graded[way] / seconds[way]), 1),
+            "kit_is_faster_by": round((graded["kit.reward.grading"] / seconds["kit.reward.grading"]) / (graded[way] / seconds[way]), 1),
         }
         for way in ways
     ]

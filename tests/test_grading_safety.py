@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kit.reward import grading_workers
+from kit.reward import workers
 from kit.reward.grading import grade, grade_many, verdict_counts
-from kit.reward.grading_workers import MEMORY, START, stop_workers, worker_pids
+from kit.reward.workers import MEMORY, stop_workers, worker_pids
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 8.0 if "PYTEST_XDIST_WORKER" in os.environ else 3.0  # seconds for any one verdict; longer beside other tests
@@ -110,7 +110,7 @@ def test_memory_of_a_worker_is_bounded():
 
 def test_an_answer_that_eats_memory_ends_its_worker_and_not_the_caller(monkeypatch):
     stop_workers()
-    monkeypatch.setattr(grading_workers, "MEMORY", 150 << 20)  # enough to start, and little more
+    monkeypatch.setattr(workers, "MEMORY", 150 << 20)  # enough to start, and little more
     try:
         verdict, seconds = timed(r"\boxed{\gcd(7^{400000000},3)}", "x^3")
         assert verdict in ("timeout", "wrong") and seconds < LONGEST
@@ -188,10 +188,10 @@ def test_a_worker_killed_at_work_gives_its_answers_to_another():
 # ---------------------------------------------------------------- as a program
 
 
-def run_script(folder: Path, code: str, **options) -> subprocess.Popen:
+def run_script(folder: Path, code: str, environment: dict[str, str] | None = None, **options) -> subprocess.Popen:
     script = folder / "script.py"
     script.write_text(textwrap.dedent(code))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
     return subprocess.Popen(
         [sys.executable, str(script)], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, **options
     )
@@ -218,7 +218,7 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
         import sys
         sys.path.remove(sys.path[0])
         from kit.reward.grading import grade
-        from kit.reward.grading_workers import worker_pids
+        from kit.reward.workers import worker_pids
         print("started")
         print(grade(r"\\boxed{\\tan x}", r"\\frac{\\sin x}{\\cos x}").verdict)
         print(*worker_pids())
@@ -233,7 +233,7 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
 STUCK = """
     import os, threading, time
     from kit.reward.grading import grade, grade_many
-    from kit.reward.grading_workers import worker_pids
+    from kit.reward.workers import worker_pids
     grade(r"\\boxed{\\tan x}", "x^2")
     threading.Timer(0.3, lambda: print(os.getpid(), *worker_pids(), flush=True)).start()
     try:
@@ -262,14 +262,14 @@ def test_no_worker_outlives_a_caller_that_was_killed(tmp_path):
     _, *workers = map(int, script.stdout.readline().split())
     script.kill()
     script.wait()
-    assert workers and all_gone(workers, seconds=START)
+    assert workers and all_gone(workers, seconds=20)
 
 
 def test_no_worker_waits_for_a_killed_caller_whose_fork_still_holds_the_pipes(tmp_path):
     code = """
         import os, time
         from kit.reward.grading import grade
-        from kit.reward.grading_workers import worker_pids
+        from kit.reward.workers import worker_pids
         grade(r"\\boxed{\\tan x}", "x^2")
         fork = os.fork()
         if fork:
@@ -285,11 +285,22 @@ def test_no_worker_waits_for_a_killed_caller_whose_fork_still_holds_the_pipes(tm
     assert workers and gone
 
 
-def test_a_worker_that_cannot_start_is_an_error_that_says_so(monkeypatch, tmp_path):
-    stop_workers()
-    (tmp_path / "broken.py").write_text("import os; os.write(1, b'!cannot import math_verify: no module')")
-    monkeypatch.setattr(grading_workers, "__file__", str(tmp_path / "broken.py"))
-    with pytest.raises(RuntimeError, match="does not start: cannot import math_verify"):
-        grade(r"\boxed{\sin x}", r"\cos x \cdot 7")
-    monkeypatch.undo()
-    assert pool_is_alive()
+def test_workers_without_a_parser_or_without_room_are_an_error_that_says_so(tmp_path):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('math_verify is not here')")
+    code = """
+        import sys
+        from kit.reward import workers
+        from kit.reward.grading import grade
+        workers.MEMORY = {memory}
+        try:
+            grade(r"\\boxed{{\\sin x}}", r"\\cos x")
+        except Exception as error:
+            print(type(error).__name__, error)
+    """
+    for folders, memory, said in (
+        (f"{tmp_path}:{ROOT}", "workers.MEMORY", "ImportError math_verify is not here"),
+        (ROOT, "1 << 24", "RuntimeError the grading workers do not start"),
+    ):
+        script = run_script(tmp_path, code.format(memory=memory), environment={"PYTHONPATH": str(folders)}, stderr=subprocess.DEVNULL)
+        output, _ = script.communicate(timeout=60)
+        assert output.strip() == said

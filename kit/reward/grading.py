@@ -20,15 +20,16 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 >>> [g.verdict for g in grade_many([r"\boxed{3}", "hm", r"\boxed{9^{9^{9^{9}}}}"], ["3", "3", "3"])]
 ['correct', 'no answer', 'timeout']
 
-Numbers, words and simple algebra are decided here. The rest goes to worker processes (`kit.reward.grading_workers`, one per
-core, started at the first need) with a memory limit and a deadline per answer; one that is stuck is killed and replaced.
-Any thread, notebook or forked process may call; verdicts are cached. The readings are those of the paper (arXiv 2504.01296)
-and its official code, which grades the last box; that code takes the last number of any response without a box, which
-pays a response for being cut off at a lucky place, and is why rule 2 is narrower.
+Numbers, words and shapes are decided in `kit.reward.answers`. What needs a parser goes to math-verify in worker processes
+(`kit.reward.workers`) with a memory limit and a deadline per answer. Any thread, notebook or forked process may call; verdicts
+are cached. The readings are those of the paper (arXiv 2504.01296) and its official code, which grades the last box; that code
+takes the last number of any response without a box, which pays a response for being cut off at a lucky place: hence rule 2.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import numbers
 import threading
@@ -37,24 +38,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kit.reward.answers import MAX_LENGTH, malformed
-from kit.reward.equality import decide_plainly
-from kit.reward.extraction import extract_answer
-from kit.reward.grading_workers import ask
+from kit.reward import workers
+from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malformed, number, plain, same, tidy
 
 CACHE = 50_000  # verdicts kept, by (gold, answer)
 TIMEOUT_SHARE = 0.001  # a larger share of timeouts is a warning
-
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
 READINGS = ("official", "strict")
+
+_cache: dict[tuple[str, str], str] = {}
+_cache_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """One response's verdict (one of VERDICTS), and the answer it was given for.
-
-    The answer is as it was written, its first 2000 characters; "" where there is none.
-    """
+    """One response's verdict (one of VERDICTS), and the answer it was given for: as written, its first 2000 characters."""
 
     verdict: str
     answer: str = ""
@@ -85,96 +83,89 @@ def grade_many(
         reading: "official" or "strict", see the module's docstring.
         multiple: of a list, "first" grades the first element (the official code), "all" asks for all, in any order.
         ids: the problems' ids, to name those whose gold answer is broken; row numbers otherwise.
-        finished: whether each response ended by itself (True), was cut off at a token limit (False), or nobody
-            knows (None). One value for all, or one for each.
+        finished: whether each response ended by itself (True), was cut off at a token limit (False), or nobody knows
+            (None). One value for all, or one for each.
 
-    Raises ValueError on lists of different lengths or an unknown reading. Warns, once per problem, of a gold answer
-    that cannot be parsed.
+    Raises ValueError on lists of different lengths or an unknown reading. Warns of gold answers that cannot be parsed.
     """
-    if reading not in READINGS:
-        raise ValueError(f"reading is {reading!r}; known are {', '.join(READINGS)}")
-    if multiple not in ("first", "all"):
-        raise ValueError(f"multiple is {multiple!r}; known are first, all")
+    for name, value, values in (("reading", reading, READINGS), ("multiple", multiple, ("first", "all"))):
+        if value not in values:
+            raise ValueError(f"{name} is {value!r}; known are {', '.join(values)}")
     if isinstance(responses, str) or isinstance(golds, str):
         raise ValueError("grade_many takes lists; grade takes one response and its gold answer")
     count = len(responses)
-    ends = [finished] * count if finished is None or isinstance(finished, bool) else list(finished)
+    ends = [finished] * count if finished is None or isinstance(finished, bool) else finished
     for name, values in (("golds", golds), ("ids", ids), ("finished", ends)):
         if values is not None and len(values) != count:
             raise ValueError(f"{count} responses but {len(values)} {name}")
 
-    grades: list[Grade | None] = [None] * count
-    known: dict[object, tuple[str, str | None]] = {}
-    broken: dict[int, str] = {}
-    open_rows: dict[tuple[str, str], list[int]] = {}
-    answers: list[str] = []
-    for row in range(count):
-        gold = golds[row]
-        key = gold if isinstance(gold, str) else (type(gold), str(gold))
-        if key not in known:
-            known[key] = _gold_text(gold, multiple)
-        text, error = known[key]
-        answer = extract_answer(responses[row], reading, ends[row])
-        shown = answer[:MAX_LENGTH]
-        answers.append(shown)
-        if error is not None:
-            broken[row] = error
-            grades[row] = Grade("unparseable gold", shown)
-        elif not answer:
-            grades[row] = _NO_ANSWER
-        elif answer == text:
-            grades[row] = Grade("correct", shown)
-        elif answer.isdecimal() and text.isdecimal() and answer.isascii() and text.isascii():
-            grades[row] = Grade("correct" if answer.lstrip("0") == text.lstrip("0") else "wrong", shown)
-        else:
-            pair = (text, answer)
-            verdict = _cache.get(pair)
-            if verdict is None and pair not in open_rows:
-                decided = decide_plainly(text, answer, text in _parsed_golds)
-                if decided is not None:
-                    verdict = "correct" if decided else "wrong"
-                    _remember([pair], [verdict])
-            if verdict is None:
-                open_rows.setdefault(pair, []).append(row)
-            else:
-                grades[row] = Grade(verdict, shown)
-                if verdict == "unparseable gold":
-                    broken[row] = "math-verify cannot read it"
-
-    if open_rows:
-        pairs = list(open_rows)
-        verdicts, parsed_golds = ask(pairs)
-        _remember(pairs, verdicts, parsed_golds)
-        for pair, verdict in zip(pairs, verdicts, strict=True):
-            for row in open_rows[pair]:
-                grades[row] = Grade(verdict, answers[row])
-                if verdict == "unparseable gold":
-                    broken[row] = "math-verify cannot read it"
-    for row, error in broken.items():
-        name = ids[row] if ids is not None else f"row {row}"
-        warnings.warn(f"problem {name}: gold answer {str(golds[row])[:80]!r} is unparseable: {error}", stacklevel=2)
-    return grades  # type: ignore[return-value]
+    keys = [gold if isinstance(gold, str) else (type(gold), str(gold)) for gold in golds]
+    known = {key: _gold_text(gold, multiple) for key, gold in dict(zip(keys, golds, strict=True)).items()}
+    found = [extract_answer(response, reading, end) for response, end in zip(responses, ends, strict=True)]
+    pairs = [(known[key][0], answer) for key, answer in zip(keys, found, strict=True)]
+    broken = {row: known[key][1] for row, key in enumerate(keys) if known[key][1]}
+    verdicts = ["unparseable gold" if row in broken else _decide(*pair) for row, pair in enumerate(pairs)]
+    asked = list(dict.fromkeys(pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict))
+    told = dict(zip(asked, _ask(asked), strict=True)) if asked else {}
+    verdicts = [verdict or told[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
+    for row, verdict in enumerate(verdicts):
+        if verdict == "unparseable gold":
+            warnings.warn(_complaint(row, golds, ids, broken.get(row)), stacklevel=2)
+    return [Grade(verdict, answer[:MAX_LENGTH]) for verdict, answer in zip(verdicts, found, strict=True)]
 
 
-_NO_ANSWER = Grade("no answer")
-_cache: dict[tuple[str, str], str] = {}
-_parsed_golds: set[str] = set()
-_cache_lock = threading.Lock()
+def check_golds(golds: Sequence[object], ids: Sequence[object] | None = None) -> list[str]:
+    """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded."""
+    texts = [_gold_text(gold, "first") for gold in golds]
+    unsure = list(dict.fromkeys(text for text, error in texts if not error and number(tidy(text)) is None))
+    states = dict(zip(unsure, workers.ask(workers.check, [(text,) for text in unsure]), strict=True)) if unsure else {}
+    return [_complaint(row, golds, ids, error) for row, (text, error) in enumerate(texts)
+            if error or states.get(text, "readable") != "readable"]  # fmt: skip
 
 
-def _remember(pairs: list[tuple[str, str]], verdicts: list[str], parsed_golds: Iterable[str] = ()) -> None:
-    if any(len(answer) > MAX_LENGTH for _, answer in pairs):
-        return
-    if not _cache_lock.acquire(timeout=1):  # held for good only where a fork copied it in the middle of this
-        return
-    try:
-        if len(_cache) >= CACHE:
-            _cache.clear()
-            _parsed_golds.clear()
-        _cache.update(zip(pairs, verdicts, strict=True))
-        _parsed_golds.update(parsed_golds)
-    finally:
-        _cache_lock.release()
+def _complaint(row: int, golds: Sequence[object], ids: Sequence[object] | None, error: str | None) -> str:
+    name = f"row {row}" if ids is None else ids[row]
+    return f"problem {name}: gold answer {str(golds[row])[:80]!r} is unparseable: {error or 'math-verify cannot read it'}"
+
+
+def _decide(gold: str, answer: str) -> str:
+    """The verdict where no parser is needed, or "" where one is."""
+    if not answer or answer == gold:
+        return "correct" if answer else "no answer"
+    if answer.isdecimal() and gold.isdecimal() and answer.isascii() and gold.isascii():
+        return "correct" if answer.lstrip("0") == gold.lstrip("0") else "wrong"
+    verdict = _cache.get((gold, answer))
+    if verdict is None:
+        try:
+            equal = len(answer) <= MAX_LENGTH and not malformed(answer) and same(gold, answer, plain)
+            verdict = "correct" if equal else "wrong"
+        except NeedsParser:
+            return ""
+        except RecursionError:  # thousands of = in a row
+            verdict = "wrong"
+        _remember({(gold, answer): verdict})
+    return verdict
+
+
+def _ask(pairs: list[tuple[str, str]]) -> list[str]:
+    """The workers' verdicts; where one was stuck, the gold itself may be to blame."""
+    verdicts = workers.ask(workers.judge, pairs)
+    stuck = list(dict.fromkeys(gold for (gold, _), verdict in zip(pairs, verdicts, strict=True) if verdict == "timeout"))
+    states = dict(zip(stuck, workers.ask(workers.check, [(gold,) for gold in stuck]), strict=True))
+    told = {pair: verdict if states.get(pair[0], "readable") == "readable" else "unparseable gold"
+            for pair, verdict in zip(pairs, verdicts, strict=True)}  # fmt: skip
+    _remember(told)
+    return list(told.values())
+
+
+def _remember(verdicts: dict[tuple[str, str], str]) -> None:
+    if _cache_lock.acquire(timeout=1):  # held for good only where a fork copied it in the middle of this
+        try:
+            if len(_cache) >= CACHE:
+                _cache.clear()
+            _cache.update({pair: verdict for pair, verdict in verdicts.items() if len(pair[1]) <= MAX_LENGTH})
+        finally:
+            _cache_lock.release()
 
 
 def verdict_counts(grades: Iterable[Grade]) -> dict[str, int]:
@@ -211,5 +202,8 @@ def _gold_text(gold: object, multiple: str) -> tuple[str, str | None]:
     if not isinstance(gold, str) and not math.isfinite(gold):
         return "", "not a number"
     text = str(gold).strip()
+    if text.startswith('["') and text.endswith("]"):  # a JSON list as text
+        with contextlib.suppress(ValueError):
+            return _gold_text(json.loads(text), multiple)
     boxed = extract_answer(text) if "boxed" in text else ""
     return boxed or text, malformed(boxed or text)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.data import contamination, prompts
+from kit.reward import grading
 from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
@@ -124,6 +125,8 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dic
             rows.append({"prompt": messages, "answer": p.answer, "id": p.id})
     if dropped:
         print(f"{dropped} of {dropped + len(rows)} training prompts are over {config.data.prompt_cap} tokens: dropped")
+    for line in grading.check_golds([row["answer"] for row in rows], [row["id"] for row in rows]):
+        print(f"{config.data.train}: {line}")
     if len(rows) < config.training.prompts_per_step:
         raise KitError(f"{config.file}: training.prompts_per_step is {config.training.prompts_per_step}, "
                        f"but {config.data.train} has {len(rows)} problems")

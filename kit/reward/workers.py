@@ -1,0 +1,189 @@
+"""Worker processes that ask math-verify: a deadline for each answer, a memory limit, no way to hang.
+
+A pebble pool on a forkserver with math-verify loaded: a worker that was killed is replaced in tenths of a second. Its own timer
+kills it, even inside one long C call, when one answer has taken DEADLINE seconds of processor time; the pool does after PATIENCE
+seconds by the clock. Workers never see the caller's `__main__` and end when the caller does. Any thread may ask; a forked child
+gets workers of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import context, forkserver
+from typing import Any
+
+from kit.reward import answers
+
+DEADLINE = 1.0  # seconds of processor time for one answer
+PATIENCE = 2.5  # seconds by the clock: a busy machine may leave a worker without processor time
+MEMORY = 1 << 30  # bytes of address space of one worker
+TASKS = 5_000  # answers after which a worker is replaced: what a parser keeps adds up
+
+_pools: dict[int, Any] = {}  # by process id
+_lock = threading.RLock()
+
+
+def ask(function: Callable[..., str], jobs: Sequence[tuple[str, ...]]) -> list[str]:
+    """What `judge` or `check` says of each job, in order; "timeout" for one that was too long or too large.
+
+    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start.
+    """
+    from pebble import ProcessExpired
+
+    results, tries, failures = [""] * len(jobs), [0] * len(jobs), 0
+    while "" in results:
+        pool = _pool()
+        try:
+            futures = {n: pool.schedule(function, jobs[n], timeout=PATIENCE) for n, result in enumerate(results) if not result}
+            for n, future in futures.items():
+                while not future.done():
+                    concurrent.futures.wait([future], timeout=1)
+                    if not pool.active and not future.done():
+                        raise concurrent.futures.BrokenExecutor
+                tries[n] += 1
+                try:
+                    results[n] = future.result()
+                except TimeoutError:
+                    results[n] = "timeout"
+                except ProcessExpired as error:  # killed by somebody else: it gets a second chance
+                    results[n] = "timeout" if error.exitcode == -signal.SIGPROF or tries[n] > 1 else ""
+        except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError, RuntimeError) as error:
+            failures += 1  # another thread's Ctrl-C, or all workers were killed: the rest goes to new ones
+            _stop(pool)
+            if failures == 4:
+                raise RuntimeError("the grading workers do not start") from error
+        except BaseException:  # Ctrl-C: workers in the middle of something are of no use to the next caller
+            stop_workers()
+            raise
+    return results
+
+
+def worker_pids() -> list[int]:
+    """The process ids of this process's workers that are running now."""
+    pool = _pools.get(os.getpid())
+    return list(pool._pool_manager.worker_manager.workers) if pool is not None and pool.active else []
+
+
+def stop_workers() -> None:
+    """End this process's workers (done at exit; the next answer that needs one starts new ones)."""
+    with _lock:
+        pool = _pools.pop(os.getpid(), None)
+    if pool is not None:
+        _stop(pool)
+
+
+def _stop(pool: Any) -> None:
+    pool.stop()
+    with contextlib.suppress(RuntimeError, OSError):
+        pool.join()
+
+
+class _Process(context.ForkServerProcess):
+    def start(self) -> None:
+        with _hidden_main():
+            super().start()
+
+
+class _Context(context.ForkServerContext):
+    Process = _Process
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Meanwhile `__main__` has no file and no name: multiprocessing would run the caller's script again in every worker."""
+    main = sys.modules["__main__"].__dict__
+    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
+
+
+def _pool() -> Any:
+    from pebble import ProcessPool
+
+    with _lock:
+        pool = _pools.get(os.getpid())
+        if pool is None or not pool.active:
+            if _pools and os.getpid() not in _pools:  # we are a fork: our parent's forkserver is not ours to talk to
+                forkserver._forkserver.__init__()
+                _pools.clear()
+            # Modules come from the installed packages, not from the folder we are in; the chain's MALLOC_* would fill MEMORY.
+            environment = dict(os.environ)
+            for name in [name for name in environment if name.startswith("MALLOC_")]:
+                del os.environ[name]
+            os.environ["PYTHONSAFEPATH"] = "1"
+            try:
+                multiprocessing.set_forkserver_preload(["math_verify", "pebble.pool.process"])
+                with _hidden_main():
+                    forkserver.ensure_running()
+            finally:
+                os.environ.pop("PYTHONSAFEPATH")
+                os.environ.update(environment)
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY), _Context())
+            atexit.register(stop_workers)
+        return pool
+
+
+# ---------------------------------------------------------------- in a worker
+
+
+def _prepare(caller: int, memory: int) -> None:
+    import logging
+    import resource
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends even one long C call
+    with contextlib.suppress(ValueError, OSError):  # not every system knows these limits
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable(logging.CRITICAL)
+    with contextlib.suppress(ImportError):
+        answers.by_parser(r"\sqrt{3}x^{2}+e", r"\frac{1}{2}e")  # builds the parser's tables
+
+    def follow() -> None:  # end with the caller, also where a fork of it still holds our pipes
+        with contextlib.suppress(OSError):
+            while True:
+                time.sleep(2)
+                os.kill(caller, 0)
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def judge(gold: str, answer: str) -> str:
+    """correct, wrong, or unparseable gold."""
+    return _timed(lambda: "correct" if answers.same(gold, answer, answers.by_parser) else "wrong", "wrong")
+
+
+def check(gold: str) -> str:
+    """readable, or unparseable gold."""
+    return _timed(lambda: "readable" if answers.readable(gold) else "unparseable gold", "unparseable gold")
+
+
+def _timed(function: Callable[[], str], failed: str) -> str:
+    """The function's result, within DEADLINE: SIGPROF ends the process. `failed` where sympy raises whatever it may."""
+    signal.setitimer(signal.ITIMER_PROF, DEADLINE)
+    try:
+        return function()
+    except answers.UnparseableGold:
+        return "unparseable gold"
+    except MemoryError:
+        os.kill(os.getpid(), signal.SIGPROF)
+        raise
+    except ImportError:
+        raise
+    except Exception:
+        return failed
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
