@@ -22,8 +22,8 @@ def test_overlap_is_shared_word_triples_over_all_of_them() -> None:
     train = [Problem("t", "one two three four five", "1")]  # 123, 234, 345
     held_out = [("set", Problem("e", "one two three four six", "1"))]  # 123, 234, 346: 2 of 4
     found = overlaps(train, held_out, 0.5)
-    assert [(o.train_id, o.set, o.id, o.similarity) for o in found] == [("t", "set", "e", 0.5)]
-    assert overlaps(train, held_out, 0.51) == []
+    assert found.to_dict("records") == [{"train_id": "t", "set": "set", "id": "e", "similarity": 0.5}]
+    assert overlaps(train, held_out, 0.51).empty
 
 
 @pytest.mark.parametrize("other", [
@@ -39,13 +39,13 @@ def test_what_latex_writes_differently_is_the_same(other: str) -> None:
 def test_short_questions_are_the_same_only_when_every_word_is() -> None:
     train = [Problem("a", r"Compute $\sin 60$.", "1"), Problem("b", "Why?", "1")]
     held_out = [("s", Problem("x", r"Compute $\sin 45$.", "1")), ("s", Problem("y", "why ?", "1"))]
-    assert [(o.train_id, o.id) for o in overlaps(train, held_out, 0.5)] == [("b", "y")]
+    assert overlaps(train, held_out, 0.5)[["train_id", "id"]].values.tolist() == [["b", "y"]]
 
 
 def test_generated_problems_count_as_the_same_only_when_they_are_equal() -> None:
     text = "Start with 3 , add 4 , add 5 , add 6 , add 7 , subtract {} . What is the result ?"
     train = [Problem("a", text.format(1), "1", core=9), Problem("b", text.format(2), "1", core=9)]
-    assert [o.train_id for o in overlaps(train, [("s", Problem("x", text.format(2), "1", core=9))], 0.5)] == ["b"]
+    assert list(overlaps(train, [("s", Problem("x", text.format(2), "1", core=9))], 0.5).train_id) == ["b"]
 
 
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: tuple[str, ...]) -> Config:
@@ -78,7 +78,7 @@ def test_unrelated_sets_have_nothing_in_common() -> None:
     sets = {name: problems.read(real(f"{name}.jsonl")) for name in ("math500", "olympiadbench", "amc23", "aime24")}
     for name, train in sets.items():
         held_out = [(other, p) for other, rows in sets.items() if other != name for p in rows]
-        assert overlaps(train, held_out, 0.35) == []  # far below the threshold
+        assert overlaps(train, held_out, 0.35).empty  # far below the threshold
 
 
 def test_training_rows_leave_out_what_is_held_out(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:

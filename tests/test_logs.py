@@ -174,7 +174,7 @@ def test_missing_lengths_are_counted_with_the_tokenizer_that_params_name(
         tokenizer = models.load_tokenizer(paths.of(tiny_world).base_model, tiny_world)
         assert [r.model_answer_length for r in read] == [[len(tokenizer(t)["input_ids"]) for t in r.model_answer] for r in made]
     nowhere = dataclasses.replace(settings, logs=dataclasses.replace(settings.logs, tokenizer=str(tmp_path)))
-    with pytest.raises(KitError, match="no tokenizer here"):
+    with pytest.raises(KitError, match="its tokenizer cannot be loaded"):
         evaluate.evaluate_model(nowhere, "base")
 
 

@@ -65,23 +65,20 @@ def to_pickle(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
 
 
-SPOILT = "cut off, overwritten, or not a safetensors file (Error while deserializing header: "
+SPOILT = "not a whole safetensors file (Error while deserializing header: "
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
-    ("no config", lambda f: (f / "config.json").unlink(), "not a model (config.json is missing)"),
-    ("an adapter", lambda f: (f / "config.json").rename(f / "adapter_config.json"), "a LoRA adapter, not a model"),
-    ("half a config", lambda f: (f / "config.json").write_text('{"model_'), "config.json: cannot be read as JSON"),
-    ("another config", lambda f: (f / "config.json").write_text("{}"), "config.json: names no model_type"),
-    ("a part missing", lambda f: part(f, 2).unlink(),
-     "1 of 3 weight files are missing (model-00002-of-00003.safetensors)"),
-    ("no index", lambda f: (f / models.INDEX).unlink(), "(model.safetensors), there are model-00001-of-00003.safetensors"),
-    ("an empty index", lambda f: (f / models.INDEX).write_text("{}"), "has no weight_map"),
+    ("no config", lambda f: (f / "config.json").unlink(), "not a model that can be loaded (Unrecognized model"),
+    ("half a config", lambda f: (f / "config.json").write_text('{"model_'), "is not a valid JSON file"),
+    ("another config", lambda f: (f / "config.json").write_text("{}"), "Should have a `model_type` key"),
+    ("a part missing", lambda f: part(f, 2).unlink(), "model-00002-of-00003.safetensors: not a whole safetensors file (No such"),
+    ("no index", lambda f: (f / models.INDEX).unlink(), "model.safetensors: not a whole safetensors file (No such"),
+    ("an empty index", lambda f: (f / models.INDEX).write_text("{}"), "not a model that can be loaded ('weight_map')"),
     ("a part cut off", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes()[:-5]), SPOILT),
     ("a part longer", lambda f: part(f, 3).write_bytes(part(f, 3).read_bytes() + b"12345"), SPOILT),
     ("a header cut off", lambda f: part(f, 1).write_bytes(part(f, 1).read_bytes()[:100]), SPOILT),
     ("an empty part", lambda f: part(f, 1).write_bytes(b""), SPOILT),
     ("a foreign part", swap_header, SPOILT),
-    ("pickle only", to_pickle, "there are pytorch_model.bin; copy or download it again. Only safetensors are read"),
-    ("no weights", lambda f: [file.unlink() for file in f.glob("model*")], "(model.safetensors), there are none"),
+    ("pickle only", to_pickle, "copy or download it again. Nothing else is read, for a pickle can run code"),
 ]
 
 
@@ -103,9 +100,8 @@ def test_a_whole_folder_loads(folder: Path, settings: Config, capsys: pytest.Cap
 
 @pytest.mark.parametrize(("break_it", "message"), [
     (lambda f: change(f / "config.json", vocab_size=100), "but the model's embedding has 100 rows"),
-    (lambda f: (f / "chat_template.jinja").unlink(), "its tokenizer has no chat template"),
     (lambda f: change(f / "tokenizer_config.json", eos_token=None), "its tokenizer has no end token"),
-], ids=["another model's", "no template", "no end"])
+], ids=["another model's", "no end"])
 def test_a_tokenizer_that_does_not_fit_is_refused(
     folder: Path, settings: Config, break_it: Callable[[Path], object], message: str
 ) -> None:
@@ -149,11 +145,11 @@ def test_a_hub_id_is_found_in_the_cache_at_its_revision(hub: Path) -> None:
 
 def test_a_broken_download_is_refused_too(hub: Path) -> None:
     part(hub, 1).write_bytes(part(hub, 1).read_bytes()[:200])
-    with pytest.raises(KitError, match="model-00001-of-00003.safetensors: .*cut off"):
+    with pytest.raises(KitError, match="model-00001-of-00003.safetensors: not a whole safetensors file"):
         models.fetch("somebody/tiny", "v1")
 
 
 @pytest.mark.parametrize("source", ["./models/none", "/nowhere/model", "a/b/c", "../x"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_told(source: str) -> None:
-    with pytest.raises(KitError, match="not a hub id"):
+    with pytest.raises(KitError, match=f"{source}: not a folder here, .* not to be had from the hub"):
         models.fetch(source)

@@ -60,10 +60,11 @@ def verify(name: str) -> int:
 
 def data(params: str) -> None:
     """A line per data set of the run; what is not here is fetched, as before going offline."""
+    import pandas as pd
+
     from kit.data import problems
 
-    for line in problems.described(load(params)):
-        print(line)
+    print(pd.DataFrame(problems.facts(load(params))).T.to_string())
 
 
 def logs(params: str, model: str, folder: Path, ranks: int) -> None:

@@ -88,7 +88,7 @@ def of(config: Config) -> RunPaths:
 def cached(name: str, revision: str | None) -> Path:
     """Where a data set of the hub is kept: cache/ in the project, or under $KIT_CACHE."""
     folder = Path(os.environ.get("KIT_CACHE", ROOT / "cache"))
-    return folder / f"{name}@{(revision or 'newest').replace('/', '_')}.jsonl"
+    return folder / f"{name}@{(revision or 'newest').replace('/', '_')}.json"
 
 
 def given(config: Config, path: str) -> Path:
