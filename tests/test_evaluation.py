@@ -185,7 +185,10 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     collect(tmp_path / "r.jsonl", Parrot())
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     (tmp_path / "r.jsonl").write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n")
-    with pytest.raises(KitError, match="r.jsonl line 2: not a rollout record"):
+    with pytest.raises(KitError, match=f"{tmp_path}/r.jsonl row 2: not JSON"):
+        list(records.read(tmp_path / "r.jsonl"))
+    (tmp_path / "r.jsonl").write_text("\n".join([lines[0], lines[1].replace('"finished"', '"ended"')]) + "\n")
+    with pytest.raises(KitError, match=r"r.jsonl row 2: not a rollout record \(.* unexpected keyword argument 'ended'\)"):
         list(records.read(tmp_path / "r.jsonl"))
 
 

@@ -55,28 +55,29 @@ def test_rank_files_are_read_in_order_and_of_a_list_of_answers_the_first_is_the_
 def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_path: Path) -> None:
     official(tmp_path, [row(1)], [row(2)], [row(3)])
     (tmp_path / "rank1.jsonl").unlink()
-    with pytest.raises(KitError, match="rank1.jsonl missing, but there is rank2.jsonl"):
+    with pytest.raises(KitError, match="rank0.jsonl, rank1.jsonl, … without a gap; there is rank0.jsonl, rank2.jsonl"):
         logs.read_official(tmp_path)
-    with pytest.raises(KitError, match="no rank0.jsonl, rank1.jsonl, … in this folder"):
-        logs.read_official(tmp_path.parent / tmp_path.name / ".." / tmp_path.name / "..")
+    with pytest.raises(KitError, match="without a gap; there is none"):
+        logs.read_official(tmp_path.parent)
 
 
 @pytest.mark.parametrize(("bad", "message"), [
     (3, "not a JSON object"), (row(model_answer=[]), "`model_answer` should be a list of texts"),
     (row(model_answer="text"), "`model_answer` should be a list"), (row(model_answer=[1, 2]), "`model_answer` should be a list"),
-    (row(model_answer_length=[5]), "one value for each of the 2 responses"),
-    (row(model_answer_length=[5, "7"]), "should hold token counts"),
-    (row(model_answer_length=[5, True]), "should hold token counts"),
-    (row(model_answer_length=[5, -1]), "should hold token counts, 0 to 2147483647"),
-    (row(model_answer_length=[5, 10**400]), "should hold token counts, 0 to 2147483647"),
+    *((row(model_answer_length=lengths), "`model_answer_length` should be a list with a token count for each of the 2 responses")
+      for lengths in ([5], [5, "7"], [5, True], [5, -1], [5, 10**400])),
     (row(id="a\rb"), "`id` should be a whole number or a text, of characters"), (row(core=-1), "`core` should be a whole number"),
-    (row(finished=[1, 0]), "should hold true or false"),
-    (row(answer=None), "no `answer`"), (row(7), "a problem that was there before; is there another run's file"),
+    (row(finished=[1, 0]), "`finished` should be a list with true or false"), (row(answer=None), "no `answer`"),
 ])
 def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(KitError) as caught:
         logs.read_official(official(tmp_path, [row(7)], [row(8), bad]))
     assert str(caught.value).startswith("rank1.jsonl row 2: ") and message in str(caught.value)
+
+
+def test_a_problem_that_stands_in_two_rank_files_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"rank1.jsonl: a problem that was there before, 'question 7\?'; is there another run's file"):
+        logs.read_official(official(tmp_path, [row(7)], [row(8), row(7)]))
 
 
 values = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=4) | st.lists(
@@ -93,7 +94,7 @@ def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: P
         got = logs.read_official(folder)
     except KitError as error:
         told = str(error)
-        assert any(words in told for words in ("rank0.jsonl row ", "no rollouts", "same id")) and "\n" not in told
+        assert any(words in told for words in ("rank0.jsonl row ", "there before", "no rollouts", "same id")) and "\n" not in told
         return
     assert all(len(r.model_answer) == len(r.model_answer_length) == len(r.finished) > 0 for r in got)
 
@@ -101,15 +102,22 @@ def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: P
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ranks", "lists"), [(1, False), (3, True), (8, False)])
-def test_what_is_written_is_read_again(tmp_path: Path, ranks: int, lists: bool) -> None:
-    files = logs.write_official(ROLLOUTS, tmp_path / "log", ranks, lists)
-    assert [f.name for f in files] == [f"rank{k}.jsonl" for k in range(ranks)]
-    assert logs.read_official(tmp_path / "log") == ROLLOUTS
-    line = json.loads(files[0].read_text().splitlines()[0])
-    assert line["answer"] == (["0"] if lists else "0") and line["model_answer_length"] == [3, 1]
+def test_what_is_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    config = load("params/smoke.yaml")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, evaluation=("two", "olympiadbench")))
+    for name in config.data.evaluation:
+        path = paths.of(config).rollouts("base", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(map(records.as_line, ROLLOUTS)))
+    files = logs.export(config, "base", tmp_path / "log")
+    assert files == [tmp_path / "log" / name / "rank0.jsonl" for name in config.data.evaluation]
+    assert [logs.read_official(file.parent) for file in files] == [ROLLOUTS] * 2
+    two, olympiad = (json.loads(file.read_text().splitlines()[0]) for file in files)
+    assert two["answer"] == "0" and two["model_answer_length"] == [3, 1]
+    assert olympiad["answer"] == ["0"]  # as the official code wants it
     with pytest.raises(KitError, match="there are rank files already"):
-        logs.write_official(ROLLOUTS, tmp_path / "log")
+        logs.export(config, "base", tmp_path / "log")
 
 
 # --- as models of a run -----------------------------------------------------------------------------------------------
@@ -199,9 +207,9 @@ def test_the_command_writes_a_models_rollouts_for_the_official_tools(
     tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: {tiny_world.run}\n")
-    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out"), "--ranks", "2"]) == 0
+    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out")]) == 0
     assert logs.read_official(tmp_path / "out" / "two") == list(records.read(paths.of(tiny_world).rollouts("base", "two")))
-    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "out")]) == 1
+    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "none")]) == 1
     assert "not there yet" in capsys.readouterr().err
 
 

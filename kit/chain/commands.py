@@ -67,11 +67,11 @@ def data(params: str) -> None:
     print(pd.DataFrame(problems.facts(load(params))).T.to_string())
 
 
-def logs(params: str, model: str, folder: Path, ranks: int) -> None:
-    """Write a model's rollouts in the official format, FOLDER/<set>/rank<k>.jsonl."""
+def logs(params: str, model: str, folder: Path) -> None:
+    """Write a model's rollouts in the official format, FOLDER/<set>/rank0.jsonl."""
     from kit.rollout import logs
 
-    for written in logs.export(load(params), model, folder, ranks):
+    for written in logs.export(load(params), model, folder):
         print(f"{written}: written")
 
 
@@ -94,8 +94,7 @@ PARAMS = {"params": {"nargs": "?", "default": "params/laptop.yaml", "help": "a p
 COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     run: PARAMS, plan: PARAMS, dry_run: PARAMS, data: PARAMS,
     verify: {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in results/ (default: %(default)s)"}},
-    logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path},
-           "--ranks": {"type": int, "default": 1, "help": "files per set (default: %(default)s)"}},
+    logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
     schema: {},

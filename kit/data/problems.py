@@ -102,7 +102,7 @@ def _local(path: Path, name: str, origin: str) -> Loaded:
 
 def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | None = None) -> Loaded:
     """The problems of these rows, without the duplicates; `shown` is what messages call the file."""
-    made = [p for p in sources.each(rows, shown, lambda row: as_problem(row, name)) if p]
+    made = [p for p in sources.each(rows, shown, lambda row: as_problem(row, name) if sources.wanted(row, name) else None) if p]
     first: dict[str, Problem] = {}
     for p in made:
         first.setdefault(plain(p.question), p)
@@ -127,8 +127,8 @@ def facts(config: Config) -> dict[str, dict[str, Any]]:
 INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
 
 
-def as_problem(row: Any, name: str) -> Problem | None:
-    """One row of set `name` as a problem; None if it is of another set in the same file. ValueError says what is wrong with it.
+def as_problem(row: Any, name: str) -> Problem:
+    """One row of set `name` as a problem; ValueError says what is wrong with it.
 
     - the question: `question`, `problem`, or the user's turn of verl's `prompt`; a `context` comes before it (OlympiadBench);
     - the answer: `answer`, `final_answer` or verl's `reward_model.ground_truth`; of a list the first, as the official code
@@ -137,14 +137,11 @@ def as_problem(row: Any, name: str) -> Problem | None:
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object; should be one with `question` and `answer`")
-    source = SOURCES.get(name)
-    if source and not sources.wanted(row, source):
-        return None
     question = _text(_question(row), "question")
     if row.get("context"):
         question = f"{_text(row['context'], 'context')}\n\n{question}"
     answer = _text(_answer(row), "answer")
-    if source and source.integers:
+    if name in SOURCES and SOURCES[name].integers:
         whole = re.fullmatch(r"\s*(-?[0-9]{1,300})(\.0+)?\s*", answer)
         if not whole:
             raise ValueError(f"`answer` is {answer[:40]!r}; all answers of this set are whole numbers")

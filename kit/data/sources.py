@@ -55,12 +55,15 @@ SOURCES = {
 }
 
 
-def wanted(row: dict[str, Any], source: Source) -> bool:
-    """Whether a row belongs to the set; a file without the columns that tell was narrowed down before.
+def wanted(row: Any, name: str) -> bool:
+    """Whether a row belongs to set `name`; a file without the columns that tell was narrowed down before.
 
     The year of an AIME problem is in `year`, verl's `data_source` (AIME22) or the `url` of AI-MO's set, which holds AIME24, a
     test set, too; ValueError where it should be and is not.
     """
+    source = SOURCES.get(name)
+    if source is None or not isinstance(row, dict):
+        return True
     if source.part and row.get("data_source", source.part) != source.part:
         return False
     told = " ".join(str(row[key]) for key in ("year", "data_source", "url") if row.get(key))
@@ -113,15 +116,15 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         raise KitError(f"{path}: not readable as {kind} ({files.first_line(error)})") from None
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of a file of JSON lines, without empty ones; KitError names one that is not JSON."""
+def json_lines(path: Path, shown: str = "") -> Iterator[tuple[int, Any]]:
+    """The rows of a file of JSON lines, without empty ones; KitError names the row that is not JSON, and the file, as `shown`."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 if line.strip():
                     yield number, json.loads(line)
             except (ValueError, RecursionError):
-                raise KitError(f"{path.name} row {number}: not JSON") from None
+                raise KitError(f"{shown or path.name} row {number}: not JSON") from None
 
 
 def each(rows: Rows, shown: str, parse: Callable[[Any], T]) -> Iterator[T]:

@@ -1,11 +1,8 @@
 """The engines, one interface (records.Engine): transformers, any OpenAI-compatible server, and vLLM, started as such a server.
 
 All of them take prompts as token ids and end a response at the same tokens, so their records are alike: text without special
-tokens, length in tokens with the end token counted. A prompt may hold the beginning of a response: that is how budget forcing
-goes on from thinking that was cut, and a server's prefix cache makes it (and many samples of one prompt) cheap.
-
-Greedy responses are the same from every engine, up to the last bit of a logit; sampled ones follow the same distribution, but
-each engine draws its own.
+tokens, length in tokens with the end token counted. A prompt may hold the beginning of a response: budget forcing goes on from
+thinking that was cut. Greedy responses are the same from every engine, up to the last bit of a logit; each draws its own samples.
 """
 
 from __future__ import annotations
@@ -51,12 +48,10 @@ class TransformersEngine:
         torch.manual_seed(seeds[0])
         tok, n = self.tokenizer, sampling.samples
         batch = tok.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self.model.device)
-        greedy = sampling.temperature == 0
-        drawn = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
         settings = GenerationConfig(
-            do_sample=not greedy, max_new_tokens=sampling.max_new_tokens, num_return_sequences=n,
-            pad_token_id=tok.pad_token_id, eos_token_id=sorted(self.ends), **drawn,
-        )
+            do_sample=bool(drawn), max_new_tokens=sampling.max_new_tokens, num_return_sequences=n,
+            pad_token_id=tok.pad_token_id, eos_token_id=sorted(self.ends), **drawn)
         with torch.inference_mode():
             output = self.model.generate(**batch, generation_config=settings, custom_generate=sample)
         rows = [as_response(ids, self.ends, tok) for ids in output[:, batch["input_ids"].shape[1]:].tolist()]

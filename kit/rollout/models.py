@@ -63,30 +63,18 @@ def load_model(source: str | Path, config: Config) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _own(source: str | Path, config: Config) -> tuple[Any, Any]:
-    """(config, generation config) of a model that need not be loaded."""
+def end_tokens(source: str | Path, config: Config, tokenizer: Any) -> set[int]:
+    """Every token id that ends a response: a second end token is a finish, not a truncation. The model is not loaded."""
     from transformers import AutoConfig, GenerationConfig
 
     where = {"revision": config.model.revision, "trust_remote_code": config.model.trust_remote_code}
     try:
-        model = AutoConfig.from_pretrained(source, **where)
+        ids = GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **where)).eos_token_id
+        with suppress(OSError):  # this file is optional
+            ids = GenerationConfig.from_pretrained(source, **where).eos_token_id
     except (OSError, ValueError) as error:
         raise KitError(f"{source}: not a model ({files.first_line(error)})") from None
-    with suppress(OSError):  # the file is optional
-        return model, GenerationConfig.from_pretrained(source, **where)
-    return model, GenerationConfig.from_model_config(model)
-
-
-def end_tokens(source: str | Path, config: Config, tokenizer: Any) -> set[int]:
-    """Every token id that ends a response: a second end token is a finish, not a truncation."""
-    ids = _own(source, config)[1].eos_token_id
     return {i for i in (*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id) if i is not None}
-
-
-def longest(source: str | Path, config: Config) -> int:
-    """How many tokens prompt and response may have together, where a server has the model."""
-    wanted = config.data.prompt_cap + config.evaluation.max_new_tokens
-    return config.engine.max_model_len or min(wanted, getattr(_own(source, config)[0], "max_position_embeddings", wanted))
 
 
 def load_tokenizer(source: str | Path, config: Config) -> Any:

@@ -1,8 +1,7 @@
 """Responses to problems: the records that are kept of them, and how they are collected.
 
-A rollout file has a JSON line per problem, written as it is done: a superset of the official log format (kit.rollout.logs),
-which has no `id`, `core` and `finished`. Where responses will be cut (budget forcing), `model_answer_ids` keeps their token
-ids: encoding a text again need not give the tokens that the model wrote.
+A rollout file has a JSON line per problem, written as it is done: a superset of the official log format (rollout/logs), which has
+no `id`, `core` and `finished`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from kit.data import sources
 from kit.data.problems import Problem
 from kit.settings import KitError
 
@@ -44,7 +44,8 @@ class Response:
 class Rollout:
     """All responses to one problem: texts, lengths in tokens, and whether each ended by itself (false: truncated).
 
-    A length or `finished` is None where a log does not say (kit.rollout.logs).
+    A length or `finished` is None where a log does not say. The token ids are kept where responses will be cut (budget forcing):
+    encoding a text again need not give the tokens that the model wrote.
     """
 
     id: str
@@ -58,7 +59,7 @@ class Rollout:
 
 
 class Engine(Protocol):
-    """Anything that can answer prompts (kit.rollout.engines).
+    """Anything that can answer prompts (rollout/engines).
 
     `batch_size` is how many responses it draws together, from one seed; None: each prompt is by itself, so give it all there are.
     """
@@ -101,19 +102,18 @@ def collect(
     if path.exists():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # without a line that was torn by a stop
     done = _done(path, problems, sampling) if path.exists() else {}
-    alone = engine.batch_size is None
-    asked = [p for p in problems if p.id not in done] if alone else problems
-    size = max(1, len(asked) if alone else engine.batch_size // sampling.samples)
+    together = engine.batch_size is not None
+    size = max(1, engine.batch_size // sampling.samples if together else len(problems))
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
-        for chunk in (asked[i : i + size] for i in range(0, len(asked), size)):
-            if all(p.id in done for p in chunk):
-                continue
-            seeds = [_seed(seed, [p] if alone else chunk) for p in chunk]
-            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
-                for k, responses in answers:
-                    if chunk[k].id not in done:
-                        done[chunk[k].id] = record(chunk[k], responses, keep_ids)
-                        file.write(as_line(done[chunk[k].id]))
+        for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
+            missing = [p for p in chunk if p.id not in done]
+            asked = chunk if together and missing else missing
+            seeds = [_seed(seed, chunk if together else [p]) for p in asked]
+            with closing(engine.generate([encode(p) for p in asked], sampling, seeds)) as answers:
+                for k, responses in answers if asked else ():
+                    if asked[k].id not in done:
+                        done[asked[k].id] = record(asked[k], responses, keep_ids)
+                        file.write(as_line(done[asked[k].id]))
                         file.flush()
                         bar.update()
                         bar.set_postfix_str(_shown(done.values()), refresh=False)
@@ -136,7 +136,6 @@ def _done(path: Path, problems: Sequence[Problem], sampling: Sampling) -> dict[s
 
 
 def _seed(seed: int, problems: Sequence[Problem]) -> int:
-    """A seed for the responses to these problems."""
     return int.from_bytes(hashlib.sha256(f"{seed} {[p.id for p in problems]}".encode()).digest()[:4], "big")
 
 
@@ -149,30 +148,26 @@ def _shown(rollouts: Iterable[Rollout]) -> str:
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
     """The responses to one problem as a record."""
     return Rollout(
-        problem.id, problem.question, problem.answer, problem.core,
-        [r.text for r in responses], [r.length for r in responses], [r.finished for r in responses],
-        [r.ids for r in responses] if keep_ids else None,
-    )
+        **vars(problem), model_answer=[r.text for r in responses], model_answer_length=[r.length for r in responses],
+        finished=[r.finished for r in responses], model_answer_ids=[r.ids for r in responses] if keep_ids else None)
 
 
 def as_line(rollout: Rollout) -> str:
     """A record as the line of a rollout file."""
-    fields = {name: value for name, value in asdict(rollout).items() if name != "model_answer_ids" or value is not None}
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return json.dumps(vars(rollout), ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> Iterator[Rollout]:
-    """The rollouts of a file. A missing file or a bad line is a KitError, and the file is left as it is."""
+    """The rollouts of a file. A missing file or a bad row is a KitError, and the file is left as it is."""
     if not path.is_file():
         raise KitError(f"{path}: not there yet; run notebooks/03_evaluate.ipynb first")
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, row in sources.json_lines(path, str(path)):
         try:
-            if line.strip():
-                yield Rollout(**json.loads(line))
-        except (ValueError, TypeError):
-            raise KitError(f"{path} line {number}: not a rollout record") from None
+            yield Rollout(**row)
+        except TypeError as error:  # a key too many or too few
+            raise KitError(f"{path} row {number}: not a rollout record ({error})") from None
 
 
 def digest(rollouts: Iterable[Rollout]) -> str:
     """A hash of all that is graded and counted in these rollouts."""
-    return hashlib.sha256("".join(json.dumps(asdict(r), sort_keys=True) for r in rollouts).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(json.dumps(vars(r), sort_keys=True) for r in rollouts).encode()).hexdigest()[:16]
