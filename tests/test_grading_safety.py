@@ -301,6 +301,7 @@ def test_workers_without_a_parser_or_without_room_are_an_error_that_says_so(tmp_
         (f"{tmp_path}:{ROOT}", "workers.MEMORY", "ImportError math_verify is not here"),
         (ROOT, "1 << 24", "RuntimeError the grading workers do not start"),
     ):
-        script = run_script(tmp_path, code.format(memory=memory), environment={"PYTHONPATH": str(folders)}, stderr=subprocess.DEVNULL)
+        environment = {"PYTHONPATH": str(folders)}
+        script = run_script(tmp_path, code.format(memory=memory), environment=environment, stderr=subprocess.DEVNULL)
         output, _ = script.communicate(timeout=60)
         assert output.strip() == said

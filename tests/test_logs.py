@@ -76,7 +76,8 @@ def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: s
 
 
 def test_a_problem_that_stands_in_two_rank_files_is_told(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match=r"rank1.jsonl: a problem that was there before, 'question 7\?'; is there another run's file"):
+    said = r"rank1.jsonl: a problem that was there before, 'question 7\?'; is there another run's file"
+    with pytest.raises(KitError, match=said):
         logs.read_official(official(tmp_path, [row(7)], [row(8), row(7)]))
 
 

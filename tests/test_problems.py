@@ -66,7 +66,8 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_every_real_file_loads_with_all_its_rows(world: Config, name: str, count: int) -> None:
     found, facts = problems.open_set(name, having(world, **{name: real(FILES[name])}))
     known = None if name == "aime-old" else count
-    assert facts == {"problems": count, "rows": count, "expected": known, "duplicates": 0, "origin": FILES[name], "revision": None}
+    assert facts == {"problems": count, "rows": count, "expected": known, "duplicates": 0, "origin": FILES[name],
+                     "revision": None}
     assert len({p.id for p in found}) == len(found) == count
 
 

@@ -16,7 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.settings import ROOT, Config, Evaluation, KitError, Selection, Training, load, notebook, read_yaml, schema_text, yaml_text
+from kit.settings import (
+    ROOT,
+    Config,
+    Evaluation,
+    KitError,
+    Selection,
+    Training,
+    load,
+    notebook,
+    read_yaml,
+    schema_text,
+    yaml_text,
+)
 
 LAPTOP = (ROOT / "params" / "laptop.yaml").read_text()
 FILES = sorted(p for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
@@ -89,7 +101,8 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, number: str) -> None:
 
 
 def test_a_number_is_read_to_the_last_digit(tmp_path: Path) -> None:
-    assert load(write(tmp_path, "extends: laptop.yaml\nevaluation: {temperature: 0.30000000000000004}\n")).evaluation.temperature == 0.1 + 0.2
+    loaded = load(write(tmp_path, "extends: laptop.yaml\nevaluation: {temperature: 0.30000000000000004}\n"))
+    assert loaded.evaluation.temperature == 0.1 + 0.2
 
 
 def test_off_no_and_a_date_are_texts(tmp_path: Path) -> None:
@@ -99,7 +112,8 @@ def test_off_no_and_a_date_are_texts(tmp_path: Path) -> None:
 
 
 def test_fields_of_trl_are_taken_as_they_stand(tmp_path: Path) -> None:
-    text = "extends: laptop.yaml\ntraining: {trl: {loss_type: dr_grpo, epsilon_high: 0.28, use_liger_kernel: false, report_to: [wandb]}}\n"
+    text = ("extends: laptop.yaml\n"
+            "training: {trl: {loss_type: dr_grpo, epsilon_high: 0.28, use_liger_kernel: false, report_to: [wandb]}}\n")
     assert load(write(tmp_path, text)).training.trl == {
         "loss_type": "dr_grpo", "epsilon_high": 0.28, "use_liger_kernel": False, "report_to": ["wandb"]}
 
@@ -132,7 +146,8 @@ REFUSED: dict[str, str | list[str]] = {
     "trainin: {}": "unknown key `trainin`; did you mean `training`?",
     "training: {learning_rat: 1}": "unknown key `training.learning_rat`; did you mean `learning_rate`?",
     "selection: {zzz: 1}": "unknown key `selection.zzz`; there are tolerance, samples",
-    "schedules: {a: {limit: [9]}}": ["`schedules.a.limits` is missing", "unknown key `schedules.a.limit`; did you mean `limits`?"],
+    "schedules: {a: {limit: [9]}}": ["`schedules.a.limits` is missing",
+                                     "unknown key `schedules.a.limit`; did you mean `limits`?"],
     "logs: {model: {}}": "unknown key `logs.model`; did you mean `models`?",
     # types
     "training: {steps: many}": "`training.steps` is 'many'; should be a whole number above 0",
@@ -161,7 +176,8 @@ REFUSED: dict[str, str | list[str]] = {
     "arithmetic: {largest: 1000}": "`arithmetic.largest` is 1000; should be a whole number of at least 9 and at most 99",
     "arithmetic: {operations: {train: [9]}}":
         "`arithmetic.operations.train[0]` is 9; should be a whole number of at least 1 and at most 6",
-    "arithmetic: {habits: {careful: [0.5, 2]}}": "`arithmetic.habits.careful[1]` is 2; should be a number of at least 0 and at most 1",
+    "arithmetic: {habits: {careful: [0.5, 2]}}":
+        "`arithmetic.habits.careful[1]` is 2; should be a number of at least 0 and at most 1",
     "arithmetic: {habits: {careful: []}}": "`arithmetic.habits.careful` is []; should be a list with at least 1 entry",
     "hardware: {lengths: {two: -1}}": "`hardware.lengths.two` is -1; should be a number above 0",
     "seed: 99999999999": "`seed` is 99999999999; should be a whole number of at least 0 and below 2147483648",
@@ -205,7 +221,8 @@ REFUSED: dict[str, str | list[str]] = {
         "`schedules.a.steps` is 12, checkpoint_every 13: no checkpoint would be saved",
     "schedules: {a: {limits: [50], compare_with: b}}": "`schedules.a.compare_with` is b; should be another schedule's name",
     "schedules: {a: {limits: [50], compare_with: a}}": "`schedules.a.compare_with` is a; should be another schedule's name",
-    "schedules: {a: {limits: [105]}}": "`schedules`: the laptop model has no word for the limit [105]; up to 100, or tens up to 600",
+    "schedules: {a: {limits: [105]}}":
+        "`schedules`: the laptop model has no word for the limit [105]; up to 100, or tens up to 600",
     "prompts: ~": "`prompts` is missing",
     "prompts: {limit_sentence: Be brief.}": "`prompts.limit_sentence` is 'Be brief.'; should be a text with {limit} in it",
     "prompts: {train_user: Hello}": "`prompts.train_user` should contain {question}",
@@ -219,7 +236,8 @@ REFUSED: dict[str, str | list[str]] = {
     "forcing: {models: []}": "`forcing.models` is empty; name at least base, or leave `forcing.budgets` empty",
     "forcing: {budgets: [867]}": "`forcing`: largest budget + answer_tokens exceed 874 tokens (what arithmetic.max_length leaves "
         "beside the prompt and the ending)",
-    "evaluation: {max_new_tokens: 961}": "`arithmetic.max_length` is 1024; a prompt (64 tokens) and the longest response (961 tokens, "
+    "evaluation: {max_new_tokens: 961}":
+        "`arithmetic.max_length` is 1024; a prompt (64 tokens) and the longest response (961 tokens, "
         "by `evaluation.max_new_tokens` or `schedules`) do not fit into it",
     "arithmetic: {heads: 5}": WIDTH,
     "arithmetic: {key_value_heads: 3}": WIDTH,
@@ -243,7 +261,8 @@ def test_a_mistake_is_refused_by_its_key_with_what_would_be_right(tmp_path: Path
     ('run: "\\ud800"', "not readable as YAML (surrogates not allowed)"),
     ("", "should be a table of `key: value` lines"), ("- a\n- b", "should be a table of `key: value` lines"),
     ("run: lonely", "`data` is missing"),
-    ("extends: nowhere.yaml", "extends: no file nowhere.yaml beside it"), ("extends: {a: b}", "extends: no file {'a': 'b'} beside it"),
+    ("extends: nowhere.yaml", "extends: no file nowhere.yaml beside it"),
+    ("extends: {a: b}", "extends: no file {'a': 'b'} beside it"),
     ("extends: [mine.yaml]", "extends: mine.yaml leads back to this file"),
 ])
 def test_a_file_that_is_no_table_of_settings_is_refused_by_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -280,8 +299,8 @@ def keys(cls: type, where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 10**6) | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)
+    st.none() | st.booleans() | st.integers(-9, 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
@@ -315,8 +334,9 @@ def test_every_params_file_names_the_schema_and_editors_find_nothing_wrong_with_
 
 
 @pytest.mark.parametrize("text", [
-    "trainin: {}", "training: {learning_rat: 1}", "training: {steps: many}", "training: {vllm: on}", "seed: -1", "training: {top_p: 1.2}",
-    "schedules: {a: {label: no limits}}", "schedules: {a: {limits: []}}", "data: {evaluation: [a/b]}", "extends: 3", "file: x",
+    "trainin: {}", "training: {learning_rat: 1}", "training: {steps: many}", "training: {vllm: on}", "seed: -1",
+    "training: {top_p: 1.2}", "schedules: {a: {label: no limits}}", "schedules: {a: {limits: []}}", "data: {evaluation: [a/b]}",
+    "extends: 3", "file: x",
 ])
 def test_editors_refuse_what_the_kit_refuses(tmp_path: Path, text: str) -> None:
     with pytest.raises(jsonschema.ValidationError):

@@ -52,8 +52,8 @@ def sizes_of(config: Config) -> Sizes:
             found = AutoConfig.from_pretrained(m.source, revision=m.revision, trust_remote_code=m.trust_remote_code)
         except (OSError, ValueError) as error:
             why = str(error).splitlines()[0]
-            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({why}); give its sizes under model.shape, or "
-                           "a local folder as model.source") from None
+            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({why}); give its sizes under model.shape, "
+                           "or a local folder as model.source") from None
     with torch.device("meta"):
         count = sum(p.numel() for p in AutoModelForCausalLM.from_config(found).parameters())
     head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
@@ -111,8 +111,9 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device in the rollouts, the update (of the round with the highest limit) and an evaluation; last row `in all`.
 
     What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them;
-    as much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV cache
-    takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the device's memory.
+    as much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV
+    cache takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the
+    device's memory.
     """
     t, engine, n, device = config.training, config.engine, trained(config, z), config.hardware.memory_gib * GIB
     c, shared, lora = number_bytes(config), is_shared(config), t.lora_rank is not None
@@ -285,8 +286,8 @@ TIMES, BYTES = {"h": 3600.0, "min": 60.0, "s": 1.0}, {"GiB": GIB, "MiB": 2**20}
 def verdict(config: Config, z: Sizes) -> str:
     """One line: whether the run fits its hardware, what it takes, and which speeds are only assumed."""
     h, wrong, total = config.hardware, obstacles(config, z), work(config, z).loc["in all"]
-    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else f"speeds assumed: {h.compute_share:.0%} of " \
-        f"{h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
+    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else f"speeds assumed: {h.compute_share:.0%} " \
+        f"of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
     unknown = [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]
     if unknown:
         speeds += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"

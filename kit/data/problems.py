@@ -75,10 +75,11 @@ def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
         except KitError:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
-            command = f"hf download {source.hub} --repo-type dataset{f' --revision {revision}' * bool(revision)} --local-dir {name}"
-            raise KitError(f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from the "
-                           f"hub; download it elsewhere with `{command}` and put the folder at {folder}/{name}, or name a file of "
-                           f"it under data.files.{name} in the params file. The hub said: {str(error)[:400]}") from None
+            pinned = f" --revision {revision}" if revision else ""
+            command = f"hf download {source.hub} --repo-type dataset{pinned} --local-dir {name}"
+            raise KitError(f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from "
+                           f"the hub; download it elsewhere with `{command}` and put the folder at {folder}/{name}, or name a "
+                           f"file of it under data.files.{name} in the params file. The hub said: {str(error)[:400]}") from None
         files.write_json(kept, {**facts, "problems": [asdict(p) for p in found]})
     facts = files.read_json(kept)
     found = [Problem(**row) for row in facts["problems"]]

@@ -140,4 +140,5 @@ def hub_rows(place: str, source: Source, revision: str | None) -> Rows:
     """Rows of a hub data set (or of a folder with a copy of its repository), streamed; only needed columns and rows."""
     from datasets import load_dataset
 
-    return enumerate(load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **source.narrow), 1)
+    rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **source.narrow)
+    return enumerate(rows, 1)

@@ -125,8 +125,8 @@ _CHARACTERS = str.maketrans({
     "∞": r"\infty ", "√": r"\sqrt ", "°": r"^\circ ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ",
     "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "≈": r"\approx ", "≡": r"\equiv ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "…": r"\ldots ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
-    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "，": ",", "、": ",", "；": ";", "：": ":", "（": "(", "）": ")", "［": "[", "］": "]",
-    "％": "%", "。": ".", "＝": "=", "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\n": " ",
+    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "，": ",", "、": ",", "；": ";", "：": ":", "（": "(", "）": ")", "［": "[",
+    "］": "]", "％": "%", "。": ".", "＝": "=", "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\n": " ",
     **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
 })  # fmt: skip
 _COMMANDS = {name: command for command, names in {
@@ -139,7 +139,8 @@ _COMMANDS = {name: command for command, names in {
     " ": "mathbf mathit mathsf mathtt mathnormal boldsymbol bm rm bf it underline emph large Large LARGE huge Huge vec"
     " mathcal checkmark blacksquare qed square",
 }.items() for name in names.split()}  # fmt: skip
-_BASES = re.findall("[a-z]+", "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen")
+_BASES = re.findall("[a-z]+", "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+                    "fifteen sixteen")
 _FUNCTIONS = re.findall("[a-z]+", "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc log ln lg exp")
 _DEGREE = r"\\degree "
 _ARG = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"  # {…} with two more levels of braces inside
@@ -162,7 +163,8 @@ _TIDY = _rules(
     (r"\.\.\.+", r"\\ldots "),
     (r"\+\s*/?\s*-(?=\s*[\d\\a-z(])", r"\\pm "),
     (r"\\(?:qty|SI)\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1\\text{ \2}"),
-    (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree))|\\(?:text)?degree(?:\{\})?|(?<=\d)\s*\^\s*(?:\{o\}|o(?![a-zA-Z]))", _DEGREE),
+    (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree))|\\(?:text)?degree(?:\{\})?"
+     r"|(?<=\d)\s*\^\s*(?:\{o\}|o(?![a-zA-Z]))", _DEGREE),
     (r"(?<!\\)\\[,;:> ]|~", "\x01"),
     (r"(?<=\d)(?:,\s*(?:\\!)+|\{,\}|,?\x01)\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10\,080: thousands for certain
     (r"(?<!\\)\\!|\{\}(?=\d)", ""),
@@ -174,7 +176,8 @@ _TIDY = _rules(
     (r"(?:\\text\{|\()\s*([\dA-F]+)\s*[)}](?=\s*_)", r"\1"),
     (r"_\s*(?:\{\s*(?:\\text\{|\()\s*(\w+)\s*[)}]\s*\}|\\text\{\s*(\w+)\s*\})", r"_{\1\2}"),
     (rf"(?<=[\dA-F]_\{{)({'|'.join(_BASES[2:])})(?=\}})", lambda m: str(_BASES.index(m[1]))),
-    (r"^\s*(\\text\{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is)?\s*:?\s*(\}?)(?=[\s\d$\\-])\s*", lambda m: "" if m[2] else m[1] or ""),
+    (r"^\s*(\\text\{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is)?\s*:?\s*(\}?)(?=[\s\d$\\-])\s*",
+     lambda m: "" if m[2] else m[1] or ""),
     (r"\\text\{\s*\(?\s*(?:approx\.?|approximately)\s*\)?\s*\}|^\s*\\approx", ""),
     (r"^([^=]*?(?:\d|\\pi|\}))\s*\\approx.*|^([a-zA-Z]\s*)\\approx", lambda m: m[1] or f"{m[2]}="),  # the exact side
     (r"(?<!\\)(?:\$|\\[()\[\]])", " "),
@@ -326,7 +329,8 @@ def unit_name(text: str) -> str | None:
     names = [_UNIT.get(word) or _UNIT.get(word.removesuffix("s")) for word in re.split(r"\s*/\s*|\s+per\s+", text.strip())]
     if all(names):
         return "/".join(map(str, names)) + (f"^{power}" if power else "")
-    nouns = [word.removesuffix("s") for word in re.split(r"[\s/]+", text) if word not in ("of", "per", "different", "possible", "the")]
+    small = ("of", "per", "different", "possible", "the")
+    nouns = [word.removesuffix("s") for word in re.split(r"[\s/]+", text) if word not in small]
     fit = 1 <= len(nouns) <= 4 and not _PROSE & set(nouns) and all(re.fullmatch(r"[^\W\d_]+", noun) for noun in nouns)
     return "?" + " ".join(nouns) if fit else None
 
@@ -620,7 +624,8 @@ def _equation(gold: str, answer: str, equal: Equal) -> bool | None:
 
 def _quantities(gold: str, answer: str, leaf: Equal) -> bool:
     """Units may be missing on one side but must not differ. What stands between the units goes to `leaf`."""
-    if r"\ldots" in gold + answer or len({text.lower().count(r"\begin{vmatrix}") for text in (gold, answer) if "matrix" in text}) > 1:
+    determinants = {text.lower().count(r"\begin{vmatrix}") for text in (gold, answer) if "matrix" in text}
+    if r"\ldots" in gold + answer or len(determinants) > 1:
         return False
     (g, unit), (a, other) = quantity(gold), quantity(answer)
     short = [_SHORT_UNIT.fullmatch(text) if have == "" else None for text, have in ((g, unit), (a, other))]
@@ -661,7 +666,8 @@ _CALL = r"\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)"
 _CALLS = {"exp": ("e^{", "}"), "abs": ("|", "|"), "cbrt": (r"\sqrt[3]{", "}"),
           "floor": (r"\lfloor ", r"\rfloor "), "ceil": (r"\lceil ", r"\rceil ")}  # fmt: skip
 _TRIG = "|".join(name for name in _FUNCTIONS if name != "exp")
-_OPERAND = (rf"(?:\s*(?:\d+(?:\.\d+)?|(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(])|\\(?:pi|theta|alpha|beta|gamma|phi|varphi|omega)(?![a-zA-Z])"
+_OPERAND = (r"(?:\s*(?:\d+(?:\.\d+)?|(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z(])"
+            r"|\\(?:pi|theta|alpha|beta|gamma|phi|varphi|omega)(?![a-zA-Z])"
             rf"|\\sqrt(?:\[\d+\])?\s*(?:{_ARG}|\d)|\\frac\s*{_ARG}\s*{_ARG})(?:\s*\^\s*(?:{_ARG}|\w))?)+")
 _PREPARE = _rules(
     (r"(\d+(?:\.\d+)?)\s*\\degree ?", r"(\1\\cdot\\frac{\\pi}{180})"),  # within an expression, as in sin
