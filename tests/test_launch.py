@@ -52,7 +52,7 @@ def test_a_round_that_is_worked_out_elsewhere_is_the_same_stage(tiny_world: Conf
     """A run that was begun on one device goes on where it stopped on eight, and is not begun again."""
     stage = Stage("02_prune_round-iterative-1", "02_prune_round", {"schedule": "iterative", "round": 1})
     here = stage_keys(tiny_world, [stage])
-    assert stage_keys(with_training(tiny_world, processes=8, micro_batch=2, vllm_memory_share=0.5), [stage]) == here
+    assert stage_keys(with_training(tiny_world, processes=8, micro_batch=2, trl={"vllm_gpu_memory_utilization": 0.5}), [stage]) == here
     assert stage_keys(with_training(tiny_world, learning_rate=1e-6), [stage]) != here
     assert stage_keys(with_training(tiny_world, lora_rank=8), [stage]) != here
     assert stage_keys(with_training(tiny_world, trl={"loss_type": "grpo"}), [stage]) != here
@@ -110,7 +110,7 @@ def test_the_sharded_file_means_what_it_says(monkeypatch: pytest.MonkeyPatch) ->
     ({"accelerate": "params/accelerate/fsdp2.yaml"}, "transformers cannot write rollouts; say training: {vllm: colocate}"),
     ({"machines": 2}, "no srun here to reach them; start from a Slurm allocation: sbatch params/slurm.sh params/smoke.yaml"),
     ({"vllm": "colocate"}, "training.vllm needs vllm, which is not installed; pip install -e '.[vllm]'"),
-    ({"vllm": "server", "vllm_port": 9}, "none answers at 127.0.0.1:9"),
+    ({"vllm": "server", "trl": {"vllm_server_port": 9}}, "none answers at 127.0.0.1:9"),
 ])
 def test_what_cannot_run_here_is_refused_before_anything_is_written(
     tiny_world: Config, monkeypatch: pytest.MonkeyPatch, changes: dict, message: str
@@ -160,7 +160,7 @@ def weights(config: Config, schedule: str, step: int) -> dict:
 def three_steps(tiny_world: Config) -> Config:
     plan = Schedule(limits=(24,), steps=3)
     config = dataclasses.replace(tiny_world, schedules={"alone": plan, "together": plan})
-    return with_training(config, timeout_minutes=10.0, kl_coefficient=0.1)
+    return with_training(config, trl={"ddp_timeout": 600}, kl_coefficient=0.1)
 
 
 def test_two_processes_train_like_one_and_go_on_after_one_was_killed(

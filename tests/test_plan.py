@@ -132,7 +132,7 @@ def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bo
     peak, sizes = traced(half, checkpointing, 2, 3000)
     one = changed(
         DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000}, hardware={"prompt_length": None},
-        training={"processes": 1, "gradient_checkpointing": checkpointing, "prompts_per_step": 1, "responses_per_prompt": 2},
+        training={"processes": 1, "trl": {"gradient_checkpointing": checkpointing}, "prompts_per_step": 1, "responses_per_prompt": 2},
     )
     one = dataclasses.replace(one, schedules={"one-shot": Schedule(limits=(2000,))})
     found = plan.memory(one, sizes)["update"]
@@ -162,7 +162,7 @@ def test_seconds_from_assumed_speeds_by_hand() -> None:
     assert plan.rollout_seconds(slow, SMALL, 5000, 10, 1000) == pytest.approx(5 * 2 * n * 1000 / 0.5e14)
     # forward, twice that backward, once more recomputed, once for the reference model
     assert plan.update_seconds(slow, SMALL, 100, 1000) == pytest.approx(100 * 5 * (2 * n + 4 * 28 * 1536 * 1000) / 0.5e14)
-    corrected = changed(slow, training={"vllm_correction": "token_truncate"})
+    corrected = changed(slow, training={"trl": {"vllm_importance_sampling_correction": True}})
     assert plan.update_seconds(corrected, SMALL, 100, 1000) == pytest.approx(100 * 6 * (2 * n + 4 * 28 * 1536 * 1000) / 0.5e14)
 
 
@@ -173,9 +173,9 @@ FITS = [
     (DS, {"hardware": {"devices": 4}}, ["training.processes is 8, but hardware.devices 4"]),
     (DS, {"hardware": {"disk_gib": 100.0}}, ["183 GiB of disk are needed and 100 there"]),
     (DS, {"training": {"vllm": "off"}}, ["rollouts need"]),
-    (QWQ, {"training": {"vllm_tensor_parallel": 2, "vllm_memory_share": 0.4}},
+    (QWQ, {"training": {"trl": {"vllm_tensor_parallel_size": 2, "vllm_gpu_memory_utilization": 0.4}}},
      # (0.4 x 79.6 - 1) GiB without N bytes of weights each, twice, at 4 x 64 x 1024 bytes a token
-     ["`training.vllm_memory_share` 0.4 on 2 device(s) leaves vLLM's KV cache 2673 tokens"]),
+     ["`training.trl.vllm_gpu_memory_utilization` 0.4 on 2 device(s) leaves vLLM's KV cache 2673 tokens"]),
     (QWQ, {"engine": {"name": "transformers"}}, ["evaluation need"]),
 ]
 

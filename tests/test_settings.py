@@ -169,8 +169,6 @@ REFUSED: dict[str, str | list[str]] = {
     # ranges
     "training: {responses_per_prompt: 1}": "`training.responses_per_prompt` is 1; should be a whole number of at least 2",
     "training: {learning_rate: 3}": "`training.learning_rate` is 3; should be a number above 0 and at most 0.1",
-    "training: {vllm_memory_share: 1}": "`training.vllm_memory_share` is 1; should be a number above 0 and below 1",
-    "training: {vllm_port: 70000}": "`training.vllm_port` is 70000; should be a whole number of at least 1 and at most 65535",
     "selection: {tolerance: 1}": "`selection.tolerance` is 1; should be a number of at least 0 and below 1",
     "behavior: {window: 8}": "`behavior.window` is 8; should be a whole number of at least 16",
     "arithmetic: {largest: 1000}": "`arithmetic.largest` is 1000; should be a whole number of at least 9 and at most 99",
@@ -211,8 +209,6 @@ REFUSED: dict[str, str | list[str]] = {
     "training: {processes: 5}":
         "`training.processes` is 5; 12 prompts x 8 responses = 96 do not split into 5 equal shares, but into 3, 4, 6",
     "training: {processes: 4, machines: 3}": "`training.machines` is 3; should divide processes = 4",
-    "training: {processes: 4, vllm: colocate, vllm_tensor_parallel: 8}":
-        "`training.vllm_tensor_parallel` is 8; should divide processes = 4",
     "schedules: {}": "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}",
     "schedules: {a: {limits: [50, 50]}}": "`schedules.a.limits` is [50, 50]; limits should fall from round to round",
     "schedules: {a: {limits: [50], steps: 3, checkpoint_every: 9}}":

@@ -125,15 +125,13 @@ def test_an_adapters_round_resumes_from_its_adapter(tiny_world: Config, monkeypa
 
 @pytest.mark.parametrize(("changes", "wanted"), [
     ({}, {"use_vllm": False}),
-    ({"vllm": "colocate", "vllm_memory_share": 0.5, "vllm_tensor_parallel": 1},
+    ({"vllm": "colocate", "trl": {"vllm_gpu_memory_utilization": 0.5}},
      {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.5, "vllm_enable_sleep_mode": True,
       "vllm_max_model_length": 768 + 24, "vllm_importance_sampling_correction": False}),
-    ({"vllm": "server", "vllm_port": 8123},
+    ({"vllm": "server", "trl": {"vllm_server_port": 8123}},
      {"vllm_mode": "server", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8123, "vllm_enable_sleep_mode": False}),
-    ({"vllm": "colocate", "vllm_correction": "token_truncate", "vllm_correction_cap": 2.0},
-     {"vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate",
-      "vllm_importance_sampling_clip_max": 2.0}),
-    ({"gradient_checkpointing": True}, {"gradient_checkpointing": True, "bf16": False}),
+    ({"vllm": "colocate", "trl": {"vllm_importance_sampling_correction": True}}, {"vllm_importance_sampling_correction": True}),
+    ({"trl": {"gradient_checkpointing": True}}, {"gradient_checkpointing": True, "bf16": False}),
 ])
 def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path, changes: dict, wanted: dict) -> None:
     config = dataclasses.replace(tiny_world, training=dataclasses.replace(tiny_world.training, **changes))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from kit.runs import catalog
 from kit.settings import ROOT, Config, KitError, read_yaml
+from kit.training import trl_fields
 
 GIB = 2**30
 TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFunction; the logits (4 V b s) never exist whole
@@ -74,8 +75,7 @@ def is_shared(config: Config) -> bool:
 
 def is_checkpointing(config: Config) -> bool:
     """Whether activations are recomputed in the backward pass."""
-    given = config.training.gradient_checkpointing
-    return config.model.dtype == "bfloat16" if given is None else given
+    return bool(trl_fields.fields(config)["gradient_checkpointing"])
 
 
 def longest(config: Config, response: float | None = None) -> float:
@@ -121,8 +121,9 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
     state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
              "reference model": 4 * n / devices if t.kl_coefficient > 0 and not lora else 0,
              "DDP's buckets": 4 * n if t.processes > 1 and not shared else 0}
-    vllm = {"vLLM": t.vllm_memory_share * device} if t.vllm == "colocate" else {}
-    update = state | activations(config, z, c, r) | ({} if t.vllm_sleep else vllm) | {
+    trl = trl_fields.fields(config)
+    vllm = {"vLLM": trl["vllm_gpu_memory_utilization"] * device} if t.vllm == "colocate" else {}
+    update = state | activations(config, z, c, r) | ({} if trl["vllm_enable_sleep_mode"] else vllm) | {
         "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
 
     def caches(token: float, responses: int, tokens: float) -> dict[str, float]:
@@ -188,7 +189,8 @@ def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
     h, t = config.hardware, config.training
     if h.updated_per_second:
         return tokens / h.updated_per_second
-    passes = 3 + is_checkpointing(config) + (t.kl_coefficient > 0) + (t.vllm != "off" and t.vllm_correction != "off")
+    corrected = t.vllm != "off" and trl_fields.fields(config)["vllm_importance_sampling_correction"]
+    passes = 3 + is_checkpointing(config) + (t.kl_coefficient > 0) + corrected
     return tokens * passes * (2 * z.parameters + 4 * z.layers * z.queries * s) / (h.teraflops * 1e12 * h.compute_share)
 
 
@@ -209,7 +211,8 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     """
     t, e, f, prompt, rows = config.training, config.evaluation, config.forcing, longest(config, 0), {}
     saved = 12 * trained(config, z) + (0 if t.lora_rank is None else number_bytes(config) * z.parameters)
-    batch, spread = t.prompts_per_step * t.responses_per_prompt, t.vllm_tensor_parallel if t.vllm == "colocate" else 1
+    trl, batch = trl_fields.fields(config), t.prompts_per_step * t.responses_per_prompt
+    spread = trl["vllm_tensor_parallel_size"] if t.vllm == "colocate" else 1
     check = answers(config, z, config.data.validation, config.selection.samples)
     for name, schedule in config.schedules.items():
         steps = catalog.steps_of(config, name)
@@ -217,7 +220,7 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
         for k, limit in enumerate(schedule.limits, 1):
             length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process * spread)
             if t.vllm == "colocate":
-                at_once = max(1, min(at_once, cache_tokens(config, z, t.vllm_memory_share, spread) / (prompt + length)))
+                at_once = max(1, min(at_once, cache_tokens(config, z, trl["vllm_gpu_memory_utilization"], spread) / (prompt + length)))
             rows[f"{name}, round {k}: {limit} tokens"] = {
                 "tokens": steps * batch * length, "at most": steps * batch * limit,
                 "rollouts": rollout_seconds(config, z, steps * batch * length, prompt + length, at_once),
@@ -245,13 +248,13 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
 
 def obstacles(config: Config, z: Sizes) -> list[str]:
     """What does not fit the hardware, each with a remedy; empty when all fits."""
-    h, t, engine, found = config.hardware, config.training, config.engine, []
+    h, t, engine, trl, found = config.hardware, config.training, config.engine, trl_fields.fields(config), []
     if t.processes > h.devices:
         found.append(f"training.processes is {t.processes}, but hardware.devices {h.devices}")
     remedies = {
         "update": "lower training.micro_batch, share the weights (training.accelerate: params/accelerate/fsdp2.yaml with more "
                   "processes), or train adapters (training.lora_rank)",
-        "rollouts": "let vLLM write them (training.vllm), lower training.vllm_memory_share, or use more processes",
+        "rollouts": "let vLLM write them (training.vllm), lower training.trl.vllm_gpu_memory_utilization, or use more processes",
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }
     times = f" x {config.parallel} schedules at a time" if config.parallel > 1 else ""
@@ -259,7 +262,8 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
         if config.parallel * total > h.memory_gib:
             found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
     engines = {
-        "training.vllm_memory_share": (t.vllm == "colocate", t.vllm_memory_share, t.vllm_tensor_parallel, None),
+        "training.trl.vllm_gpu_memory_utilization": (
+            t.vllm == "colocate", trl["vllm_gpu_memory_utilization"], trl["vllm_tensor_parallel_size"], None),
         "engine.gpu_memory_utilization": (engine.name == "vllm", engine.gpu_memory_utilization, engine.tensor_parallel,
                                           config.evaluation.max_new_tokens),
     }

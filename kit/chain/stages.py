@@ -12,6 +12,7 @@ from kit.behavior import behavior, phases
 from kit.evaluation import seeds
 from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config
+from kit.training import trl_fields
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -68,9 +69,8 @@ def stages(config: Config) -> list[list[list[Stage]]]:
 MATTERS = {
     ("file", "run", "parallel", "hardware", "seeds", "watch", "model.shape"): (),
     # Where and in which pieces it is worked out, not what.
-    ("training.micro_batch", "training.gradient_checkpointing", "training.processes", "training.machines", "training.accelerate",
-     "training.timeout_minutes", "training.vllm_memory_share", "training.vllm_tensor_parallel", "training.vllm_sleep",
-     "training.vllm_host", "training.vllm_port", "training.keep_checkpoints"): (),
+    ("training.micro_batch", "training.processes", "training.machines", "training.accelerate", "training.keep_checkpoints",
+     *(f"training.trl.{name}" for name in trl_fields.PLACES)): (),
     ("engine.name", "engine.max_model_len"): ("01", "02", "03", "04", "05", "06"),
     ("engine",): (),
     ("arithmetic",): ("01", "05", "06"),  # the others have its data sets and its model as files

@@ -26,7 +26,7 @@ _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads
 
 def flat(table: Any, key: str = "") -> dict[str, Any]:
     """Nested settings as one table with dotted keys."""
-    if isinstance(table, dict) and table:
+    if isinstance(table, dict):
         return {name: value for k, v in table.items() for name, value in flat(v, f"{key}.{k}" if key else str(k)).items()}
     return {key: list(table) if isinstance(table, tuple) else table}
 

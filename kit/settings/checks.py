@@ -75,8 +75,6 @@ def _batch(config: Config) -> Iterator[str]:
                f"{batch} do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
     if t.processes % t.machines:
         yield f"`training.machines` is {t.machines}; should divide processes = {t.processes}"
-    if t.vllm == "colocate" and t.processes % t.vllm_tensor_parallel:
-        yield f"`training.vllm_tensor_parallel` is {t.vllm_tensor_parallel}; should divide processes = {t.processes}"
 
 
 def _behavior(config: Config) -> Iterator[str]:

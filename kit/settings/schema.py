@@ -186,26 +186,14 @@ class Training(Table):
     checkpoint_every: Count = key(20, "steps")
     reading: Reading = key("official", "of the reward at the limit (kit.reward)")
     keep_checkpoints: Literal["all", "selected"] = key("all", "whose weights stay when the round has made its choice")
-    gradient_checkpointing: bool | None = key(None, "less memory, more time; null: with bfloat16")
     lora_rank: Count | None = key(None, "null: all weights are trained")
     lora_alpha: Count = key(32, "the adapter is scaled by alpha / rank")
     vllm: Literal["off", "colocate", "server"] = key(
         "off", "off: transformers writes the rollouts; colocate: vLLM on the training devices; server: a running `vllm serve`")
-    vllm_memory_share: float = key(0.3, "colocate: of each device's memory", gt=0, lt=1)
-    vllm_tensor_parallel: Count = key(1, "colocate: devices per copy of the model")
-    vllm_sleep: bool = key(True, "colocate: vLLM gives its memory back during the update")
-    vllm_host: str = key("127.0.0.1", "server")
-    vllm_port: int = key(8000, "server", ge=1, le=65535)
-    vllm_correction: Literal["off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = key(
-        "off", "vLLM's probabilities differ a little from the trainer's. off: no correction, as in the paper's. token_truncate: "
-        "each token is weighted by their ratio, at most the cap. sequence_mask (TRL's default): responses whose ratio, a product "
-        "over all tokens, passes the cap are dropped: long ones first, the very ones a limit is about")
-    vllm_correction_cap: Amount = 3.0
     processes: Count = key(1, "over all machines, one per device; more than one are started by `accelerate launch`")
     machines: Count = 1
     accelerate: str = key("params/accelerate/ddp.yaml", "accelerate's own config file, for several processes")
-    timeout_minutes: Amount = key(60.0, "how long processes wait for each other, a step's slowest rollouts included")
-    trl: dict[str, JsonValue] = key({}, "further fields of TRL's GRPOConfig, passed through as they are")
+    trl: dict[str, JsonValue] = key({}, "further fields of TRL's GRPOConfig, passed through (kit.training.trl_fields)")
 
     @property
     def responses_per_process(self) -> int:

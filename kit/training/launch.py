@@ -28,7 +28,7 @@ import pandas as pd
 
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, load, read_yaml
-from kit.training import checkpoints, rounds, watch
+from kit.training import checkpoints, rounds, trl_fields, watch
 
 COMMAND = ("kit", "round")  # what the processes run, after `python -m`
 
@@ -115,7 +115,7 @@ def environment(config: Config) -> dict[str, str]:
     """The environment of the processes: this very kit and results folder, a parent whose end is theirs too, and loopback where
     one machine is enough."""
     t, alone = config.training, {}
-    away = t.machines > 1 or t.vllm == "server" and t.vllm_host not in ("127.0.0.1", "localhost")
+    away = t.machines > 1 or t.vllm == "server" and trl_fields.fields(config)["vllm_server_host"] not in ("127.0.0.1", "localhost")
     if not away and "lo" in [name for _, name in socket.if_nameindex()]:
         alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return {

@@ -103,7 +103,7 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
 
 def check_server(config: Config, start: str) -> None:
     """KitError, with the command that starts one, when no vLLM server answers."""
-    host, port = config.training.vllm_host, config.training.vllm_port
+    host, port = (trl_fields.fields(config)[f"vllm_server_{name}"] for name in ("host", "port"))
     try:
         urllib.request.urlopen(f"http://{host}:{port}/health", timeout=10).close()
     except OSError as error:
@@ -182,42 +182,23 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     t, half = config.training, config.model.dtype == "bfloat16"
     cuda = torch.cuda.is_available()
     settings = {
-        "output_dir": str(folder), "seed": seed, "data_seed": seed, "report_to": "none", "disable_tqdm": True,
-        "log_level": "error",
+        "output_dir": str(folder), "seed": seed, "data_seed": seed, "disable_tqdm": True, "log_level": "error",
         "max_steps": steps, "save_steps": every or t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
         "learning_rate": t.learning_rate, "lr_scheduler_type": "constant",
         "max_grad_norm": t.max_grad_norm, "weight_decay": 0.0,
         "num_generations": t.responses_per_prompt, "per_device_train_batch_size": t.responses_per_pass,
         "gradient_accumulation_steps": t.passes, "steps_per_generation": t.passes, "num_iterations": 1,
         "max_completion_length": limit, "temperature": t.temperature, "top_p": t.top_p, "top_k": 0,
-        "loss_type": "dapo", "logging_nan_inf_filter": False, "scale_rewards": "group", "mask_truncated_completions": False,
+        "logging_nan_inf_filter": False,
         "epsilon": t.clip_ratio, "beta": t.kl_coefficient, "entropy_coef": t.entropy_coefficient,
-        "use_bias_correction_kl": False,
-        "bf16": half, "gradient_checkpointing": half if t.gradient_checkpointing is None else t.gradient_checkpointing,
-        "use_cpu": not cuda, "dataloader_pin_memory": cuda,
-        "ddp_timeout": int(60 * t.timeout_minutes), "ddp_find_unused_parameters": False,
+        "bf16": half, "use_cpu": not cuda, "dataloader_pin_memory": cuda, "ddp_find_unused_parameters": False,
         "trust_remote_code": config.model.trust_remote_code,
         "model_init_kwargs": {"dtype": "float32" if t.lora_rank is None else config.model.dtype, "use_safetensors": True},
     }
+    if t.vllm != "off":
+        settings |= {"use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit}
     with failing(config, "GRPOConfig"):
-        return GRPOConfig(**settings | vllm_settings(config, limit) | trl_fields.passed(config))
-
-
-def vllm_settings(config: Config, limit: int) -> dict[str, Any]:
-    """The part of `GRPOConfig` that has vLLM write the rollouts; empty when transformers does."""
-    t = config.training
-    if t.vllm == "off":
-        return {}
-    correction: dict[str, Any] = {"vllm_importance_sampling_correction": t.vllm_correction != "off"}
-    if t.vllm_correction != "off":
-        correction |= {"vllm_importance_sampling_mode": t.vllm_correction,
-                       "vllm_importance_sampling_clip_max": t.vllm_correction_cap}
-    return {
-        "use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit,
-        "vllm_gpu_memory_utilization": t.vllm_memory_share, "vllm_tensor_parallel_size": t.vllm_tensor_parallel,
-        "vllm_enable_sleep_mode": t.vllm_sleep and t.vllm == "colocate",
-        "vllm_server_host": t.vllm_host, "vllm_server_port": t.vllm_port, **correction,
-    }
+        return GRPOConfig(**settings | trl_fields.fields(config) | trl_fields.passed(config))
 
 
 def lora_settings(config: Config) -> Any:

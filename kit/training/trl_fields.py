@@ -23,13 +23,8 @@ OURS = {  # key of params: the fields that the kit sets from it
     "training.kl_coefficient": "beta",
     "training.entropy_coefficient": "entropy_coef",
     "training.checkpoint_every": "save_strategy save_steps save_total_limit save_only_model save_on_each_node",
-    "training.gradient_checkpointing": "gradient_checkpointing",
-    "training.timeout_minutes": "ddp_timeout",
     "training.accelerate": "fsdp fsdp_config deepspeed accelerator_config parallelism_config",
-    "training.vllm and the keys behind it":
-        "use_vllm vllm_mode vllm_max_model_length vllm_gpu_memory_utilization vllm_tensor_parallel_size vllm_enable_sleep_mode "
-        "vllm_server_host vllm_server_port vllm_server_base_url vllm_importance_sampling_correction "
-        "vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_cap",
+    "training.vllm": "use_vllm vllm_mode vllm_max_model_length",
     "model.dtype": "bf16 fp16 use_cpu model_init_kwargs",
     "model.trust_remote_code": "trust_remote_code",
     "selection": "do_eval eval_strategy eval_steps eval_on_start load_best_model_at_end metric_for_best_model",
@@ -38,6 +33,24 @@ OURS = {  # key of params: the fields that the kit sets from it
     "nothing: the same call resumes": "resume_from_checkpoint ignore_data_skip",
     "nothing: no model is published, and no token belongs into params": "push_to_hub hub_token hub_model_id hub_strategy",
 }
+# Fields that say where, and in which pieces, a round is worked out: its outcome is the same.
+PLACES = ("gradient_checkpointing", "ddp_timeout", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size",
+          "vllm_enable_sleep_mode", "vllm_server_host", "vllm_server_port")
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """Fields of `GRPOConfig` for which the kit has a default of its own, and those of `training.trl`, which go before.
+
+    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose ratio of the trainer's and vLLM's probabilities, a
+    product over all tokens, passes a cap: long ones first, the very ones a limit is about. The paper's code has no such thing.
+    """
+    return {
+        "loss_type": "dapo", "scale_rewards": "group", "mask_truncated_completions": False, "use_bias_correction_kl": False,
+        "gradient_checkpointing": config.model.dtype == "bfloat16", "ddp_timeout": 3600, "report_to": "none",
+        "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
+        "vllm_enable_sleep_mode": config.training.vllm == "colocate", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8000,
+        "vllm_importance_sampling_correction": False,
+    } | config.training.trl
 
 
 def passed(config: Config) -> dict[str, Any]:
