@@ -231,7 +231,8 @@ def test_a_round_is_trained_with_vllm_inside_trl_that_has_the_newest_weights(
         monkeypatch.delenv(name)
     monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
     config = tiny("colocate", vllm="colocate", learning_rate=1e-2, trl={
-        "vllm_enable_sleep_mode": False, "vllm_importance_sampling_correction": True, "vllm_importance_sampling_mode": "token_truncate"})
+        "vllm_enable_sleep_mode": False, "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": "token_truncate"})
     sizes = {"hidden_size": 64, "layers": 2, "heads": 2, "key_value_heads": 1}  # vLLM's heads have 32 values or more
     config = dataclasses.replace(config, arithmetic=dataclasses.replace(config.arithmetic, **sizes))
     arithmetic.make_data(config)

@@ -52,7 +52,8 @@ def test_a_round_that_is_worked_out_elsewhere_is_the_same_stage(tiny_world: Conf
     """A run that was begun on one device goes on where it stopped on eight, and is not begun again."""
     stage = Stage("02_prune_round-iterative-1", "02_prune_round", {"schedule": "iterative", "round": 1})
     here = stage_keys(tiny_world, [stage])
-    assert stage_keys(with_training(tiny_world, processes=8, micro_batch=2, trl={"vllm_gpu_memory_utilization": 0.5}), [stage]) == here
+    elsewhere = with_training(tiny_world, processes=8, micro_batch=2, trl={"vllm_gpu_memory_utilization": 0.5})
+    assert stage_keys(elsewhere, [stage]) == here
     assert stage_keys(with_training(tiny_world, learning_rate=1e-6), [stage]) != here
     assert stage_keys(with_training(tiny_world, lora_rank=8), [stage]) != here
     assert stage_keys(with_training(tiny_world, trl={"loss_type": "grpo"}), [stage]) != here

@@ -132,7 +132,8 @@ def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bo
     peak, sizes = traced(half, checkpointing, 2, 3000)
     one = changed(
         DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000}, hardware={"prompt_length": None},
-        training={"processes": 1, "trl": {"gradient_checkpointing": checkpointing}, "prompts_per_step": 1, "responses_per_prompt": 2},
+        training={"processes": 1, "prompts_per_step": 1, "responses_per_prompt": 2,
+                  "trl": {"gradient_checkpointing": checkpointing}},
     )
     one = dataclasses.replace(one, schedules={"one-shot": Schedule(limits=(2000,))})
     found = plan.memory(one, sizes)["update"]

@@ -220,7 +220,8 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
         for k, limit in enumerate(schedule.limits, 1):
             length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process * spread)
             if t.vllm == "colocate":
-                at_once = max(1, min(at_once, cache_tokens(config, z, trl["vllm_gpu_memory_utilization"], spread) / (prompt + length)))
+                room = cache_tokens(config, z, trl["vllm_gpu_memory_utilization"], spread)
+                at_once = max(1, min(at_once, room / (prompt + length)))
             rows[f"{name}, round {k}: {limit} tokens"] = {
                 "tokens": steps * batch * length, "at most": steps * batch * limit,
                 "rollouts": rollout_seconds(config, z, steps * batch * length, prompt + length, at_once),

@@ -30,6 +30,8 @@ def fetch(source: str | Path, revision: str | None = None) -> str:
         except (OSError, ValueError) as error:  # all of the hub's own are
             raise KitError(f"{source}: not a folder here, not downloaded yet, and not to be had from the hub "
                            f"({files.first_line(error)}); where it can be reached, `hf download {source}` fetches it") from None
+    if (Path(folder) / "adapter_config.json").is_file():
+        raise KitError(f"{source}: a LoRA adapter, not a model; a round's whole model lies in its `merged` folder")
     index = Path(folder) / INDEX
     parts = files.read_json(index).get("weight_map", {}).values() if index.is_file() else ["model.safetensors"]
     for name in sorted(set(parts)):

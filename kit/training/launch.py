@@ -114,8 +114,8 @@ def accelerate_command(config: Config, work: list[str], meeting: str, machine: i
 def environment(config: Config) -> dict[str, str]:
     """The environment of the processes: this very kit and results folder, a parent whose end is theirs too, and loopback where
     one machine is enough."""
-    t, alone = config.training, {}
-    away = t.machines > 1 or t.vllm == "server" and trl_fields.fields(config)["vllm_server_host"] not in ("127.0.0.1", "localhost")
+    t, host, alone = config.training, trl_fields.fields(config)["vllm_server_host"], {}
+    away = t.machines > 1 or t.vllm == "server" and host not in ("127.0.0.1", "localhost")
     if not away and "lo" in [name for _, name in socket.if_nameindex()]:
         alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return {

@@ -41,8 +41,8 @@ PLACES = ("gradient_checkpointing", "ddp_timeout", "vllm_gpu_memory_utilization"
 def fields(config: Config) -> dict[str, Any]:
     """Fields of `GRPOConfig` for which the kit has a default of its own, and those of `training.trl`, which go before.
 
-    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose ratio of the trainer's and vLLM's probabilities, a
-    product over all tokens, passes a cap: long ones first, the very ones a limit is about. The paper's code has no such thing.
+    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose ratio of the trainer's and vLLM's probabilities,
+    a product over all tokens, passes a cap: long ones first, the very ones a limit is about. The paper's code has no such thing.
     """
     return {
         "loss_type": "dapo", "scale_rewards": "group", "mask_truncated_completions": False, "use_bias_correction_kl": False,
