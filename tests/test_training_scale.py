@@ -94,7 +94,7 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
     start = models.load_model(catalog.base_model(config), config)
     merged = models.load_model(catalog.checkpoint_model(config, "adapter", 1, 2), config)
     assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
-    with pytest.raises(KitError, match="a LoRA adapter, not a model"):
+    with pytest.raises(KitError, match="model.safetensors: not a whole safetensors file"):
         models.load_model(folder / "checkpoint-2", config)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
@@ -218,3 +218,30 @@ def test_a_response_that_ends_with_the_models_second_end_token_has_ended(
     ids = tokenizer("Compute 3 + 4 = 7 .")["input_ids"]
     reward(completion_ids=[[*ids, second], [*ids, tokenizer.eos_token_id], ids], answer=["7"] * 3)
     assert told == [True, True, False]
+
+
+# --- sampling settings in the model's folder --------------------------------------------------------------------------
+
+
+def test_nothing_of_the_sampling_settings_in_the_models_folder_gets_into_the_training(
+    tiny_world: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(catalog.base_model(tiny_world), tmp_path / "model"))
+    said: list[list[int]] = []
+
+    def reward(completion_ids: list[list[int]], **_: object) -> list[float]:
+        said.extend(completion_ids)
+        return [0.0] * len(completion_ids)
+
+    def trained(name: str, **own: object) -> list[list[int]]:
+        said.clear()
+        facts = files.read_json(Path(catalog.base_model(tiny_world)) / "generation_config.json")
+        files.write_json(folder / "generation_config.json", {**facts, **own})
+        config = variant(tiny_world, name)
+        rounds.train_round(dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder))), name, 1)
+        return list(said)
+
+    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: reward)
+    own = {"repetition_penalty": 5.0, "min_p": 0.9, "no_repeat_ngram_size": 2, "temperature": 0.1, "top_k": 2, "do_sample": True}
+    plain = trained("plain")
+    assert plain and all(trained(name, **{name: value}) == plain for name, value in own.items())

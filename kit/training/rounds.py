@@ -41,7 +41,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     """
     import torch
     from datasets import Dataset
-    from transformers import PrinterCallback, ProgressCallback, set_seed
+    from transformers import GenerationConfig, PrinterCallback, ProgressCallback, set_seed
     from trl import GRPOTrainer
 
     torch.set_num_threads(config.threads)
@@ -72,6 +72,8 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
             )
         for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
             trainer.remove_callback(shown)
+        own = trainer.model.generation_config  # what TRL leaves open, such as min_p, would be filled from here: only tokens stay
+        trainer.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
             trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
