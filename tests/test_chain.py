@@ -14,8 +14,8 @@ import pytest
 from conftest import stage_keys
 
 from kit.chain import runner
-from kit.chain.stages import Stage, stages
-from kit.runs import catalog, files
+from kit.chain.stages import Stage, settings_of, stages
+from kit.runs import catalog, files, fingerprint
 from kit.settings import ROOT, Config, KitError, checks, load
 
 
@@ -112,12 +112,27 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
 
-def changed_by(**settings: object) -> set[str]:
-    """Names of the stages that are redone when these settings of the smoke run do."""
-    before = load("params/smoke.yaml")
+def changed_by(params: str = "smoke", **settings: object) -> set[str]:
+    """Names of the stages that are redone when these settings of a run change."""
+    before = load(f"params/{params}.yaml")
     found = [stage for phase in stages(before) for lane in phase for stage in lane]
     one, two = (stage_keys(c, found) for c in (before, dataclasses.replace(before, **settings)))
     return {name for name in one if one[name] != two[name]}
+
+
+def test_every_setting_on_which_results_depend_is_read_by_a_stage() -> None:
+    for params in ("smoke", "ds-1.5b"):
+        config = load(f"params/{params}.yaml")
+        read = {key for phase in stages(config) for lane in phase for stage in lane for key in settings_of(config, stage)}
+        assert set(fingerprint.settings(config)) - read == set()
+
+
+def test_wordings_redo_what_is_asked_in_them() -> None:
+    """The laptop's own model learns all of them; another does not."""
+    smoke, paper = (load(f"params/{name}.yaml").prompts for name in ("smoke", "ds-1.5b"))
+    assert "01_base_model" in changed_by(prompts=dataclasses.replace(smoke, forcing_ending="So </think>"))
+    ending = dataclasses.replace(paper, forcing_ending="So </think>")
+    assert changed_by("ds-1.5b", prompts=ending) == {"04_budget_forcing", "06_figures"}
 
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:

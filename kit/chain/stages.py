@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,50 +64,41 @@ def stages(config: Config) -> list[list[list[Stage]]]:
 
 # --- what a stage is made from ----------------------------------------------------------------------------------------
 
-# Settings -> the notebooks whose results they can change. The first that fits a key counts; what fits none changes all results.
-MATTERS = {
-    ("file", "run", "parallel", "hardware", "seeds", "watch", "model.shape"): (),
-    # Where and in which pieces it is worked out, not what.
-    ("training.micro_batch", "training.processes", "training.machines", "training.accelerate", "training.keep_checkpoints",
-     *(f"training.trl.{name}" for name in trl_fields.PLACES)): (),
-    ("engine.name", "engine.max_model_len"): ("01", "02", "03", "04", "05", "06"),
-    ("engine",): (),
-    ("arithmetic",): ("01", "05", "06"),  # the others have its data sets and its model as files
-    ("training", "selection.tolerance"): ("02",),
-    ("evaluation.samples", "evaluation.samples_by_set", "evaluation.training_prompt"): ("03", "04", "05", "06"),
-    ("prompts.forcing_user", "prompts.forcing_ending"): ("04",),
-    ("forcing",): ("04", "06"),
-    ("schedules", "logs", "keywords", "set_labels", "behavior"): ("05", "06"),
+# The settings that a notebook reads, as sections of a params file or single keys. Those of its own schedule come to it.
+RESPONSES = ("seed", "threads", "model", "data", "engine", "prompts.evaluation_user", "prompts.wordings",
+             *(f"evaluation.{key}" for key in ("temperature", "top_p", "max_new_tokens", "batch_size", "resamples")))
+TRAINING_PROMPT = ("prompts.system", "prompts.system_role", "prompts.limit_sentence", "prompts.train_user")
+ANALYSES = (*RESPONSES, "evaluation", "arithmetic", "schedules", "logs", "keywords", "set_labels", "behavior")
+READS = {
+    "01_base_model": (*RESPONSES, *TRAINING_PROMPT, "arithmetic", "selection.samples"),
+    "02_prune_round": (*RESPONSES, *TRAINING_PROMPT, "training", "selection"),
+    "03_evaluate": (*RESPONSES, *TRAINING_PROMPT, "evaluation"),
+    "04_budget_forcing": (*RESPONSES, "prompts.forcing_user", "prompts.forcing_ending", "evaluation", "forcing"),
+    "05_behavior": ANALYSES,
+    "06_figures": (*ANALYSES, "forcing"),
 }
 
 
-def matters(config: Config, key: str, stage: Stage) -> bool:
-    """Whether a setting, by its dotted key, can change what a stage makes."""
-    if config.model.source == "arithmetic" and key.startswith("prompts."):  # the laptop's model learns all of them
-        return True
-    fitting = (notebooks for keys, notebooks in MATTERS.items() if any(f"{key}.".startswith(f"{k}.") for k in keys))
-    return stage.notebook[:2] in next(fitting, (stage.notebook[:2],))
-
-
 def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
-    """The settings that matter to a stage, by dotted key, and the size and time of the files that they name."""
-    own, table = stage.schedule, fingerprint.flat(dataclasses.asdict(config))
-    found = {key: value for key, value in table.items() if matters(config, key, stage)}
+    """The settings that a stage depends on, by dotted key, and the size and time of the files that they name."""
+    own, table = stage.schedule, fingerprint.settings(config)
+    read = tuple(f"{key}." for key in (*READS[stage.notebook], f"schedules.{own}"))
+    if stage.notebook == "01_base_model" and config.model.source == "arithmetic":  # the laptop's model learns all prompts
+        read += ("prompts.",)
+    unread = {f"schedules.{own}.label", f"schedules.{own}.compare_with", *(f"training.trl.{name}" for name in trl_fields.PLACES)}
+    found = {key: value for key, value in table.items() if f"{key}.".startswith(read) and key not in unread}
     found["files"] = stamps(config, [str(path) for path in config.data.files.values()])
     cues = phases.cues_of(config)  # of every stage: a mistake in the file is told before anything is trained
-    if stage.notebook in ("05_behavior", "06_figures"):
+    if "behavior" in READS[stage.notebook]:
         found["behavior.phases"] = [cues.announced.pattern, *([phase, cue.pattern] for phase, cue in cues.table)]
     if stage.draws:
         found["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                           if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if own in config.logs.models:
         logs = config.logs.models[own]
-        read = stamps(config, [str(Path(config.logs.folder) / path) for path in logs.values()])
-        found["logs"] = [logs, read, config.logs.folder, config.logs.tokenizer]
-    if own in config.schedules:
-        of_own = {key: value for key, value in table.items() if key.startswith(f"schedules.{own}.")}
-        found |= {key: value for key, value in of_own.items() if key.split(".")[-1] not in ("label", "compare_with")}
-        # A round does not depend on those after it.
+        stamped = stamps(config, [str(Path(config.logs.folder) / path) for path in logs.values()])
+        found["logs"] = [logs, stamped, config.logs.folder, config.logs.tokenizer]
+    if own in config.schedules:  # a round does not depend on those after it
         found[f"schedules.{own}.limits"] = config.schedules[own].limits[: stage.parameters.get("round")]
     if own == "base" and config.evaluation.training_prompt:
         found["told"] = sorted(n for schedule in config.schedules.values() if schedule.state_limit for n in schedule.limits)

@@ -17,6 +17,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from kit.settings import Config
+
 KIT = Path(__file__).parents[1]
 # Folders and modules that change no number: whoever edits a figure must not lose a trained model. Settings count by value.
 WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch")
@@ -24,11 +28,15 @@ DRAWING = ("report/", "runs/catalog")  # but these count where figures are the r
 _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
 
 
-def flat(table: Any, key: str = "") -> dict[str, Any]:
-    """Nested settings as one table with dotted keys."""
+def settings(config: Config) -> dict[str, Any]:
+    """The settings by their dotted key, without those on which no result depends (`neutral` in settings/schema)."""
+    return _flat(TypeAdapter(Config).dump_python(config, mode="json"))
+
+
+def _flat(table: Any, key: str = "") -> dict[str, Any]:
     if isinstance(table, dict):
-        return {name: value for k, v in table.items() for name, value in flat(v, f"{key}.{k}" if key else str(k)).items()}
-    return {key: list(table) if isinstance(table, tuple) else table}
+        return {name: value for k, v in table.items() for name, value in _flat(v, f"{key}.{k}" if key else str(k)).items()}
+    return {key: table}
 
 
 def code(notebook: Path, draws: bool = False) -> dict[str, str]:

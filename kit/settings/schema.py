@@ -41,6 +41,12 @@ def key(default: Any, meaning: str, **constraints: Any) -> Any:
     return Field(default, description=meaning, **constraints)
 
 
+def neutral(default: Any, meaning: str, **constraints: Any) -> Any:
+    """A key on which no result depends, only where, in which pieces or how fast it is worked out: a new value redoes nothing
+    (runs/fingerprint)."""
+    return key(default, meaning, exclude=True, **constraints)
+
+
 def form(pattern: str, should: str) -> Any:
     """Text of a form; `should` says which form, in our error messages and in editors."""
     return Annotated[str, Field(pattern=pattern, json_schema_extra={"errorMessage": should})]
@@ -80,7 +86,7 @@ class Model(Table):
     revision: str | None = key(None, "commit or tag of the hub's repository")
     trust_remote_code: bool = key(False, "run code that comes with the model")
     dtype: Literal["float32", "bfloat16"] = key("float32", "of the computation; what is trained is float32")
-    shape: Shape | None = key(None, "for planning without the model's files; nothing else reads it")
+    shape: Shape | None = neutral(None, "for planning without the model's files; nothing else reads it")
 
 
 class Hardware(Table):
@@ -174,7 +180,7 @@ class Training(Table):
     """GRPO settings of one pruning round; the defaults are the official ones."""
     prompts_per_step: Count = 128
     responses_per_prompt: int = key(16, "the group that a response's advantage is relative to", ge=2)
-    micro_batch: Count = key(16, "at most so many responses in one forward/backward pass of a device")
+    micro_batch: Count = neutral(16, "at most so many responses in one forward/backward pass of a device")
     learning_rate: float = key(1e-6, "of AdamW, constant", gt=0, le=0.1)
     max_grad_norm: Amount = 1.0
     temperature: Amount = 1.0
@@ -185,14 +191,14 @@ class Training(Table):
     steps: Count = key(190, "optimizer steps of a round")
     checkpoint_every: Count = key(20, "steps")
     reading: Reading = key("official", "of the reward at the limit (kit.reward)")
-    keep_checkpoints: Literal["all", "selected"] = key("all", "whose weights stay when the round has made its choice")
+    keep_checkpoints: Literal["all", "selected"] = neutral("all", "whose weights stay when the round has made its choice")
     lora_rank: Count | None = key(None, "null: all weights are trained")
     lora_alpha: Count = key(32, "the adapter is scaled by alpha / rank")
     vllm: Literal["off", "colocate", "server"] = key(
         "off", "off: transformers writes the rollouts; colocate: vLLM on the training devices; server: a running `vllm serve`")
-    processes: Count = key(1, "over all machines, one per device; more than one are started by `accelerate launch`")
-    machines: Count = 1
-    accelerate: str = key("params/accelerate/ddp.yaml", "accelerate's own config file, for several processes")
+    processes: Count = neutral(1, "over all machines, one per device; more than one are started by `accelerate launch`")
+    machines: Count = neutral(1, "of `processes / machines` devices each")
+    accelerate: str = neutral("params/accelerate/ddp.yaml", "accelerate's own config file, for several processes")
     trl: dict[str, JsonValue] = key({}, "further fields of TRL's GRPOConfig, passed through (kit.training.trl_fields)")
 
     @property
@@ -271,15 +277,15 @@ class Engine(Table):
     """What generates responses outside of training (kit.rollout): this process, vLLM, or a running OpenAI-compatible server."""
     name: Literal["transformers", "vllm", "server"] = "transformers"
     max_model_len: Count | None = key(None, "prompt and response; null: data.prompt_cap + evaluation.max_new_tokens")
-    tensor_parallel: Count = key(1, "GPUs that one copy of the model is spread over (vllm)")
-    data_parallel: Count = key(1, "copies of the model that share the problems (vllm)")
-    gpu_memory_utilization: Share = key(0.9, "share of each GPU's memory (vllm)")
-    url: Address = key("http://127.0.0.1:8000/v1", "of the server (server)")
-    served_as: dict[str, str] = key({}, "folder or hub id of a model: its name there, where that differs (server)")
-    key_variable: KeyVariable = key("", "name of the environment variable that holds the key, never the key itself")
-    concurrency: Count = key(256, "requests at a time, one response each (server; vllm: for each copy)")
-    retries: int = key(8, "of a request that failed (server, vllm); with the pauses between them, under a minute", ge=0)
-    timeout: Amount = key(3600.0, "seconds for one response (server, vllm)")
+    tensor_parallel: Count = neutral(1, "GPUs that one copy of the model is spread over (vllm)")
+    data_parallel: Count = neutral(1, "copies of the model that share the problems (vllm)")
+    gpu_memory_utilization: Share = neutral(0.9, "share of each GPU's memory (vllm)")
+    url: Address = neutral("http://127.0.0.1:8000/v1", "of the server (server)")
+    served_as: dict[str, str] = neutral({}, "folder or hub id of a model: its name there, where that differs (server)")
+    key_variable: KeyVariable = neutral("", "name of the environment variable that holds the key, never the key itself")
+    concurrency: Count = neutral(256, "requests at a time, one response each (server; vllm: for each copy)")
+    retries: int = neutral(8, "of a request that failed (server, vllm); with the pauses between them, under a minute", ge=0)
+    timeout: Amount = neutral(3600.0, "seconds for one response (server, vllm)")
 
 
 class Judge(Table):
@@ -313,7 +319,7 @@ class Behavior(Table):
 
 class Config(Table):
     """All settings of one run."""
-    run: str = key(..., "folder of the run below results/; a name of letters, digits, - _ and .")
+    run: str = neutral(..., "folder of the run below results/; a name of letters, digits, - _ and .")
     data: Data = key(..., "names of the data sets, and where they are")
     prompts: Prompts | None = key(None, "null: only in a run that reads logs and asks no model")
     schedules: dict[str, Schedule] = key({}, "name: the rounds that it trains")
@@ -321,7 +327,7 @@ class Config(Table):
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
     training: Training = Training()
-    watch: Watch = Watch()
+    watch: Watch = neutral(Watch(), "when a training round is warned about, and when it is stopped")
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
@@ -332,11 +338,11 @@ class Config(Table):
         "words to count in the traces, in groups; the paper's", min_length=1)
     set_labels: dict[str, str] = key({}, "data set: how tables and figures call it")
     seed: Seed = 42
-    seeds: tuple[Seed, ...] = key((), "further seeds: each a run <run>-seed<k>, combined in this one", max_length=9)
+    seeds: tuple[Seed, ...] = neutral((), "further seeds: each a run <run>-seed<k>, combined in this one", max_length=9)
     threads: Count = key(1, "per process")
-    parallel: Count = key(1, "schedules worked on at the same time")
-    hardware: Hardware = Hardware()
-    file: str = key("", "the params file these settings came from")
+    parallel: Count = neutral(1, "schedules worked on at the same time")
+    hardware: Hardware = neutral(Hardware(), "what a run is planned for")
+    file: str = neutral("", "the params file these settings came from")
 
     @property
     def forced_models(self) -> list[str]:
