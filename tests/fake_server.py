@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         s = self.server
-        card = {"id": "served", "root": s.model, "max_model_len": s.max_model_len}
+        card = {"id": s.model, "max_model_len": s.max_model_len}
         self.reply(200, json.dumps({"data": [card]}).encode())
 
     def do_POST(self) -> None:
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: dict, mishap: Any) -> None:
         s = self.server
-        if self.path != "/v1/completions" or body["model"] != "served":
+        if self.path != "/v1/completions" or body["model"] != s.model:
             return self.reply(404, b'{"error": "the model does not exist"}')
         if isinstance(body["prompt"], list) and not s.takes_ids:
             return self.reply(400, b'{"error": "prompt: should be a string"}')

@@ -220,9 +220,9 @@ def test_lengths_are_never_guessed(serve: Callable) -> None:
 def test_a_server_with_another_model_or_a_shorter_context_is_refused(serve: Callable, tiny_world: Config, source: str) -> None:
     fake, engine = serve()
     fake.model = "somebody/else"
-    with pytest.raises(KitError, match=f"serves served, not {source}; start it with `vllm serve {source}`"):
+    with pytest.raises(KitError, match=f"serves somebody/else, not {source}; start it with `vllm serve {source}`"):
         list(engine.generate(PROMPTS, HOW, SEEDS))
-    settings = with_engine(tiny_world, name="server", url=fake.url, served_as={source: "served"})
+    settings = with_engine(tiny_world, name="server", url=fake.url, served_as={source: "somebody/else"})
     with closing(engines.get_engine(source, settings)) as engine:
         assert dict(engine.generate(PROMPTS, HOW, SEEDS)) == expected(engine.tokenizer)
     fake.max_model_len = 100

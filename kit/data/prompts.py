@@ -1,19 +1,10 @@
 """The messages of each stage, and their rendering with the model's own chat template.
 
-The training prompt has a system message that ends in the token limit; the evaluation prompt has neither, and its wording is
-another one; budget forcing has a wording of its own. The wordings are values of the params file, not of this module.
-
-Ways for a prompt to go wrong in silence, and what is done about each:
-
-- the template writes the beginning-of-sequence token and the tokenizer adds another: `tokenize` adds none;
-- the template leaves a system message out, or cuts an earlier answer at `</think>`: `render` looks for every message;
-- some templates already open the thinking (`<think>`) and some leave that to the model: nothing here needs the opening tag,
-  thinking is what comes before `</think>`;
-- a tokenizer counts `</think>` among its special tokens, so that decoding would drop it: `rollout.models.load_tokenizer`
-  makes it a word;
-- AutoTokenizer goes by the model's type and may put other rules over those of tokenizer.json: that file is read as it is.
-
-TRL renders and tokenizes the training prompts itself, by the tokenizer's `apply_chat_template`: the same ids as `encode`.
+The training prompt has a system message that ends in the token limit; the evaluation prompt has neither, in another wording;
+budget forcing has a wording of its own. The wordings are values of the params file. Prompts go wrong in silence where a template
+writes the beginning-of-sequence token and the tokenizer adds another (`tokenize` adds none), or where it leaves a message out
+(`render` looks for each). Whether the template opens the thinking (`<think>`) or the model does makes no difference here:
+thinking is what comes before `</think>`. TRL renders and tokenizes the training prompts by itself, to the same ids as `encode`.
 """
 
 from __future__ import annotations
@@ -48,11 +39,8 @@ def forcing_messages(prompts: Prompts, question: str) -> Messages:
 
 
 def forcing_ending(tokenizer: Any, prompts: Prompts) -> list[int]:
-    """Token ids to put behind thinking that was stopped, before the model is let to answer.
-
-    They continue the ids of prompt and thinking. Never render such a response as an assistant message: DeepSeek's and QwQ's
-    templates cut everything before `</think>` out of it.
-    """
+    """Token ids to put behind those of prompt and thinking that was stopped, before the model is let to answer. (Rendered as an
+    assistant message such a response would lose its thinking: DeepSeek's and QwQ's templates cut all before `</think>`.)"""
     return tokenize(tokenizer, prompts.text("forcing_ending"))
 
 
@@ -65,19 +53,14 @@ def render(tokenizer: Any, messages: Messages) -> str:
 
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        lost = [m for m in messages if m["content"].strip() not in text]
+        if not lost:
+            return text
+        fault = f"leaves out (part of) the {lost[0]['role']} message, which says: {lost[0]['content'][:60]} …"
     except (TemplateError, ValueError) as error:  # ValueError: there is no template
-        raise KitError(f"the model's chat template refuses the messages ({error}){_remedy(messages)}") from None
-    for message in messages:
-        if message["content"].strip() not in text:
-            raise KitError(f"the model's chat template leaves out (part of) the {message['role']} message, "
-                           f"which says: {message['content'][:60]} …{_remedy(messages)}")
-    return text
-
-
-def _remedy(messages: Messages) -> str:
-    if messages[0]["role"] != "system":
-        return ""
-    return "; say `prompts: {system_role: user}` to put the system message, which states the limit, before the question"
+        fault = f"refuses the messages ({error})"
+    remedy = "; say `prompts: {system_role: user}` to put the system message, which states the limit, before the question"
+    raise KitError(f"the model's chat template {fault}{remedy if messages[0]['role'] == 'system' else ''}")
 
 
 def tokenize(tokenizer: Any, text: str) -> list[int]:

@@ -118,10 +118,9 @@ def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: 
     """Rollouts with the ids and gold answers that `known` has, matched by question; KitError when one has a problem that the
     other lacks."""
     golds, own = ({problems.plain(p.question): p for p in some} for some in (known, found))
-    for there, here, lacking in ((whose, "its log", golds.keys() - own.keys()), ("its log", whose, own.keys() - golds.keys())):
-        if lacking:
-            raise KitError(f"{told}: {len(lacking)} problems of {there} are not in {here}, such as {min(lacking)[:80]!r}; "
-                           "models are compared on the same problems")
+    if single := golds.keys() ^ own.keys():
+        raise KitError(f"{told}: {len(single)} problems are only in one of its log and {whose}, such as {min(single)[:80]!r}; "
+                       "models are compared on the same problems")
     differ = [(r.answer, golds[q].answer) for q, r in own.items() if r.answer != golds[q].answer]
     if differ:
         print(f"warning: {told}: {len(differ)} gold answers are not those of {whose}, such as {differ[0][0][:40]!r}, there "

@@ -44,28 +44,26 @@ class ServerEngine:
 
     Every response is a request of its own, with its own seed: what gets lost is one response, which is asked for again, and a
     server's token count is that of one response. Prompts go as token ids, and token ids come back, where the server does that
-    (vLLM does); else as text, with lengths from its `usage`. A first request of one token finds out.
+    (vLLM does); else as text, with lengths from its `usage`.
     """
 
     batch_size = None
 
     def __init__(self, source: str | Path, config: Config) -> None:
         e = config.engine
-        self.source, self.served_as = str(source), e.served_as.get(str(source), str(source))
+        self.source, self.name = str(source), e.served_as.get(str(source), str(source))
         self.tokenizer = models.load_tokenizer(source, config)
         self.ends = models.end_tokens(source, config, self.tokenizer)
         self.model_length = e.max_model_len or config.data.prompt_cap + config.evaluation.max_new_tokens
         self.server = Server(e.url, e.key_variable, e.timeout, e.retries, e.concurrency)
-        self.name: str | None = None  # what the server calls the model; None: not asked yet
-        self.takes_ids = True
+        self.takes_ids: bool | None = None  # not asked yet
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[Response]]]:
         n = sampling.samples
-        if self.name is None and prompts:
-            self.name = self.server.ask_once(lambda client: client.models.list(), self._find, FEW)
-            self._try(prompts[0], sampling)
+        if self.takes_ids is None and prompts:
+            self._look(prompts[0], dataclasses.replace(sampling, samples=1, max_new_tokens=1))
         asked = zip(prompts, seeds, strict=True)
         requests = [self._request(prompt, sampling, seed + i) for prompt, seed in asked for i in range(n)]
         parts: dict[int, dict[int, Response]] = {}
@@ -75,22 +73,19 @@ class ServerEngine:
                 whole = parts.pop(k // n)
                 yield k // n, [whole[i] for i in range(n)]
 
-    def _find(self, listing: Any) -> str:
-        """The name under which the server has the model; KitError when it has another, or a shorter context."""
-        for entry in listing.data:
-            if self.served_as in (entry.id, getattr(entry, "root", None)):
-                longest = getattr(entry, "max_model_len", None) or self.model_length
-                if longest < self.model_length:
-                    raise KitError(f"{self.server.url}: serves {entry.id} with --max-model-len {longest}, which would cut "
-                                   f"responses; {self.model_length} is needed (engine.max_model_len)")
-                return entry.id
-        there = ", ".join(entry.id for entry in listing.data)
-        raise KitError(f"{self.server.url}: serves {there}, not {self.served_as}; start it with `vllm serve {self.source}`, "
-                       "or say its name there in engine.served_as")
-
-    def _try(self, prompt: list[int], sampling: Sampling) -> None:
-        """Find out with one token whether the server takes token ids, and that it reads a prompt as these very tokens."""
-        one = dataclasses.replace(sampling, samples=1, max_new_tokens=1)
+    def _look(self, prompt: list[int], one: Sampling) -> None:
+        """Find out with one token whether the server takes token ids; KitError when it has another model or a shorter context, or
+        does not read a prompt as these very tokens."""
+        url = self.server.url
+        listed = self.server.ask_once(lambda client: client.models.list(), lambda answer: answer.data, FEW)
+        cards = {card.id: card for card in listed}
+        if self.name not in cards:
+            raise KitError(f"{url}: serves {', '.join(cards)}, not {self.name}; start it with `vllm serve {self.source}`, or say "
+                           "its name there in engine.served_as")
+        longest = getattr(cards[self.name], "max_model_len", None) or self.model_length
+        if longest < self.model_length:
+            raise KitError(f"{url}: serves {self.name} with --max-model-len {longest}, which would cut responses; "
+                           f"{self.model_length} is needed (engine.max_model_len)")
         for self.takes_ids in (True, False):
             try:
                 count = self.server.ask_once(self._request(prompt, one, 0), lambda answer: answer.usage.prompt_tokens, FEW)
@@ -99,8 +94,8 @@ class ServerEngine:
                 if not self.takes_ids:
                     raise
         if count != len(prompt):
-            raise KitError(f"{self.server.url}: reads a prompt as {count} tokens where the tokenizer of {self.source} has "
-                           f"{len(prompt)} (another tokenizer, or a beginning token put twice); serve it with vLLM")
+            raise KitError(f"{url}: reads a prompt as {count} tokens where the tokenizer of {self.source} has {len(prompt)} "
+                           "(another tokenizer, or a beginning token put twice); serve it with vLLM")
 
     def _request(self, prompt: list[int], sampling: Sampling, seed: int) -> Request:
         """One response to one prompt."""
