@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import special
 
 from kit.evaluation import evaluate, uncertainty
+from kit.evaluation.efficiency import efficiency_score
 from kit.evaluation.metrics import Graded, mean_of_sets, per_problem, sets_and_mean
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
@@ -240,18 +241,6 @@ def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.Da
          **estimate("spent", own[len(caps) + i])}
         for name, draws in paired_draws(graded, table, resamples, seed).items() for model, own in draws.items()
         for i, cap in enumerate(caps)])
-
-
-def efficiency_score(accuracy: Any, length: Any, base_accuracy: Any, base_length: Any) -> Any:
-    """The accuracy-efficiency score, AES (O1-Pruner, arXiv 2501.12570, section on metrics; used by later papers).
-
-        AES = dL + 3 |dA|   if dA >= 0, else   dL - 5 |dA|
-
-    with dL = (base length - length) / base length, dA = (accuracy - base accuracy) / base accuracy: accuracy lost weighs
-    more than accuracy gained, and both more than length saved. 0 is the base itself.
-    """
-    shorter, better = (base_length - length) / base_length, (accuracy - base_accuracy) / base_accuracy
-    return shorter + np.where(better >= 0, 3.0, 5.0) * better
 
 
 def efficiency(graded: Models, resamples: int, seed: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit.evaluation.efficiency import efficiency_score
 from kit.report.inputs import has, origin, published, read, rows_of, set_label
 from kit.runs import catalog, files, paths
 from kit.settings import Config
@@ -156,8 +157,6 @@ def published_changes() -> pd.DataFrame:
 
     Means over the four sets; a row that lacks a number has empty cells. Derived (D) where the table gives means only.
     """
-    from kit.evaluation.comparisons import efficiency_score  # here, so that drawing needs no grader
-
     rows = []
     for source, table in published()["tables"].items():
         for entry in table["rows"]:

@@ -223,7 +223,7 @@ class Watch(Table):
     truncated: Share = key(0.95, "share of responses cut at the limit")
     entropy: Share = key(0.1, "share of the entropy that the round began with")
     kl: Amount = key(1.0, "nats per token from the round's start; ten times that is a blow-up that can stop the round")
-    repeated: Share = key(0.3, "share of responses that end in a loop")
+    loops: Share = key(0.3, "share of responses that end in a loop")
     patience: int = key(20, "steps in a row without reward, or that far off, that stop a round; 0: never stop", ge=0)
 
 

@@ -144,7 +144,7 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
         "KL blow-up": kl > watch.kl and
             f"the policy is {kl:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
             "training.learning_rate or a larger training.kl_coefficient",
-        "loops": loops > watch.repeated and
+        "loops": loops > watch.loops and
             f"{loops:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's start: "
             "its own responses may loop",
     }
