@@ -131,7 +131,7 @@ def traced(half: bool, checkpointing: bool, responses: int, length: int) -> tupl
 def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bool) -> None:
     peak, sizes = traced(half, checkpointing, 2, 3000)
     one = changed(
-        DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000}, hardware={"prompt_length": None},
+        DS, model={"dtype": "bfloat16" if half else "float32"}, data={"prompt_cap": 1000},
         training={"processes": 1, "prompts_per_step": 1, "responses_per_prompt": 2,
                   "trl": {"gradient_checkpointing": checkpointing}},
     )
@@ -140,18 +140,20 @@ def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bo
     assert found.reindex(["kept activations", "one layer", "attention mask"]).sum() * GIB == pytest.approx(peak, rel=0.05)
 
 
-def test_seconds_from_measured_speeds_by_hand() -> None:
-    fast = changed(DS, hardware={"generated_per_second": 1000.0, "updated_per_second": 4000.0, "lengths": {"math500": 5000.0}})
-    rows = plan.work(fast, SMALL).to_dict("index")
-    row = rows["one-shot-4k, round 1: 4000 tokens"]
-    assert row["tokens"] == row["at most"] == 190 * 2048 * 4000
-    assert row["rollouts"] == pytest.approx(190 * 2048 * 4000 / 1000)
-    assert row["update"] == pytest.approx(190 * 2048 * 4768 / 4000)
-    assert row["evaluation"] == pytest.approx(9 * 60 * 16 * 32000 / 1000)  # steps 20 to 180; at most 32000 tokens
-    assert row["disk"] == 9 * 12 * 1_777_088_000 + 4 * 9 * 60 * 16 * 32000
-    base = rows["evaluation of the base model"]
-    assert base["tokens"] == 500 * 16 * 5000 + 40 * 64 * 32000 + 675 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
-    assert rows["evaluation of 1 pruned models"]["tokens"] == base["tokens"] - 60 * 16 * 32000
+def test_tokens_and_disk_by_hand() -> None:
+    work = plan.work(changed(DS, hardware={"lengths": {"math500": 5000.0}}), SMALL)
+    row = work.loc["one-shot-4k, round 1: 4000 tokens"]
+    assert row["million tokens"] == row["million at most"] == 190 * 2048 * 4000 / 1e6
+    checked = 9 * 60 * 16 * 32000  # steps 20 to 180; at most 32000 tokens
+    assert row["disk GiB"] == pytest.approx((9 * 12 * 1_777_088_000 + 4 * checked) / GIB)
+    room = plan.cache_tokens(DS, SMALL, 0.3, 1) / 4768  # responses that vLLM has room for
+    assert row["rollouts hours"] * 3600 == pytest.approx(plan.rollout_seconds(DS, SMALL, 190 * 2048 * 4000, 4768, min(256, room)))
+    assert row["update hours"] * 3600 == pytest.approx(plan.update_seconds(DS, SMALL, 190 * 2048 * 4768, 4768))
+    assert row["hours"] == pytest.approx(row["rollouts hours"] + row["update hours"] + row["evaluation hours"])
+    tokens = work["million tokens"] * 1e6
+    base = 500 * 16 * 5000 + 40 * 64 * 32000 + 675 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
+    assert tokens["evaluation of the base model"] == pytest.approx(base)
+    assert tokens["evaluation of 1 pruned models"] == pytest.approx(base - 60 * 16 * 32000)
 
 
 def test_seconds_from_assumed_speeds_by_hand() -> None:
@@ -184,18 +186,19 @@ FITS = [
 @pytest.mark.parametrize(("base", "changes", "wrong"), FITS, ids=[f"{b.run} {c}" for b, c, _ in FITS])
 def test_what_does_not_fit_is_told_with_a_remedy(base: Config, changes: dict[str, Any], wrong: list[str]) -> None:
     settings, sizes = changed(base, **changes), SMALL if base is DS else LARGE
-    found = plan.obstacles(settings, sizes)
+    peak, disk = plan.memory(settings, sizes).loc["in all"], plan.work(settings, sizes)["disk GiB"]["in all"]
+    found = plan.obstacles(settings, sizes, peak, disk)
     assert len(found) == len(wrong) and all(text in line for text, line in zip(wrong, found, strict=True)), found
-    line = plan.verdict(settings, sizes)
-    assert line.startswith("does NOT fit" if wrong else "fits") and "\n" not in line and "assumed" in line
+    line = plan.report(settings, sizes)[2]
+    assert (": does NOT fit " if wrong else ": fits ") in line and "\n" not in line and "assumed" in line
 
 
 def test_schedules_side_by_side_need_their_memory_at_once() -> None:
     z = plan.sizes_of(LAPTOP)
     peak = plan.memory(LAPTOP, z).loc["in all"].max()
     tight = changed(LAPTOP, hardware={"memory_gib": 1.5 * peak})
-    assert plan.obstacles(dataclasses.replace(tight, parallel=1), z) == []
-    assert "x 2 schedules at a time" in plan.obstacles(dataclasses.replace(tight, parallel=2), z)[0]
+    assert ": fits " in plan.report(dataclasses.replace(tight, parallel=1), z)[2]
+    assert "x 2 schedules at a time" in plan.report(dataclasses.replace(tight, parallel=2), z)[2]
 
 
 FILES = sorted(p for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
@@ -209,7 +212,7 @@ def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None
             plan.report(settings)
         return
     held, work, line = plan.report(settings)
-    assert " fits " in line and (held.loc["in all"] > 0).any() and (work.time != "").all()
+    assert " fits " in line and (held.loc["in all"] > 0).any() and (work.hours != "").all()
 
 
 def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
@@ -218,7 +221,7 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
     assert commands.main(["plan", "params/qwq-32b-4k.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "iterative-4k, round 1: 4000 tokens" in printed and "kept activations" in printed
-    assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32.8 billion parameters: fits 32 x H100 80 GB")
+    assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32,764 million parameters: fits 32 x H100 80 GB")
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\nmodel: {{source: nobody/nothing, shape: null}}\n")
     assert commands.main(["plan", str(file)]) == 1
@@ -228,18 +231,18 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
 
 def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
     mine = changed(DS, data={"evaluation": ("mine", "aime24")}, evaluation={"samples_by_set": {}})
-    assert "not counted: mine, whose size hardware.problems does not say" in plan.verdict(mine, SMALL)
-    rows = plan.work(mine, SMALL)
-    assert rows.tokens["evaluation of the base model"] == 30 * 16 * 15484 + 60 * 16 * 17712
+    assert "not counted: mine, whose size hardware.problems does not say" in plan.report(mine, SMALL)[2]
+    tokens = plan.work(mine, SMALL)["million tokens"] * 1e6
+    assert tokens["evaluation of the base model"] == pytest.approx(30 * 16 * 15484 + 60 * 16 * 17712)
     # two models think once, up to 8,000 tokens, and answer at each of the five budgets, with at most 1,024
-    assert rows.tokens["budget forcing of 2 models"] == 2 * 30 * 16 * (8000 + 5 * 1024)
+    assert tokens["budget forcing of 2 models"] == pytest.approx(2 * 30 * 16 * (8000 + 5 * 1024))
 
 
-def test_units_suit_what_is_counted() -> None:
+def test_small_numbers_and_large_ones_are_told_with_two_digits_or_more() -> None:
     _, work, line = plan.report(load("params/smoke.yaml"))
-    assert work.loc["iterative, round 1: 60 tokens", "tokens"] == "23.0 thousand"  # 6 steps x 8 prompts x 8 responses x 60
-    assert work.loc["in all", "time"].endswith(" min") and work.loc["in all", "disk"].endswith(" MiB")
-    assert line.startswith("arithmetic, 88.6 thousand parameters: fits")
+    assert work.loc["iterative, round 1: 60 tokens", "million tokens"] == "0.023"  # 6 steps x 8 prompts x 8 responses x 60
+    assert line.startswith("arithmetic, 0.089 million parameters: fits")
+    assert [plan.short(value) for value in (0, 0.0234, 5.67, 1234.5)] == ["", "0.023", "5.7", "1,234"]
 
 
 def test_with_transformers_and_sets_of_unknown_size_there_is_a_plan_all_the_same() -> None:

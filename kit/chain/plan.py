@@ -73,15 +73,9 @@ def is_shared(config: Config) -> bool:
     return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
 
 
-def is_checkpointing(config: Config) -> bool:
-    """Whether activations are recomputed in the backward pass."""
-    return bool(trl_fields.fields(config)["gradient_checkpointing"])
-
-
-def longest(config: Config, response: float | None = None) -> float:
-    """Tokens of the longest prompt (longer ones are dropped) and a response: by default up to the highest limit."""
-    limits = (limit for schedule in config.schedules.values() for limit in schedule.limits)
-    return (config.hardware.prompt_length or config.data.prompt_cap) + (max(limits) if response is None else response)
+def highest(config: Config) -> int:
+    """The highest token limit of all rounds: what the update's memory goes by."""
+    return max(limit for schedule in config.schedules.values() for limit in schedule.limits)
 
 
 def trained(config: Config, z: Sizes) -> int:
@@ -97,11 +91,10 @@ def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
     more: the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept:
     L (4 c I + k H) b s and (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
     """
-    b, s = config.training.responses_per_pass, longest(config)
+    b, s = config.training.responses_per_pass, config.data.prompt_cap + highest(config)
     recomputed, whole = COUNTED[c, r]
-    if is_checkpointing(config):
-        kept, layer, masks = z.layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
-    else:
+    kept, layer, masks = z.layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
+    if not trl_fields.fields(config)["gradient_checkpointing"]:
         kept, layer, masks = z.layers * (4 * c * z.mlp + whole * z.hidden), 0, 1 + c * z.layers
     return {"kept activations": kept * b * s, "one layer": max(layer * b * s, 2 * z.parameters if c < r else 0),
             "attention mask": masks * b * s**2, "output layer": TILE + 8 * z.words * z.hidden + 8 * z.hidden * b * s}
@@ -112,35 +105,38 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
 
     What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them;
     as much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV
-    cache takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the
-    device's memory.
+    cache takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the memory.
     """
-    t, engine, n, device = config.training, config.engine, trained(config, z), config.hardware.memory_gib * GIB
-    c, shared, lora = number_bytes(config), is_shared(config), t.lora_rank is not None
+    t, e, h, prompt = config.training, config.evaluation, config.hardware, config.data.prompt_cap
+    trl, n, c, shared, lora = trl_fields.fields(config), trained(config, z), width(config), is_shared(config), bool(t.lora_rank)
     r, devices = c if shared or lora else 4, t.processes if shared else 1
-    state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
-             "reference model": 4 * n / devices if t.kl_coefficient > 0 and not lora else 0,
-             "DDP's buckets": 4 * n if t.processes > 1 and not shared else 0}
-    trl = trl_fields.fields(config)
-    vllm = {"vLLM": trl["vllm_gpu_memory_utilization"] * device} if t.vllm == "colocate" else {}
-    update = state | activations(config, z, c, r) | ({} if trl["vllm_enable_sleep_mode"] else vllm) | {
-        "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
 
     def caches(token: float, responses: int, tokens: float) -> dict[str, float]:
         return {"KV cache": token * z.layers * z.keys * responses * tokens, "logits": 12 * z.words * responses}
 
-    rollouts = state | (caches(r + c, t.responses_per_process, longest(config)) if t.vllm == "off" else vllm)
-    e, evaluation = config.evaluation, {"vLLM": engine.gpu_memory_utilization * device} if engine.name == "vllm" else {}
-    if engine.name == "transformers":
-        evaluation = {"weights": c * z.parameters, **caches(2 * c, e.batch_size, longest(config, e.max_new_tokens))}
+    state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
+             "reference model": 4 * n / devices * (t.kl_coefficient > 0 and not lora),
+             "DDP's buckets": 4 * n * (t.processes > 1 and not shared)}
+    update = state | activations(config, z, c, r) | {
+        "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
+    rollouts, evaluation = state, {}
+    if t.vllm == "off":
+        rollouts = state | caches(r + c, t.responses_per_process, prompt + highest(config))
+    elif t.vllm == "colocate":
+        vllm = {"vLLM": trl["vllm_gpu_memory_utilization"] * h.memory_gib * GIB}
+        rollouts, update = state | vllm, update | ({} if trl["vllm_enable_sleep_mode"] else vllm)
+    if config.engine.name == "transformers":
+        evaluation = {"weights": c * z.parameters, **caches(2 * c, e.batch_size, prompt + e.max_new_tokens)}
+    elif config.engine.name == "vllm":
+        evaluation = {"vLLM": config.engine.gpu_memory_utilization * h.memory_gib * GIB}
     table = pd.DataFrame({"rollouts": rollouts, "update": update, "evaluation": evaluation}).fillna(0.0) / GIB
-    table.loc["reserve"] = config.hardware.reserve_gib  # the CUDA context, communication buffers, fragments
+    table.loc["reserve"] = h.reserve_gib  # the CUDA context, communication buffers, fragments
     table = table[(table > 0).any(axis=1)]
     table.loc["in all"] = table.sum()
     return table
 
 
-def number_bytes(config: Config) -> int:
+def width(config: Config) -> int:
     """Bytes of a number in computation."""
     return 2 if config.model.dtype == "bfloat16" else 4
 
@@ -169,66 +165,61 @@ def expected(config: Config, name: str, cap: int) -> float:
 
 
 def rollout_seconds(config: Config, z: Sizes, tokens: float, s: float, n: float) -> float:
-    """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt; as measured, where params say.
+    """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt.
 
     A token of each takes the longer of reading the weights and the caches, (2 N + 4 L K n s) / bandwidth, and 2 N n / FLOPs.
     """
     h = config.hardware
-    if h.generated_per_second:
-        return tokens / h.generated_per_second
     read = (2 * z.parameters + 4 * z.layers * z.keys * n * s) / (h.terabytes_per_second * 1e12 * h.bandwidth_share)
     return tokens / n * max(read, 2 * z.parameters * n / (h.teraflops * 1e12 * h.compute_share))
 
 
 def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
-    """Device seconds to learn from `tokens` in sequences of s tokens; as measured, where params say.
+    """Device seconds to learn from `tokens` in sequences of s tokens.
 
     2 N + 4 L Q s FLOPs a token forward, twice that backward, once more each for checkpointing, the reference model and vLLM's
     correction.
     """
-    h, t = config.hardware, config.training
-    if h.updated_per_second:
-        return tokens / h.updated_per_second
-    corrected = t.vllm != "off" and trl_fields.fields(config)["vllm_importance_sampling_correction"]
-    passes = 3 + is_checkpointing(config) + (t.kl_coefficient > 0) + corrected
+    h, t, trl = config.hardware, config.training, trl_fields.fields(config)
+    corrected = t.vllm != "off" and trl["vllm_importance_sampling_correction"]
+    passes = 3 + bool(trl["gradient_checkpointing"]) + (t.kl_coefficient > 0) + corrected
     return tokens * passes * (2 * z.parameters + 4 * z.layers * z.queries * s) / (h.teraflops * 1e12 * h.compute_share)
 
 
-def answers(config: Config, z: Sizes, name: str, samples: int, cap: int | None = None) -> tuple[float, float]:
-    """(tokens, device seconds) of one model's responses to a data set, at the base model's length (at most `cap`)."""
-    e, engine = config.evaluation, config.engine
-    count, length = problem_count(config, name) * samples, expected(config, name, cap or e.max_new_tokens)
-    long, at_once = longest(config, length), float(e.batch_size)
+def answers(config: Config, z: Sizes, name: str, samples: int, cap: int) -> tuple[float, float]:
+    """(tokens, device seconds) of one model's responses to a data set, at the base model's length, at most `cap` tokens."""
+    engine, count, length = config.engine, problem_count(config, name) * samples, expected(config, name, cap)
+    whole, at_once = config.data.prompt_cap + length, float(config.evaluation.batch_size)
     if engine.name != "transformers":
-        at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / long
-    return count * length, rollout_seconds(config, z, count * length, long, max(1, min(count, at_once)))
+        at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / whole
+    return count * length, rollout_seconds(config, z, count * length, whole, max(1, min(count, at_once)))
 
 
 def work(config: Config, z: Sizes) -> pd.DataFrame:
-    """Tokens (expected, at most), seconds of all devices together and bytes of disk: a row per round, the evaluations, `in all`.
+    """Tokens of responses (expected, at most), hours of all devices together, disk: a row per round, the evaluations, `in all`.
 
     Disk: 4 N of weights and 8 N of AdamW a checkpoint, 4 bytes a token of a response.
     """
-    t, e, f, prompt, rows = config.training, config.evaluation, config.forcing, longest(config, 0), {}
-    saved = 12 * trained(config, z) + (0 if t.lora_rank is None else number_bytes(config) * z.parameters)
+    t, e, f, prompt, rows = config.training, config.evaluation, config.forcing, config.data.prompt_cap, {}
     trl, batch = trl_fields.fields(config), t.prompts_per_step * t.responses_per_prompt
-    spread = trl["vllm_tensor_parallel_size"] if t.vllm == "colocate" else 1
-    check = answers(config, z, config.data.validation, config.selection.samples)
+    saved = 12 * trained(config, z) + (width(config) * z.parameters if t.lora_rank else 0)
+    check = answers(config, z, config.data.validation, config.selection.samples, e.max_new_tokens)
     for name, schedule in config.schedules.items():
         steps = catalog.steps_of(config, name)
         kept = steps // (schedule.checkpoint_every or t.checkpoint_every)
         for k, limit in enumerate(schedule.limits, 1):
-            length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process * spread)
+            length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process)
             if t.vllm == "colocate":
+                spread = trl["vllm_tensor_parallel_size"]
                 room = cache_tokens(config, z, trl["vllm_gpu_memory_utilization"], spread)
-                at_once = max(1, min(at_once, room / (prompt + length)))
+                at_once = max(1, min(at_once * spread, room / (prompt + length)))
+            written, whole = steps * batch * length, prompt + length
             rows[f"{name}, round {k}: {limit} tokens"] = {
-                "tokens": steps * batch * length, "at most": steps * batch * limit,
-                "rollouts": rollout_seconds(config, z, steps * batch * length, prompt + length, at_once),
-                "update": update_seconds(config, z, steps * batch * (length + prompt), prompt + length),
-                "evaluation": kept * check[1], "disk": kept * (saved + 4 * check[0])}
+                "tokens": written, "at most": steps * batch * limit, "disk": kept * (saved + 4 * check[0]),
+                "rollouts": rollout_seconds(config, z, written, whole, at_once), "evaluation": kept * check[1],
+                "update": update_seconds(config, z, steps * batch * whole, whole)}
     samples = {name: e.samples_by_set.get(name, e.samples) for name in config.data.evaluation}
-    one, models = [answers(config, z, name, n) for name, n in samples.items()], len(rows)
+    one, models = [answers(config, z, name, n, e.max_new_tokens) for name, n in samples.items()], len(rows)
     # All at the base model's length, which pruned models stay below.
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
     if f.budgets:  # thinking once, up to the largest budget, and an answer at its cap for each
@@ -239,17 +230,19 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
         tokens, seconds = map(sum, zip(*sets, strict=True))
         rows[what] = {"tokens": tokens, "evaluation": seconds, "disk": 4 * tokens}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
-    table.insert(5, "time", table[["rollouts", "update", "evaluation"]].sum(axis=1))
     table.loc["in all"] = table.sum()
-    return table
+    hours = table[["rollouts", "update", "evaluation"]] / 3600
+    return pd.DataFrame({
+        "million tokens": table.tokens / 1e6, "million at most": table["at most"] / 1e6, **hours.add_suffix(" hours"),
+        "hours": hours.sum(axis=1), "disk GiB": table.disk / GIB})
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def obstacles(config: Config, z: Sizes) -> list[str]:
-    """What does not fit the hardware, each with a remedy; empty when all fits."""
-    h, t, engine, trl, found = config.hardware, config.training, config.engine, trl_fields.fields(config), []
+def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[str]:
+    """What does not fit the hardware, each with a remedy. `peak` and `disk` are GiB, by the two tables."""
+    h, t, e, trl, found = config.hardware, config.training, config.engine, trl_fields.fields(config), []
     if t.processes > h.devices:
         found.append(f"training.processes is {t.processes}, but hardware.devices {h.devices}")
     remedies = {
@@ -259,56 +252,43 @@ def obstacles(config: Config, z: Sizes) -> list[str]:
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }
     times = f" x {config.parallel} schedules at a time" if config.parallel > 1 else ""
-    for phase, total in memory(config, z).loc["in all"].items():
-        if config.parallel * total > h.memory_gib:
-            found.append(f"{phase} need {total:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}")
-    engines = {
-        "training.trl.vllm_gpu_memory_utilization": (
-            t.vllm == "colocate", trl["vllm_gpu_memory_utilization"], trl["vllm_tensor_parallel_size"], None),
-        "engine.gpu_memory_utilization": (engine.name == "vllm", engine.gpu_memory_utilization, engine.tensor_parallel,
-                                          config.evaluation.max_new_tokens),
-    }
-    for key, (used, share, spread, response) in engines.items():
-        if used and (room := cache_tokens(config, z, share, spread)) < longest(config, response):
+    found += [f"{phase} need {gib:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}"
+              for phase, gib in peak.items() if config.parallel * gib > h.memory_gib]
+    engines = []  # of vLLM: the key of its share of the memory, that share, devices of one copy, the longest response
+    if t.vllm == "colocate":
+        engines.append(("training.trl.vllm_gpu_memory_utilization", trl["vllm_gpu_memory_utilization"],
+                        trl["vllm_tensor_parallel_size"], highest(config)))
+    if e.name == "vllm":
+        longest = config.evaluation.max_new_tokens
+        engines.append(("engine.gpu_memory_utilization", e.gpu_memory_utilization, e.tensor_parallel, longest))
+    for key, share, spread, response in engines:
+        if (room := cache_tokens(config, z, share, spread)) < config.data.prompt_cap + response:
             found.append(f"`{key}` {share:g} on {spread} device(s) leaves vLLM's KV cache {max(room, 0):.0f} tokens, fewer than "
                          "one response; raise it, or spread the model over more devices")
-    disk = work(config, z).disk["in all"] / GIB
     if disk > h.disk_gib:
         found.append(f"{disk:.0f} GiB of disk are needed and {h.disk_gib:g} there; raise training.checkpoint_every")
     return found
 
 
-def told(value: float, units: dict[str, float]) -> str:
-    """A number in the first of these units, from large to small, of which there is at least one: `1.8 billion`."""
-    name, size = next(((name, size) for name, size in units.items() if value >= size), list(units.items())[-1])
-    return f"{value / size:,.1f} {name}"
+def short(value: float) -> str:
+    """A number with two digits or more: `0.023`, `5.6`, `1,234`; nothing for 0."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value else ""
 
 
-COUNTS = {"billion": 1e9, "million": 1e6, "thousand": 1e3}
-TIMES, BYTES = {"h": 3600.0, "min": 60.0, "s": 1.0}, {"GiB": GIB, "MiB": 2**20}
-
-
-def verdict(config: Config, z: Sizes) -> str:
-    """One line: whether the run fits its hardware, what it takes, and which speeds are only assumed."""
-    h, wrong, total = config.hardware, obstacles(config, z), work(config, z).loc["in all"]
-    speeds = "speeds measured" if h.generated_per_second and h.updated_per_second else f"speeds assumed: {h.compute_share:.0%} " \
-        f"of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s"
-    unknown = [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]
-    if unknown:
-        speeds += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"
-    takes = f"{told(total.time, TIMES)} of all devices together ({speeds}), {told(total.disk, BYTES)} of disk"
-    where = f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)"
-    if wrong:
-        return f"does NOT fit {where}: {'; '.join(wrong)}. It would take {takes}"
-    peak = ", ".join(f"{phase} {gib:.1f}" for phase, gib in memory(config, z).loc["in all"].items())
-    return f"fits {where}: {peak} GiB on a device; {takes}"
-
-
-def report(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """(memory in GiB, work in words, verdict); KitError when the model's sizes are not to be had."""
+def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """(memory in GiB, work in words, a line: whether the run fits its hardware, what it takes, what is only assumed). `z`: the
+    model's sizes, where they are known; else KitError when they are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
-    z = sizes_of(config)
-    units = {"tokens": COUNTS, "at most": COUNTS, "disk": BYTES}
-    shown = work(config, z).apply(lambda column: [told(v, units.get(column.name, TIMES)) if v else "" for v in column])
-    return memory(config, z), shown, f"{config.model.source}, {told(z.parameters, COUNTS)} parameters: {verdict(config, z)}"
+    z, h = z or sizes_of(config), config.hardware
+    held, done = memory(config, z), work(config, z)
+    peak, hours, disk = held.loc["in all"], done.hours["in all"], done["disk GiB"]["in all"]
+    where, wrong = f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)", obstacles(config, z, peak, disk)
+    fits = f"does NOT fit {where}: {'; '.join(wrong)}" if wrong else \
+        f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device"
+    line = (f"{config.model.source}, {short(z.parameters / 1e6)} million parameters: {fits}. It takes {short(hours)} hours of "
+            f"all devices together (assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of "
+            f"{h.terabytes_per_second:g} TB/s) and {short(disk)} GiB of disk")
+    if unknown := [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]:
+        line += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"
+    return held, done.map(short), line
