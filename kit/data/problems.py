@@ -124,6 +124,7 @@ def facts(config: Config) -> dict[str, dict[str, Any]]:
 
 # --- a row ------------------------------------------------------------------------------------------------------------
 
+PLACES = (("question", "problem", "prompt"), ("answer", "final_answer", "reward_model"))  # of question and answer, in a row
 # What the training set's questions end in; the training prompt says it in its own words.
 INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
 
@@ -131,17 +132,26 @@ INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your 
 def as_problem(row: Any, name: str) -> Problem:
     """One row of set `name` as a problem; ValueError says what is wrong with it.
 
-    - the question: `question`, `problem`, or the user's turn of verl's `prompt`; a `context` comes before it (OlympiadBench);
-    - the answer: `answer`, `final_answer` or verl's `reward_model.ground_truth`; of a list the first, as the official code
-      grades. 025 and 27.0 become 25 and 27 in sets of whole numbers; all other texts stay as written;
+    - the question: of verl's `prompt` the user's turn; a `context` comes before it (OlympiadBench);
+    - the answer: of verl's `reward_model` the `ground_truth`; of a list the first, as the official code grades. 025 and 27.0
+      become 25 and 27 in sets of whole numbers; all other texts stay as written;
     - the id: the source's own, else a hash of the question, so that it does not depend on the order of the rows.
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object; should be one with `question` and `answer`")
-    question = _text(_question(row), "question")
+    question, answer = (next((row[key] for key in places if row.get(key) is not None), None) for places in PLACES)
+    if isinstance(question, list):
+        said = [turn.get("content") for turn in question if isinstance(turn, dict) and turn.get("role") == "user"]
+        question = INSTRUCTION.sub("", said[0]) if len(said) == 1 and isinstance(said[0], str) else None
+    if isinstance(answer, dict):
+        answer = answer.get("ground_truth")
+    if isinstance(answer, list) and answer:
+        answer = answer[0]
+    if type(answer) in (int, float) and abs(answer) < math.inf:
+        answer = repr(answer).removesuffix(".0")
+    question, answer = _text(question, "question"), _text(answer, "answer")
     if row.get("context"):
         question = f"{_text(row['context'], 'context')}\n\n{question}"
-    answer = _text(_answer(row), "answer")
     if name in SOURCES and SOURCES[name].integers:
         whole = re.fullmatch(r"\s*(-?[0-9]{1,300})(\.0+)?\s*", answer)
         if not whole:
@@ -155,26 +165,6 @@ def as_problem(row: Any, name: str) -> Problem:
     if type(own) not in (int, str) or not str(own).strip() or not str(own).isprintable():
         raise ValueError("`id` should be a whole number or a text, of characters that can be printed")
     return Problem(str(own), question, answer, core)
-
-
-def _question(row: dict[str, Any]) -> Any:
-    for key in ("question", "problem"):
-        if row.get(key) is not None:
-            return row[key]
-    turns = row.get("prompt")
-    users = [turn for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"] if isinstance(turns, list) else []
-    if len(users) != 1:
-        raise ValueError("no `question` (or `problem`, or `prompt` with one turn of the user) in it")
-    return INSTRUCTION.sub("", str(users[0].get("content") or ""))
-
-
-def _answer(row: dict[str, Any]) -> Any:
-    model = row.get("reward_model")
-    places = (row.get("answer"), row.get("final_answer"), model.get("ground_truth") if isinstance(model, dict) else None)
-    answer = next((value for value in places if value is not None), None)
-    if isinstance(answer, list) and answer:
-        answer = answer[0]
-    return repr(answer).removesuffix(".0") if type(answer) in (int, float) and abs(answer) < math.inf else answer
 
 
 def _text(value: Any, key: str) -> str:

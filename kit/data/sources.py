@@ -29,8 +29,7 @@ class Source:
     split: str
     rows: int
     config: str | None = None
-    part: str | None = None  # of a large set, the rows with this `data_source`; of them `columns` are needed
-    columns: tuple[str, ...] = ("data_source", "prompt", "reward_model")
+    part: str | None = None  # of a large set with verl's columns, the rows with this `data_source`
     years: tuple[int, ...] = ()  # keep the rows of these years (their last two digits)
     integers: bool = False  # every answer is a whole number by the rules of the contest: 025 and 27.0 are ways of writing one
     lists: bool = False  # the official logs write the answer as a list
@@ -39,7 +38,8 @@ class Source:
     @property
     def narrow(self) -> dict[str, Any]:
         """What readers of parquet are told so that they read the needed columns and rows of a large set alone."""
-        return {"filters": [("data_source", "==", self.part)], "columns": list(self.columns)} if self.part else {}
+        columns = ["data_source", "prompt", "reward_model"]
+        return {"filters": [("data_source", "==", self.part)], "columns": columns} if self.part else {}
 
 
 OFFICIAL_VALIDATION = "aime22_23_24.parquet"  # AIME 22 to 24 in verl's columns, from the official repository

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from kit.data import sources
@@ -108,7 +109,8 @@ def collect(
         for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
             missing = [p for p in chunk if p.id not in done]
             asked = chunk if together and missing else missing
-            seeds = [_seed(seed, chunk if together else [p]) for p in asked]
+            groups = [[p.id for p in chunk] if together else [q.id] for q in asked]
+            seeds = [int.from_bytes(hashlib.sha256(f"{seed} {ids}".encode()).digest()[:4], "big") for ids in groups]
             with closing(engine.generate([encode(p) for p in asked], sampling, seeds)) as answers:
                 for k, responses in answers if asked else ():
                     if asked[k].id not in done:
@@ -116,7 +118,9 @@ def collect(
                         file.write(as_line(done[asked[k].id]))
                         file.flush()
                         bar.update()
-                        bar.set_postfix_str(_shown(done.values()), refresh=False)
+                        made = [pair for r in done.values() for pair in zip(r.model_answer_length, r.finished, strict=True)]
+                        length, ended = map(fmean, zip(*made, strict=True))
+                        bar.set_postfix_str(f"length {length:.0f}, truncated {1 - ended:.1%}", refresh=False)
     return [done[p.id] for p in problems]
 
 
@@ -133,16 +137,6 @@ def _done(path: Path, problems: Sequence[Problem], sampling: Sampling) -> dict[s
     if any(questions.get(r.id) != r.question or len(r.model_answer) != sampling.samples for r in done.values()):
         raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
     return done
-
-
-def _seed(seed: int, problems: Sequence[Problem]) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {[p.id for p in problems]}".encode()).digest()[:4], "big")
-
-
-def _shown(rollouts: Iterable[Rollout]) -> str:
-    lengths = [n for r in rollouts for n in r.model_answer_length]
-    cut = 1 - sum(f for r in rollouts for f in r.finished) / len(lengths)
-    return f"length {sum(lengths) / len(lengths):.0f}, truncated {cut:.1%}"
 
 
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
