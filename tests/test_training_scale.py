@@ -94,7 +94,7 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
     start = models.load_model(catalog.base_model(config), config)
     merged = models.load_model(catalog.checkpoint_model(config, "adapter", 1, 2), config)
     assert (folder / "checkpoint-2" / "merged" / "model.safetensors").is_file()
-    with pytest.raises(KitError, match="model.safetensors: not a whole safetensors file"):
+    with pytest.raises(KitError, match="a LoRA adapter, not a model"):
         models.load_model(folder / "checkpoint-2", config)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
