@@ -20,7 +20,7 @@ from kit.evaluation import comparisons, evaluate
 from kit.report import behavior_figures, style, tables, texts, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
-from kit.runs import catalog, manifest, paths
+from kit.runs import catalog, files, manifest, paths
 from kit.settings import ROOT, Config, KitError, Logs, load
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
@@ -267,6 +267,11 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
     official(tmp_path / "other", [row(2, model_answer=["\\boxed{-1}"] * 2), row(1)])
     changed, _ = verify.verify(paths.of(config).root)
     assert any(line.startswith("metrics/main.csv line ") and ", accuracy: " in line for line in changed)
+    path = paths.of(config).manifest
+    made = files.read_json(path)
+    files.write_json(path, made | {"commit": "abcdef0123", "settings": made["settings"] | {"old": 1}})
+    with pytest.raises(KitError, match="another version of the kit made this run; check out its commit, abcdef0, .*key `old`"):
+        verify.verify(paths.of(config).root)
 
 
 @pytest.mark.parametrize(("other", "told"), [

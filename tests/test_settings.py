@@ -229,6 +229,7 @@ REFUSED: dict[str, str | list[str]] = {
     "forcing: {models: [one-shot/round2]}":
         "`forcing.models` names one-shot/round2; there are base, iterative/round1, iterative/round2, iterative/round3, "
         "one-shot/round1, no-limit/round1",
+    "forcing: {samples: 0}": "`forcing.samples` is 0; should be a whole number above 0",
     "forcing: {models: []}": "`forcing.models` is empty; name at least base, or leave `forcing.budgets` empty",
     "forcing: {budgets: [867]}": "`forcing`: largest budget + answer_tokens exceed 874 tokens (what arithmetic.max_length leaves "
         "beside the prompt and the ending)",

@@ -127,4 +127,9 @@ def settings_of(folder: Path) -> Config:
     if not (folder / "manifest.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/manifest.json"))) or "none yet"
         raise KitError(f"{folder.name}: no run with this name in {folder.parent.name}/; there are {known}")
-    return from_table(files.read_json(folder / "manifest.json")["settings"], "manifest.json")
+    manifest = files.read_json(folder / "manifest.json")
+    try:
+        return from_table(manifest["settings"], "manifest.json")
+    except KitError as error:
+        raise KitError(f"{folder.name}: another version of the kit made this run; check out its commit, "
+                       f"{manifest['commit'][:7]}, to verify it ({str(error).splitlines()[0]})") from None
