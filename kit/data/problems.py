@@ -103,17 +103,22 @@ def _local(path: Path, name: str, origin: str) -> Loaded:
 
 def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | None = None) -> Loaded:
     """The problems of these rows, without the duplicates; `shown` is what messages call the file."""
-    made = [p for p in sources.each(rows, shown, lambda row: as_problem(row, name) if sources.wanted(row, name) else None) if p]
     first: dict[str, Problem] = {}
-    for p in made:
-        first.setdefault(plain(p.question), p)
+    count = 0
+    for number, row in rows:
+        try:
+            if sources.wanted(row, name):
+                count, problem = count + 1, as_problem(row, name)
+                first.setdefault(plain(problem.question), problem)
+        except ValueError as error:
+            raise KitError(f"{shown} row {number}: {error}") from None
     if not first:
         raise KitError(f"{shown}: no problems in this file" + f" that belong to {name}" * (name in SOURCES))
     if len({p.id for p in first.values()}) != len(first):
         raise KitError(f"{shown}: two rows have the same id")
     return list(first.values()), {
-        "problems": len(first), "origin": origin, "revision": revision, "rows": len(made),
-        "expected": SOURCES[name].rows if name in SOURCES else None, "duplicates": len(made) - len(first)}
+        "problems": len(first), "origin": origin, "revision": revision, "rows": count,
+        "expected": SOURCES[name].rows if name in SOURCES else None, "duplicates": count - len(first)}
 
 
 def facts(config: Config) -> dict[str, dict[str, Any]]:

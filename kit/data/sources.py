@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from kit.runs import files
 from kit.settings import KitError
 
-T = TypeVar("T")
 Rows = Iterable[tuple[int, Any]]  # (number from 1, row)
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
@@ -125,15 +124,6 @@ def json_lines(path: Path, shown: str = "") -> Iterator[tuple[int, Any]]:
                     yield number, json.loads(line)
             except (ValueError, RecursionError):
                 raise KitError(f"{shown or path.name} row {number}: not JSON") from None
-
-
-def each(rows: Rows, shown: str, parse: Callable[[Any], T]) -> Iterator[T]:
-    """`parse` of every row; its ValueError becomes a KitError that names the row. `shown` is what that calls the file."""
-    for number, row in rows:
-        try:
-            yield parse(row)
-        except ValueError as error:
-            raise KitError(f"{shown} row {number}: {error}") from None
 
 
 def hub_rows(place: str, source: Source, revision: str | None) -> Rows:

@@ -35,10 +35,13 @@ def read_official(path: Path, name: str = "log", tokenizer: Any = None) -> list[
         raise KitError(f"{path}: should be a file, or a folder with rank0.jsonl, rank1.jsonl, … without a gap; there is {there}")
     found: dict[str, Rollout] = {}
     for file in ranks:
-        for made in sources.each(sources.json_lines(file), file.name, lambda row: as_rollout(row, name, tokenizer)):
-            if found.setdefault(problems.plain(made.question), made) is not made:
-                raise KitError(f"{file.name}: a problem that was there before, {made.question[:60]!r}; is there another run's "
-                               "file in the folder?")
+        for number, row in sources.json_lines(file):
+            try:
+                made = as_rollout(row, name, tokenizer)
+                if found.setdefault(problems.plain(made.question), made) is not made:
+                    raise ValueError("a problem that was there before; is there another run's file in the folder?")
+            except ValueError as error:
+                raise KitError(f"{file.name} row {number}: {error}") from None
     if not found or len({r.id for r in found.values()}) != len(found):
         raise KitError(f"{path}: two problems have the same id" if found else f"{path}: no rollouts in this log")
     return list(found.values())

@@ -108,11 +108,13 @@ def collect(
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
         for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
             missing = [p for p in chunk if p.id not in done]
-            asked = chunk if together and missing else missing
+            if not missing:
+                continue
+            asked = chunk if together else missing
             groups = [[p.id for p in chunk] if together else [q.id] for q in asked]
             seeds = [int.from_bytes(hashlib.sha256(f"{seed} {ids}".encode()).digest()[:4], "big") for ids in groups]
             with closing(engine.generate([encode(p) for p in asked], sampling, seeds)) as answers:
-                for k, responses in answers if asked else ():
+                for k, responses in answers:
                     if asked[k].id not in done:
                         done[asked[k].id] = record(asked[k], responses, keep_ids)
                         file.write(as_line(done[asked[k].id]))
