@@ -32,22 +32,21 @@ import contextlib
 import json
 import math
 import numbers
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kit.reward import workers
-from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malformed, number, plain, same, tidy
+from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malformed, same
 
 CACHE = 50_000  # verdicts kept, by (gold, answer)
 TIMEOUT_SHARE = 0.001  # a larger share of timeouts is a warning
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
 READINGS = ("official", "strict")
-
-_cache: dict[tuple[str, str], str] = {}
-_cache_lock = threading.Lock()
+_PROBE = r"\sqrt{10007}+\ln 17"  # an answer nobody has: compared with it, a gold must be read to its end
+_told: dict[tuple[str, str], str] = {}  # what the workers said
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +67,8 @@ def grade(response: str, gold: object, reading: str = "official", **options: obj
 
 
 def grade_many(
-    responses: Sequence[str],
-    golds: Sequence[object],
-    reading: str = "official",
-    multiple: str = "first",
-    ids: Sequence[object] | None = None,
-    finished: Sequence[bool | None] | bool | None = None,
+    responses: Sequence[str], golds: Sequence[object], reading: str = "official", multiple: str = "first",
+    ids: Sequence[object] | None = None, finished: Sequence[bool | None] | bool | None = None,
 ) -> list[Grade]:
     """The verdicts on many responses, in order.
 
@@ -93,34 +88,31 @@ def grade_many(
             raise ValueError(f"{name} is {value!r}; known are {', '.join(values)}")
     if isinstance(responses, str) or isinstance(golds, str):
         raise ValueError("grade_many takes lists; grade takes one response and its gold answer")
-    count = len(responses)
-    ends = [finished] * count if finished is None or isinstance(finished, bool) else finished
-    for name, values in (("golds", golds), ("ids", ids), ("finished", ends)):
-        if values is not None and len(values) != count:
-            raise ValueError(f"{count} responses but {len(values)} {name}")
+    ends = [finished] * len(responses) if finished is None or isinstance(finished, bool) else finished
+    for name, given in (("golds", golds), ("ids", ids), ("finished", ends)):
+        if given is not None and len(given) != len(responses):
+            raise ValueError(f"{len(responses)} responses but {len(given)} {name}")
 
     keys = [gold if isinstance(gold, str) else (type(gold), str(gold)) for gold in golds]
     known = {key: _gold_text(gold, multiple) for key, gold in dict(zip(keys, golds, strict=True)).items()}
-    found = [extract_answer(response, reading, end) for response, end in zip(responses, ends, strict=True)]
+    found = [extract_answer(text, reading, end)[: MAX_LENGTH + 1] for text, end in zip(responses, ends, strict=True)]
     pairs = [(known[key][0], answer) for key, answer in zip(keys, found, strict=True)]
-    broken = {row: known[key][1] for row, key in enumerate(keys) if known[key][1]}
-    verdicts = ["unparseable gold" if row in broken else _decide(*pair) for row, pair in enumerate(pairs)]
-    asked = list(dict.fromkeys(pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict))
-    told = dict(zip(asked, _ask(asked), strict=True)) if asked else {}
+    verdicts = ["unparseable gold" if known[key][1] else _decide(*pair) for key, pair in zip(keys, pairs, strict=True)]
+    told = _ask(pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict)
     verdicts = [verdict or told[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
     for row, verdict in enumerate(verdicts):
         if verdict == "unparseable gold":
-            warnings.warn(_complaint(row, golds, ids, broken.get(row)), stacklevel=2)
+            warnings.warn(_complaint(row, golds, ids, known[keys[row]][1]), stacklevel=2)
     return [Grade(verdict, answer[:MAX_LENGTH]) for verdict, answer in zip(verdicts, found, strict=True)]
 
 
 def check_golds(golds: Sequence[object], ids: Sequence[object] | None = None) -> list[str]:
     """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded."""
     texts = [_gold_text(gold, "first") for gold in golds]
-    unsure = list(dict.fromkeys(text for text, error in texts if not error and number(tidy(text)) is None))
-    states = dict(zip(unsure, workers.ask(workers.check, [(text,) for text in unsure]), strict=True)) if unsure else {}
-    return [_complaint(row, golds, ids, error) for row, (text, error) in enumerate(texts)
-            if error or states.get(text, "readable") != "readable"]  # fmt: skip
+    states = [error or _decide(text, _PROBE) for text, error in texts]
+    told = _ask((text, _PROBE) for (text, _), state in zip(texts, states, strict=True) if not state)
+    states = [state or told[text, _PROBE] for (text, _), state in zip(texts, states, strict=True)]
+    return [_complaint(row, golds, ids, texts[row][1]) for row, state in enumerate(states) if state != "wrong"]
 
 
 def _complaint(row: int, golds: Sequence[object], ids: Sequence[object] | None, error: str | None) -> str:
@@ -128,44 +120,34 @@ def _complaint(row: int, golds: Sequence[object], ids: Sequence[object] | None, 
     return f"problem {name}: gold answer {str(golds[row])[:80]!r} is unparseable: {error or 'math-verify cannot read it'}"
 
 
+@lru_cache(maxsize=CACHE)
 def _decide(gold: str, answer: str) -> str:
     """The verdict where no parser is needed, or "" where one is."""
     if not answer or answer == gold:
         return "correct" if answer else "no answer"
     if answer.isdecimal() and gold.isdecimal() and answer.isascii() and gold.isascii():
         return "correct" if answer.lstrip("0") == gold.lstrip("0") else "wrong"
-    verdict = _cache.get((gold, answer))
-    if verdict is None:
-        try:
-            equal = len(answer) <= MAX_LENGTH and not malformed(answer) and same(gold, answer, plain)
-            verdict = "correct" if equal else "wrong"
-        except NeedsParser:
-            return ""
-        except RecursionError:  # thousands of = in a row
-            verdict = "wrong"
-        _remember({(gold, answer): verdict})
-    return verdict
+    try:
+        return "correct" if not malformed(answer) and same(gold, answer, None) else "wrong"
+    except NeedsParser:
+        return ""
+    except RecursionError:  # thousands of = in a row
+        return "wrong"
 
 
-def _ask(pairs: list[tuple[str, str]]) -> list[str]:
-    """The workers' verdicts; where one was stuck, the gold itself may be to blame."""
-    verdicts = workers.ask(workers.judge, pairs)
-    stuck = list(dict.fromkeys(gold for (gold, _), verdict in zip(pairs, verdicts, strict=True) if verdict == "timeout"))
-    states = dict(zip(stuck, workers.ask(workers.check, [(gold,) for gold in stuck]), strict=True))
-    told = {pair: verdict if states.get(pair[0], "readable") == "readable" else "unparseable gold"
-            for pair, verdict in zip(pairs, verdicts, strict=True)}  # fmt: skip
-    _remember(told)
-    return list(told.values())
-
-
-def _remember(verdicts: dict[tuple[str, str], str]) -> None:
-    if _cache_lock.acquire(timeout=1):  # held for good only where a fork copied it in the middle of this
-        try:
-            if len(_cache) >= CACHE:
-                _cache.clear()
-            _cache.update({pair: verdict for pair, verdict in verdicts.items() if len(pair[1]) <= MAX_LENGTH})
-        finally:
-            _cache_lock.release()
+def _ask(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The workers' verdicts. Where one was stuck, the gold itself may be to blame."""
+    told = {pair: _told.get(pair, "") for pair in pairs}
+    new = [pair for pair, verdict in told.items() if not verdict]
+    told.update(zip(new, workers.ask(new), strict=True))
+    stuck = {pair: (pair[0], _PROBE) for pair, verdict in told.items() if verdict == "timeout" and pair[1] != _PROBE}
+    if stuck:
+        states = _ask(stuck.values())
+        told.update({pair: "unparseable gold" for pair, probe in stuck.items() if states[probe] != "wrong"})
+    if len(_told) > CACHE:
+        _told.clear()
+    _told.update(told)
+    return told
 
 
 def verdict_counts(grades: Iterable[Grade]) -> dict[str, int]:
@@ -176,14 +158,12 @@ def verdict_counts(grades: Iterable[Grade]) -> dict[str, int]:
 
 def warnings_about(grades: Sequence[Grade], ids: Sequence[object] | None = None) -> list[str]:
     """One line for too many timeouts (more than 0.1 %) and one for unparseable golds, with the problems' ids."""
-    lines = []
-    counts = verdict_counts(grades)
-    if grades and counts["timeout"] / len(grades) > TIMEOUT_SHARE:
-        share = counts["timeout"] / len(grades)
-        lines.append(f"warning: {counts['timeout']} of {len(grades)} answers ({share:.2%}) ran into the grader's deadline")
-    if counts["unparseable gold"]:
-        rows = [row for row, grade in enumerate(grades) if grade.verdict == "unparseable gold"]
-        names = list(dict.fromkeys(str(ids[row]) if ids is not None else f"row {row}" for row in rows))
+    lines, late = [], verdict_counts(grades)["timeout"]
+    if late > TIMEOUT_SHARE * len(grades):
+        lines.append(f"warning: {late} of {len(grades)} answers ({late / len(grades):.2%}) ran into the grader's deadline")
+    rows = [row for row, grade in enumerate(grades) if grade.verdict == "unparseable gold"]
+    if rows:
+        names = dict.fromkeys(f"row {row}" if ids is None else str(ids[row]) for row in rows)
         lines.append(f"warning: unparseable gold answers ({len(rows)} responses): {', '.join(names)}")
     return lines
 
@@ -192,18 +172,16 @@ def _gold_text(gold: object, multiple: str) -> tuple[str, str | None]:
     """(the gold answer as one text, what is wrong with it or None)."""
     if hasattr(gold, "tolist"):  # numpy, from a parquet file
         gold = gold.tolist()
+    if isinstance(gold, str) and gold.startswith('["') and gold.endswith('"]'):  # a JSON list as text
+        with contextlib.suppress(ValueError):
+            gold = json.loads(gold)
     if isinstance(gold, list | tuple):
-        if not gold:
-            return "", "an empty list"
-        texts = [_gold_text(part, multiple) for part in (gold if multiple == "all" else gold[:1])]
+        texts = [_gold_text(part, multiple) for part in (gold if multiple == "all" else gold[:1])] or [("", "an empty list")]
         return ", ".join(text for text, _ in texts), next((error for _, error in texts if error), None)
     if isinstance(gold, bool) or not isinstance(gold, str | numbers.Real):
         return "", f"a {type(gold).__name__}, not a text"
     if not isinstance(gold, str) and not math.isfinite(gold):
         return "", "not a number"
     text = str(gold).strip()
-    if text.startswith('["') and text.endswith("]"):  # a JSON list as text
-        with contextlib.suppress(ValueError):
-            return _gold_text(json.loads(text), multiple)
-    boxed = extract_answer(text) if "boxed" in text else ""
-    return boxed or text, malformed(boxed or text)
+    text = extract_answer(text) or text if "boxed" in text else text
+    return text, malformed(text)

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import context, forkserver
 from typing import Any
 
@@ -32,18 +32,18 @@ _pools: dict[int, Any] = {}  # by process id
 _lock = threading.RLock()
 
 
-def ask(function: Callable[..., str], jobs: Sequence[tuple[str, ...]]) -> list[str]:
-    """What `judge` or `check` says of each job, in order; "timeout" for one that was too long or too large.
+def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The verdicts on (gold, answer) pairs, in order: correct, wrong, unparseable gold, or timeout for too long and too large.
 
     Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start.
     """
     from pebble import ProcessExpired
 
-    results, tries, failures = [""] * len(jobs), [0] * len(jobs), 0
+    results, tries, failures = [""] * len(pairs), [0] * len(pairs), 0
     while "" in results:
         pool = _pool()
         try:
-            futures = {n: pool.schedule(function, jobs[n], timeout=PATIENCE) for n, result in enumerate(results) if not result}
+            futures = {n: pool.schedule(_judge, pairs[n], timeout=PATIENCE) for n, result in enumerate(results) if not result}
             for n, future in futures.items():
                 while not future.done():
                     concurrent.futures.wait([future], timeout=1)
@@ -161,21 +161,10 @@ def _prepare(caller: int, memory: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def judge(gold: str, answer: str) -> str:
-    """correct, wrong, or unparseable gold."""
-    return _timed(lambda: "correct" if answers.same(gold, answer, answers.by_parser) else "wrong", "wrong")
-
-
-def check(gold: str) -> str:
-    """readable, or unparseable gold."""
-    return _timed(lambda: "readable" if answers.readable(gold) else "unparseable gold", "unparseable gold")
-
-
-def _timed(function: Callable[[], str], failed: str) -> str:
-    """The function's result, within DEADLINE: SIGPROF ends the process. `failed` where sympy raises whatever it may."""
-    signal.setitimer(signal.ITIMER_PROF, DEADLINE)
+def _judge(gold: str, answer: str) -> str:
+    signal.setitimer(signal.ITIMER_PROF, DEADLINE)  # SIGPROF ends the process
     try:
-        return function()
+        return "correct" if answers.same(gold, answer, answers.by_parser) else "wrong"
     except answers.UnparseableGold:
         return "unparseable gold"
     except MemoryError:
@@ -183,7 +172,7 @@ def _timed(function: Callable[[], str], failed: str) -> str:
         raise
     except ImportError:
         raise
-    except Exception:
-        return failed
+    except Exception:  # whatever sympy raises on an answer: it is not equal to the gold
+        return "wrong"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
