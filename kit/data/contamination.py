@@ -54,7 +54,7 @@ def overlaps(train: Sequence[Problem], held_out: Iterable[tuple[str, Problem]], 
         shared = Counter(k for shingle in own for k in having.get(shingle, ()))
         for k in sorted(shared):
             name, other, theirs = others[k]
-            rows.append((p.id, name, other, shared[k] / len(own | theirs)))
+            rows.append((p.id, name, other, shared[k] / (len(own) + len(theirs) - shared[k])))
     table = pd.DataFrame(rows, columns=["train_id", "set", "id", "similarity"])
     return table[table.similarity >= threshold].round({"similarity": 3})
 

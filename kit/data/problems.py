@@ -69,8 +69,7 @@ def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
 
         try:
             commit = HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha
-            whole = "; only some rows are kept, but the whole set is gone through" if source.part else ""
-            print(f"{name}: fetching from the hub ({source.hub}), once{whole}")
+            print(f"{name}: fetching from the hub ({source.hub}), once; of a large set all is gone through, little is kept")
             found, facts = _collected(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit)
         except KitError:
             raise

@@ -60,10 +60,8 @@ class Rollout:
 
 
 class Engine(Protocol):
-    """Anything that can answer prompts (rollout/engines).
-
-    `batch_size` is how many responses it draws together, from one seed; None: each prompt is by itself, so give it all there are.
-    """
+    """Anything that can answer prompts (rollout/engines). `batch_size` is how many responses it draws together, from one seed;
+    None: each prompt is by itself, so give it all there are."""
 
     tokenizer: Any
     batch_size: int | None
