@@ -1,15 +1,9 @@
 """A dry run: the whole path of a params file on a laptop, in seconds, before anything is paid for.
 
-`make dry-run PARAMS=params/ds-1.5b-4k.yaml` goes through data, the base model's validation, the training of each round, the
-choice of its checkpoint, the evaluation and the tables, with
-
-- a tiny Qwen2 with random weights in place of the model. Its tokenizer is the real one where that is on this machine (a folder,
-  or in the hub's cache); else one with a token a byte and a plain chat template;
-- 2 steps a round; token limits, batch and samples scaled down; one process, and transformers in place of vLLM or a server;
-- a handful of made-up problems in place of each data set, since the real ones may not be on this machine.
-
-Nothing else is changed: prompts, order of the rounds, sampling temperatures, loss, selection rule and data set names are those
-of the params file. It goes to results/<run>-dry. Every answer is wrong, so all rewards are 0: that is no finding.
+In place of the model there is a tiny Qwen2 with random weights, with the real tokenizer where that is on this machine, else one
+with a token a byte; in place of each data set a handful of made-up problems. There are 2 steps a round, small limits and
+batches, one process, and transformers in place of vLLM or a server. Nothing else is changed: prompts, order of the rounds,
+temperatures, loss, selection rule. It goes to results/<run>-dry. Every answer is wrong, so all rewards are 0: that is no finding.
 """
 
 from __future__ import annotations
@@ -21,6 +15,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -48,8 +43,7 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
     if not real.schedules:
         raise KitError(f"{real.file}: nothing is trained or generated in this run, so there is nothing to try")
     config, began = scaled(real), time.monotonic()
-    folder = paths.of(config)
-    shutil.rmtree(folder.root, ignore_errors=True)
+    shutil.rmtree(paths.of(config).root, ignore_errors=True)
     with quiet():
         told = make_problems_and_base(config, real)
     show(f"base model: {told}; problems: made up")
@@ -71,7 +65,7 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
         comparisons.compare_models(config)
         behavior.write_tables(config)
         shown = tables.main_table(config)
-    show(f"evaluated: {len(shown)} models; all of it is in {folder.shown}, {time.monotonic() - began:.0f} s")
+    show(f"evaluated: {len(shown)} models; all of it is in {paths.of(config).shown}, {time.monotonic() - began:.0f} s")
     return inputs.read(config, "main")
 
 
@@ -123,28 +117,18 @@ def make_problems_and_base(config: Config, real: Config) -> str:
         rows = [problems.Problem(f"{name}-{i}", QUESTIONS[role].format(a=a, b=b), str(a + b)) for i, (a, b) in enumerate(pairs)]
         problems.write(paths.of(config).data(name), rows)
     import torch
+    from huggingface_hub import try_to_load_from_cache
     from transformers import GenerationConfig
 
-    own = own_tokenizer(real)
-    tokenizer = own or byte_tokenizer()
+    source, revision = real.model.source, real.model.revision
+    own = Path(source).is_dir() or isinstance(try_to_load_from_cache(source, "tokenizer.json", revision=revision), str)
+    tokenizer = models.load_tokenizer(source, real) if own else byte_tokenizer()
     model = arithmetic.make_model(config.arithmetic, tokenizer, config.seed).to(getattr(torch, config.model.dtype))
     ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(config.model.source)
     tokenizer.save_pretrained(config.model.source)
-    return "random weights, " + (f"the tokenizer of {real.model.source}" if own else "a tokenizer with a token a byte")
-
-
-def own_tokenizer(config: Config) -> Any:
-    """The tokenizer of the params' own model where it is on this machine; else None."""
-    from transformers.utils import cached_file
-
-    here = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False, "revision": config.model.revision}
-    try:
-        known = cached_file(config.model.source, "tokenizer.json", **here)
-    except OSError:
-        known = None
-    return models.load_tokenizer(config.model.source, config) if known else None
+    return "random weights, " + (f"the tokenizer of {source}" if own else "a tokenizer with a token a byte")
 
 
 def byte_tokenizer() -> Any:

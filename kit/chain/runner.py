@@ -1,13 +1,11 @@
-"""The stages of a run, each an executed notebook; finished ones are skipped, schedules run side by side.
+"""Executes the stages of a run with papermill, a kernel each (that frees the GPU's memory); schedules run side by side.
 
-`run_all` executes the notebooks with papermill, one kernel each (that frees the GPU's memory), and keeps the copies in
-results/<run>/notebooks. results/<run>/stages says of each stage what it was made from (kit.runs.fingerprint: settings, code,
-files of the stages before it), whether it is done, and which files it made:
+results/<run>/stages says of each stage what it was made from (kit.runs.fingerprint), whether it is done, and what it made:
 
 - done, and made from the same: skipped;
 - stopped in the middle, and made from the same settings and files: goes on, also when the code has changed since (a fix
   should not cost days of training), which is said and recorded;
-- anything else: starts again, saying what changed. What it had made goes to replaced/: nothing is lost to a slip of the hand.
+- anything else: starts again, saying what changed. What it had made goes to replaced/.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     rows: list[dict[str, Any]] = []
     made: dict[str, dict[str, list]] = {}
-    running: list[str] = []
+    running: list[Stage] = []
 
     def say(text: str) -> None:
         seconds = int(time.monotonic() - began)
@@ -73,7 +71,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
         for stage in lane:
             if stop.is_set():
                 return
-            running.append(stage.name)
+            running.append(stage)
             try:
                 rows.append(run_stage(config, stage, made, say))
             except BaseException:
@@ -81,7 +79,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
                 say(f"{stage.name}: failed; what runs beside it is left to end")
                 raise
             finally:
-                running.remove(stage.name)
+                running.remove(stage)
 
     with lock.hold(run.root, run.shown):
         files.sweep(run.root)
@@ -97,8 +95,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
                     for future in done:
                         future.result()
                     if waiting and not done:
-                        say(" · ".join(progress(config, name) for name in running))
-        record_stages(config)
+                        say(" · ".join(progress(config, stage) for stage in running))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
     return pd.DataFrame(rows)
@@ -135,8 +132,6 @@ def resumption(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, st
     """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
     if not before:
         return False, "starts", []
-    if "inputs" not in before:
-        return False, "an older version of the kit made it, starts again", []
     changed = fingerprint.differing(before["inputs"], inputs)
     if not changed:
         said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
@@ -195,25 +190,14 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
                 file.write(manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
 
 
-def progress(config: Config, name: str) -> str:
-    """Where a running stage stands, from the log it writes."""
-    notebook, _, rest = name.partition("-")
-    schedule, _, round = ("base-0" if notebook == "01_base_model" else rest).rpartition("-")
-    with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet, or a stage without one
-        row = pd.read_csv(paths.of(config).training(schedule, int(round)) / "log.csv").iloc[-1]
+def progress(config: Config, stage: Stage) -> str:
+    """Where a running stage stands, from the log that training writes."""
+    round = 0 if stage.notebook == "01_base_model" else stage.parameters.get("round")
+    with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet
+        if round is None:
+            return stage.name
+        row = pd.read_csv(paths.of(config).training(stage.schedule or "base", round) / "log.csv").iloc[-1]
         told = f"loss {row.loss:.3f}" if "reward" not in row else \
             f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
-        return f"{name} step {row.step:.0f}: {told}"
-    return name
-
-
-def record_stages(config: Config) -> None:
-    """Add to the manifest when, how long and from which commit each stage was made."""
-    run = paths.of(config)
-    if not run.manifest.is_file():
-        return
-    table = files.read_json(run.manifest)
-    facts = {path.stem: files.read_json(path) for path in sorted(run.stages.glob("*.json"))}
-    kept = ("finished", "seconds", "commit", "other_code")
-    table["stages"] = {name: {k: f.get(k) for k in kept} for name, f in facts.items()}
-    files.write_json(run.manifest, table)
+        return f"{stage.name} step {row.step:.0f}: {told}"
+    return stage.name
