@@ -7,13 +7,14 @@ last digit (the kit writes six), since machines add in different orders.
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 
 from kit.behavior import behavior
@@ -24,102 +25,89 @@ from kit.settings import Config, KitError, from_table
 from kit.training import selection
 
 CLOSE = 2e-5  # relative; six digits are written
-MADE = ("grades/**/*.csv", "forcing/**/*.csv", "metrics/*.csv", "training/**/validation.csv")
 
 
 def verify(folder: Path) -> tuple[list[str], int]:
     """(the cells that differ, in words; how many were compared) for the run in `folder`. KitError when it is no finished run."""
-    run, config = paths.RunPaths(folder), settings_of(folder)
+    config, differences, cells = settings_of(folder), [], 0
     with tempfile.TemporaryDirectory() as scratch, mock.patch.dict(os.environ, KIT_RESULTS=scratch):
-        again = paths.of(config)
-        for path in run.root.glob("training/**/log.csv"):
-            target = again.root / path.relative_to(run.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-        again.root.mkdir(exist_ok=True)
-        (again.root / "rollouts").symlink_to(run.root / "rollouts")
-        for model in catalog.model_names(config):
-            evaluate.write_metrics(config, model, graded(config, run, again, model))
-            if config.evaluation.training_prompt and model not in config.logs.models:
-                graded(config, run, again, f"{model}/{evaluate.TRAINING_PROMPT}")
-        for schedule, k in [("base", 0), *(found[:2] for found in catalog.facts(config).values() if found[1])]:
-            if config.schedules:
-                validate(config, run, again, schedule, k)
-        comparisons.compare_models(config)
-        behavior.write_tables(config)
-        if config.schedules and config.forcing.budgets:
-            for model in config.forced_models:
-                forced(config, run, again, model)
-            forcing.write_curve(config)
-        differences, cells = [], 0
-        for path in sorted(path for pattern in MADE for path in again.root.glob(pattern)):
-            name = path.relative_to(again.root)
-            found, compared = different(run.root / name, path, str(name))
+        again = paths.of(config).root
+        for part in filter(Path.is_dir, (folder / name for name in ("rollouts", "grades", "training", "forcing"))):
+            shutil.copytree(part, again / part.name, copy_function=os.symlink)
+        compute(config)
+        for path in sorted(path for path in again.rglob("*.csv") if not path.is_symlink()):  # what was written anew
+            found, compared = different(folder / path.relative_to(again), path, str(path.relative_to(again)))
             differences, cells = differences + found, cells + compared
     return differences, cells
 
 
-def graded(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> dict[str, pd.DataFrame]:
-    """The grades of a model by data set, made again from its stored responses, or from the logs that params name."""
-    found = {}
-    for name in config.data.evaluation:
-        answers = logs.responses(config, model, name) if model in config.logs.models else \
-            stored(run.rollouts(model, name), run.grades(model, name))
-        found[name] = evaluate.grade(answers)
-        files.write_csv(again.grades(model, name), found[name])
-    return found
+def compute(config: Config) -> None:
+    """Everything that follows from stored responses, in the order of the notebooks."""
+    run = paths.of(config)
+    for schedule, k, _ in catalog.facts(config).values():
+        if schedule in config.schedules or config.schedules and schedule == "base":
+            validate(config, schedule, k)
+    for model in catalog.model_names(config):
+        logged = model in config.logs.models
+        graded = {name: grade(logs.responses(config, model, name) if logged else stored(run.rollouts(model, name)),
+                              run.grades(model, name)) for name in config.data.evaluation}
+        evaluate.write_metrics(config, model, graded)
+        if config.evaluation.training_prompt and not logged:
+            told = f"{model}/{evaluate.TRAINING_PROMPT}"
+            for name in config.data.evaluation:
+                grade(stored(run.rollouts(told, name)), run.grades(told, name))
+    comparisons.compare_models(config)
+    behavior.write_tables(config)
+    if config.schedules and config.forcing.budgets:
+        for model, name, budget in itertools.product(config.forced_models, config.data.evaluation, config.forcing.budgets):
+            file = run.forcing(model, name) / f"budget{budget}.jsonl"
+            grade(stored(file), file.with_suffix(".csv"))
+        forcing.write_curve(config)
 
 
-def validate(config: Config, run: paths.RunPaths, again: paths.RunPaths, schedule: str, k: int) -> None:
+def grade(answers: list[records.Rollout], path: Path) -> pd.DataFrame:
+    """Write the grades of these responses over those in `path`, in whose order they are put: a file of responses has them in the
+    order in which they were done. Which thinking was cut (`forced`) is taken over."""
+    before = files.read_csv(path, dtype={"id": str})
+    place = {id: k for k, id in enumerate(before.id)}
+    table = evaluate.grade(sorted(answers, key=lambda r: place.get(r.id, len(place))))
+    if "forced" in before:
+        table["forced"] = before.forced
+    files.write_csv(path, table)
+    return table
+
+
+def validate(config: Config, schedule: str, k: int) -> None:
     """A round's validation table (the base model's: round 0), with the choice of a checkpoint that follows from it."""
-    written = sorted((run.training(schedule, k) / "validation").glob("step*.jsonl"), key=lambda p: int(p.stem[4:]))
-    rows = [selection.validation_row(config, int(p.stem[4:]), stored(p)) for p in written]
+    place = paths.of(config).training(schedule, k)
+    written = sorted((int(path.stem[4:]), path) for path in (place / "validation").glob("step*.jsonl"))
+    rows = [selection.validation_row(config, step, stored(path)) for step, path in written]
     table = pd.DataFrame(rows)
     if k > 0:
-        before = pd.read_csv(again.training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv")
-        table = selection.with_start(config, schedule, k, before, rows)
+        before = paths.of(config).training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv"
+        table = selection.with_start(config, schedule, k, pd.read_csv(before), rows)
         table["selected"] = table.step == selection.choose(config, schedule, table)
-    files.write_csv(again.training(schedule, k) / "validation.csv", table)
+    files.write_csv(place / "validation.csv", table)
 
 
-def forced(config: Config, run: paths.RunPaths, again: paths.RunPaths, model: str) -> None:
-    """A model's grades of budget forcing, from its stored rollouts; which thinking was cut is taken from the run."""
-    for budget, name in [(b, n) for b in config.forcing.budgets for n in config.data.evaluation]:
-        file = run.forcing(model, name) / f"budget{budget}.jsonl"
-        answers, cut = stored(file, file.with_suffix(".csv")), pd.read_csv(file.with_suffix(".csv")).forced
-        files.write_csv(again.forcing(model, name) / f"budget{budget}.csv", evaluate.grade(answers).assign(forced=cut))
-
-
-def stored(path: Path, grades: Path | None = None) -> list[records.Rollout]:
-    """Rollouts, in the order of the problems in `grades`: a file has them in the order in which they were done."""
-    for needed in filter(None, (path, grades)):
-        if not needed.is_file():
-            raise KitError(f"{needed}: not there, so nothing can be computed from it; run the chain to its end first")
-    found = list(records.read(path))
-    if grades is None:
-        return found
-    place = {key: k for k, key in enumerate(pd.read_csv(grades, dtype=str, usecols=["id"]).id)}
-    return sorted(found, key=lambda r: place.get(r.id, len(place)))
+def stored(path: Path) -> list[records.Rollout]:
+    """The responses in a file of the run."""
+    if not path.is_file():
+        raise KitError(f"{path.parent.name}/{path.name}: not there, so nothing can be computed from it; run the chain to its end")
+    return list(records.read(path))
 
 
 def different(ours: Path, again: Path, name: str) -> tuple[list[str], int]:
-    """(the cells in which two tables differ, in words; how many there are)."""
+    """(the cells in which two tables differ by more than a number's last digit, in words; how many there are)."""
     if not ours.is_file():
         return [f"{name}: is missing"], 0
     a, b = (pd.read_csv(p, dtype=str, keep_default_na=False) for p in (ours, again))
     if list(a.columns) != list(b.columns) or len(a) != len(b):
         return [f"{name}: {len(a)} rows of {', '.join(a.columns)}; from the rollouts {len(b)} of {', '.join(b.columns)}"], 0
-    found = [f"{name} line {row}, {column}: {left or 'empty'}; from the rollouts {right or 'empty'}" for column in a.columns
-             for row, (left, right) in enumerate(zip(a[column], b[column], strict=True), 2) if not same(left, right)]
-    return found, a.size
-
-
-def same(left: str, right: str) -> bool:
-    """Whether two cells say the same, up to the last digit of a number."""
-    try:
-        return left == right or math.isclose(float(left), float(right), rel_tol=CLOSE, abs_tol=1e-9)
-    except ValueError:
-        return False
+    x, y = (table.apply(pd.to_numeric, errors="coerce").astype(float) for table in (a, b))
+    wrong = (a != b) & ~np.isclose(x, y, rtol=CLOSE, atol=1e-9)
+    return [f"{name} line {row + 2}, {column}: {a[column][row] or 'empty'}; from the rollouts {b[column][row] or 'empty'}"
+            for column in a for row in np.flatnonzero(wrong[column])], a.size
 
 
 def settings_of(folder: Path) -> Config:
