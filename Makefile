@@ -49,12 +49,13 @@ lint: .venv/installed  ## style of the code, and which folder of kit/ may import
 clean:  ## forget the environment; results stay
 	rm -rf .venv .venv-vllm
 
-# torch first: with its CPU build in place, pip has no reason to fetch gigabytes of CUDA packages.
-.venv/installed: pyproject.toml
+# torch first: with its CPU build in place, pip has no reason to fetch gigabytes of CUDA packages. requirements.lock, made by uv
+# (its first line says how), holds all other packages to the versions that the kit was tested with.
+.venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: needs Python 3.11 or newer; say make PYTHON=python3.11 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
 
 # vLLM's CPU build with all it asks for but torch, which is there already, and packages for pictures and sound.

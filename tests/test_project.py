@@ -35,6 +35,16 @@ def test_environment_yml_has_the_same_pins_as_pyproject() -> None:
     assert f"torch{ours['torch']}" in (ROOT / "Makefile").read_text()
 
 
+def test_the_lock_has_the_pins_of_pyproject_and_names_no_place_to_fetch_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = pins([*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = {line.split(" ; ")[0] for line in lines}
+    exact = {f"{name.replace('.', '-')}{version}" for name, version in ours.items() if version.startswith("==")}
+    assert exact - locked == set()
+    assert all(re.fullmatch(r"#.*|[a-z0-9-]+==[a-z0-9.]+( ; .*)?", line) and "//" not in line for line in lines)
+
+
 def test_environment_yml_says_why_each_dependency_is_there() -> None:
     lines = re.findall(r"^\s+(?:# )?- [a-z0-9.-]+[=>]=.*", (ROOT / "environment.yml").read_text(), re.MULTILINE)
     assert len(lines) > 15
