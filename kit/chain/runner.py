@@ -49,11 +49,11 @@ def run_notebook(config: Config) -> None:
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
-def run_all(config: Config, show: Callable[[str], None] = print, every: float = 20.0) -> pd.DataFrame:
+def run_all(config: Config) -> pd.DataFrame:
     """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
 
-    `show` is given a line when a stage starts or ends, and every `every` seconds one on where the running ones stand. Another
-    run in the same folder is refused.
+    Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand. Another run in the same
+    folder is refused.
     """
     run, began, stop = paths.of(config), time.monotonic(), threading.Event()
     trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
@@ -65,7 +65,7 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
 
     def say(text: str) -> None:
         seconds = int(time.monotonic() - began)
-        show(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}")
+        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}", flush=True)
 
     def work(lane: list[Stage]) -> None:
         for stage in lane:
@@ -84,14 +84,14 @@ def run_all(config: Config, show: Callable[[str], None] = print, every: float = 
     with lock.hold(run.root, run.shown):
         files.sweep(run.root)
         for other in seeds.write_params(config):
-            show(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
-            table = run_all(other, show, every)
+            print(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
+            table = run_all(other)
             rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
         for group in stages(config):
             with ThreadPoolExecutor(max_workers=config.parallel) as pool:
                 waiting = {pool.submit(work, lane) for lane in group}
                 while waiting:
-                    done, waiting = wait(waiting, timeout=every)
+                    done, waiting = wait(waiting, timeout=20)
                     for future in done:
                         future.result()
                     if waiting and not done:
@@ -192,11 +192,11 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
 
 def progress(config: Config, stage: Stage) -> str:
     """Where a running stage stands, from the log that training writes."""
-    round = 0 if stage.notebook == "01_base_model" else stage.parameters.get("round")
+    if stage.notebook not in ("01_base_model", "02_prune_round"):
+        return stage.name
     with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet
-        if round is None:
-            return stage.name
-        row = pd.read_csv(paths.of(config).training(stage.schedule or "base", round) / "log.csv").iloc[-1]
+        folder = paths.of(config).training(stage.schedule or "base", stage.parameters.get("round", 0))
+        row = pd.read_csv(folder / "log.csv").iloc[-1]
         told = f"loss {row.loss:.3f}" if "reward" not in row else \
             f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
         return f"{stage.name} step {row.step:.0f}: {told}"

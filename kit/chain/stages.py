@@ -108,8 +108,9 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
 def inputs_of(config: Config, stage: Stage, made: dict[str, dict[str, list]]) -> dict[str, Any]:
     """What a stage depends on, by name (kit.runs.fingerprint); `made` are the files of the stages before it."""
     table = settings_of(config, stage) | fingerprint.code(NOTEBOOKS / f"{stage.notebook}.ipynb", stage.draws)
-    for name in stage.needs:  # log.csv has the seconds of each step; only figures are drawn from it
-        table |= {f"file: {file}": facts[2] for file, facts in made[name].items() if stage.draws or not file.endswith("/log.csv")}
+    timed = ("/log.csv", "/trainer_state.json")  # have the seconds of each step; only figures are drawn from them
+    for name in stage.needs:
+        table |= {f"file: {file}": facts[2] for file, facts in made[name].items() if stage.draws or not file.endswith(timed)}
     return json.loads(manifest.scrubbed(json.dumps(table), config))
 
 
