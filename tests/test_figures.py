@@ -112,6 +112,26 @@ def test_models_differ_in_colour_and_schedules_in_marker_and_line_too(made_up: C
     assert len({known[name][1:] for name in ("base", "iterative", "no-limit")}) == 3
 
 
+def test_ten_schedules_look_different_from_one_another(made_up: Config) -> None:
+    many = dataclasses.replace(made_up, schedules={f"s{k}": Schedule(limits=(70,)) for k in range(10)})
+    assert len({style.looks(many)[f"s{k}"] for k in range(10)}) == 10
+
+
+def test_the_figure_grows_with_the_number_of_sets(made_up: Config) -> None:
+    main = files.read_csv(paths.of(made_up).metrics / "main.csv")
+    names = [f"set{k}" for k in range(20)]
+    files.write_csv(paths.of(made_up).metrics / "main.csv", pd.concat(main[main.set == "two"].assign(set=name) for name in names))
+    figure = trade_off.trade_off(dataclasses.replace(made_up, data=dataclasses.replace(made_up.data, evaluation=tuple(names))))
+    figure.canvas.draw()
+    sides = [min(box.width, box.height) / figure.dpi for box in (axis.get_window_extent() for axis in figure.axes)]
+    assert len(sides) == 20 and min(sides) > 1.0  # inches
+
+
+def test_a_bar_in_a_label_does_not_end_a_cell_of_a_markdown_table(made_up: Config) -> None:
+    tables.save(tables.main_table(dataclasses.replace(made_up, set_labels={"two": "2 | steps"})), made_up, "piped")
+    assert "| 2 \\| steps |" in (paths.of(made_up).figures / "piped.md").read_text().splitlines()[0]
+
+
 def test_a_missing_results_file_is_one_line(made_up: Config) -> None:
     with pytest.raises(KitError, match="main.csv: not there yet; run the notebooks before this one"):
         tables.main_table(dataclasses.replace(made_up, run="elsewhere"))

@@ -163,3 +163,11 @@ def test_bootstrap_replicates_are_spread_as_a_t_interval() -> None:
     assert weights.sum(axis=1) == pytest.approx(1)
     low, high = uncertainty.interval(weights @ values)
     assert (high - low) / 2 == pytest.approx(uncertainty.t_quantile(11) * values.std(ddof=1) / math.sqrt(12), rel=0.05)
+
+
+def test_equal_changes_of_every_problem_are_tested_by_their_signs() -> None:
+    """Three problems, all +100: signs agree by luck once in four times. Ten: once in 512."""
+    few, many = (paired_change([np.full(n, 100.0)]) for n in (3, 10))
+    assert few.p_value == 0.25 and math.isnan(few.low) and math.isnan(few.detectable)
+    assert many.p_value == 2**-9 and many.low == pytest.approx(100 - 100 * 3.8415 / 13.8415, abs=0.01) and many.high > 100
+    assert paired_change([np.zeros(5)]).p_value == 1.0

@@ -124,8 +124,11 @@ def paired_change(differences: Arrays) -> Change:
         return Change(mean, math.nan, math.nan, math.nan, math.nan)
     variances = [d.var(ddof=1) / len(d) / len(parts) ** 2 for d in parts]
     error = math.sqrt(sum(variances))
-    if error < 1e-9:  # every problem changed by the same amount
-        return Change(mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 0.0, 0.0)
+    if error < 1e-9:  # every problem changed by the same amount: the exact sign-flip test, and Wilson's reach of n in n
+        n = sum(map(len, parts))
+        p_value = 1.0 if abs(mean) < 1e-9 else 2.0 ** (1 - n)
+        reach = math.nan if 0.05 <= p_value < 1 else abs(mean) * Z * Z / (n + Z * Z)
+        return Change(mean, mean - reach, mean + reach, p_value, math.nan)
     df = sum(variances) ** 2 / sum(v * v / (len(d) - 1) for v, d in zip(variances, parts, strict=True))
     reach, p_value = t_quantile(df) * error, 2 * float(special.stdtr(df, -abs(mean / error)))
     return Change(mean, mean - reach, mean + reach, p_value, reach + t_quantile(df, 2 * POWER - 1) * error)

@@ -45,7 +45,8 @@ def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
     found: dict[str, tuple[Any, str, str]] = {"base": ("#000000", "*", "-")}
     names = [name for name in dict.fromkeys(own for own, _, _ in catalog.facts(config).values()) if name != "base"]
     for k, name in enumerate(names):
-        models, (colour, marker, line) = catalog.models_of(config, name), LOOKS[k % len(LOOKS)]
+        models, colour = catalog.models_of(config, name), LOOKS[k % len(LOOKS)][0]
+        marker, line = LOOKS[(k + k // len(LOOKS)) % len(LOOKS)][1:]  # a colour that comes again has another marker and line
         shades = seaborn.light_palette(colour, len(models) + 2)[2:]
         found |= {model: (shade, marker, line) for model, shade in zip([*models, name], [*shades, colour], strict=True)}
     return found | {f"published {source}": (GREY, marker, "-") for source, marker in PUBLISHED.items()}

@@ -30,7 +30,8 @@ def save(table: pd.DataFrame, config: Config, name: str) -> pd.DataFrame:
     """Write a table as <name>.csv and <name>.md into the run's figures folder; returns it, for a notebook to show."""
     folder, flat = paths.of(config).figures, table.reset_index()
     files.write_csv(folder / f"{name}.csv", flat)
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]]
+    rows = [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]
+    lines = ["| " + " | ".join(str(text).replace("|", "\\|") for text in row) + " |" for row in rows]
     with files.atomic(folder / f"{name}.md") as file:
         file.write("\n".join([*lines, "", ", ".join(origin(config, name))]) + "\n")
     return table

@@ -51,8 +51,9 @@ def _by_set(
     main = read(config, "main")
     forcing = read(config, "forcing") if has(config, "forcing") else main.iloc[:0]
     names = [name for name in ["mean", *config.data.evaluation] if name in set(main.set)]
-    figure = plt.figure(figsize=(11, 5.4))
-    grid = figure.add_gridspec(max(1, len(names) // 2), 4 if len(names) > 1 else 2)
+    rows = max(2, len(names) // 2)  # of small panels, two beside each other
+    figure = plt.figure(figsize=(11, 2.4 * rows + 0.6))
+    grid = figure.add_gridspec(rows, 4 if len(names) > 1 else 2)
     for k, name in enumerate(names):
         axis = figure.add_subplot(grid[(k - 1) // 2, 2 + (k - 1) % 2] if k else grid[:, :2])
         own, curve = main[main.set == name], forcing[(forcing.set == name) & forcing.model.isin(forced)]
