@@ -63,17 +63,37 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
 
 @pytest.mark.parametrize(("bad", "message"), [
     (3, "not a JSON object"), (row(model_answer=[]), "`model_answer` should be a list of texts"),
-    (row(model_answer="text"), "`model_answer` should be a list"), (row(model_answer=[1, 2]), "`model_answer` should be a list"),
+    (row(model_answer="text"), "for each of the 1 responses"), (row(model_answer=[1, 2]), "`model_answer` should be a list"),
     *((row(model_answer_length=lengths), "`model_answer_length` should be a list with a token count for each of the 2 responses")
       for lengths in ([5], [5, "7"], [5, True], [5, -1], [5, 10**400])),
     (row(id="a\rb"), "`id` should be a whole number or a text, of characters"), (row(core=-1), "`core` should be a whole number"),
     (row(finished=[1, 0]), "`finished` should be a list with true or false"), (row(answer=None), "no `answer`"),
-    (row(7), "a problem that was there before; is there another run's file in the folder?"),
+    (row(7, model_answer=["a", "b"]), "a problem that was there before; is there another run's file in the folder?"),
 ])
 def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(KitError) as caught:
         logs.read_official(official(tmp_path, [row(7)], [row(8), bad]))
     assert str(caught.value).startswith("rank1.jsonl row 2: ") and message in str(caught.value)
+
+
+def test_responses_in_lines_of_their_own_are_one_problems_and_rows_that_pad_a_batch_count_once(tmp_path: Path) -> None:
+    single = [row(1, model_answer=f"\\boxed{{{k}}}", model_answer_length=float(k)) for k in (7, 8)]
+    (got,) = logs.read_official(official(tmp_path / "single", single))
+    assert got.model_answer == ["\\boxed{7}", "\\boxed{8}"] and got.model_answer_length == [7, 8]
+    padded = logs.read_official(official(tmp_path / "padded", [row(1), row(2)], [row(3), row(1)]))
+    assert [r.question for r in padded] == [row(k)["question"] for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("line", [
+    {"doc": {"problem": "What is 3+4?", "answer": "7"}, "target": "7", "resps": [["It is \\boxed{7}."]], "exact_match": 1},
+    {"input": "<|im_start|>user\nWhat is 3+4?<|im_end|>\n<|im_start|>assistant\n", "output": "It is \\boxed{7}.", "gts": "7"},
+    {"question": "What is 3+4?", "gt": "7", "answer": "8", "code": ["It is \\boxed{7}."], "pred": ["7"], "score": [True]},
+], ids=["lm-evaluation-harness", "verl", "Qwen2.5-Math"])
+def test_the_logs_of_other_harnesses_are_read(tmp_path: Path, line: dict[str, Any]) -> None:
+    (tmp_path / "log.jsonl").write_text(json.dumps(line))
+    (got,) = logs.read_official(tmp_path / "log.jsonl")
+    assert (got.question, got.answer, got.model_answer, got.model_answer_length) == (
+        "What is 3+4?", "7", ["It is \\boxed{7}."], [None])
 
 
 values = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=4) | st.lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gzip
 import json
 import os
 import subprocess
@@ -301,10 +302,26 @@ def test_an_answer_that_is_no_whole_number_is_refused_where_all_of_them_are(worl
         problems.load("aime24", having(world, aime24=file))
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.json", b'{"question": "What is 3+4?", "answer": 7}\n{"question": "What is 3+4?", "answer": 7}'),
+    ("a.json", b'\xef\xbb\xbf[{"question": "What is 3+4?", "answer": "7"}]'),
+    ("a.jsonl.gz", gzip.compress(b'{"question": "What is 3+4?", "answer": "7"}')),
+    ("a.csv", b"question;answer\nWhat is 3+4?;7\n"), ("a.csv", b"Question, Answer\nWhat is 3+4?,7\n"),
+    ("a.jsonl", b'{"Problem": "What is 3+4?", "Answer": 7.0}'), ("a.jsonl", b'{"prompt": "What is 3+4?", "answer": "7"}'),
+    ("a.jsonl", b'{"question": "What is 3+4?", "answer": "3+4=<<3+4=7>>7.\\n#### 7"}'),
+    ("a.jsonl", b'{"messages": [{"role": "user", "content": "What is 3+4?"}, {"role": "assistant"}], "answer": 7}'),
+])
+def test_the_usual_shapes_of_other_peoples_files_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [(p.question, p.answer) for p in problems.read(tmp_path / name)] == [("What is 3+4?", "7")]
+
+
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.json", b'{"question": 1}', "should be a JSON list"), ("a.json", b"[" * 100_000, "not readable as json"),
+    ("a.json", b'{"question": 1}', "row 1: `question` should be a text"), ("a.json", b"[" * 100_000, "not readable as json"),
     ("a.parquet", b"PAR1 but not really", "not readable as parquet"),
-    ("a.csv", b"question,answer\n\"open", "not readable as csv"),
+    ("a.csv", b"question,answer\n\"open", "row 1: 1 fields, the header has 2"),
+    ("a.csv", b"question,answer\nWhich pair?,(3,4)\n", "row 1: 3 fields, the header has 2; text with a comma in it"),
+    ("a.csv", b"frage,antwort\na,1\n", "no `question` in it, but frage, antwort"),
     ("a.jsonl", b"\xff", "row 1: not JSON"), ("a.txt", b"", "a data set is a file ending in .jsonl"),
     ("a.jsonl", b"\n", "no problems in this file"), ("a.csv", b"question,answer\n", "no problems in this file"),
     ("a.jsonl", b'{"question": "a", "answer": 1, "id": 1}\n{"question": "b", "answer": 1, "id": "1"}', "the same id"),

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,8 @@ def facts(config: Config) -> dict[str, dict[str, Any]]:
 
 # --- a row ------------------------------------------------------------------------------------------------------------
 
-PLACES = (("question", "problem", "prompt"), ("answer", "final_answer", "reward_model"))  # of question and answer, in a row
+# Of question and answer in a row, upper and lower case alike.
+PLACES = (("question", "problem", "prompt", "messages"), ("answer", "final_answer", "reward_model"))
 # What the training set's questions end in; the training prompt says it in its own words.
 INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
 
@@ -136,14 +138,17 @@ INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your 
 def as_problem(row: Any, name: str) -> Problem:
     """One row of set `name` as a problem; ValueError says what is wrong with it.
 
-    - the question: of verl's `prompt` the user's turn; a `context` comes before it (OlympiadBench);
-    - the answer: of verl's `reward_model` the `ground_truth`; of a list the first, as the official code grades. 025 and 27.0
-      become 25 and 27 in sets of whole numbers; all other texts stay as written;
+    - the question: of messages (verl's `prompt`) the user's turn; a `context` comes before it (OlympiadBench);
+    - the answer: of verl's `reward_model` the `ground_truth`; of a list the first, as the official code grades; of GSM8K's what
+      comes behind ####. 025 and 27.0 become 25 and 27 in sets of whole numbers; all other texts stay as written;
     - the id: the source's own, else a hash of the question, so that it does not depend on the order of the rows.
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object; should be one with `question` and `answer`")
+    row = {str(key).strip().lower(): value for key, value in row.items()}
     question, answer = (next((row[key] for key in places if row.get(key) is not None), None) for places in PLACES)
+    if question is None:
+        raise ValueError(f"no `question` in it, but {', '.join(row)}")
     if isinstance(question, list):
         said = [turn.get("content") for turn in question if isinstance(turn, dict) and turn.get("role") == "user"]
         question = INSTRUCTION.sub("", said[0]) if len(said) == 1 and isinstance(said[0], str) else None
@@ -151,9 +156,10 @@ def as_problem(row: Any, name: str) -> Problem:
         answer = answer.get("ground_truth")
     if isinstance(answer, list) and answer:
         answer = answer[0]
-    if type(answer) in (int, float) and abs(answer) < math.inf:
-        answer = repr(answer).removesuffix(".0")
+    if type(answer) in (int, float, Decimal) and abs(answer) < math.inf:
+        answer = str(answer).removesuffix(".0")
     question, answer = _text(question, "question"), _text(answer, "answer")
+    answer = answer.rpartition("\n#### ")[2]
     if row.get("context"):
         question = f"{_text(row['context'], 'context')}\n\n{question}"
     if name in SOURCES and SOURCES[name].integers:

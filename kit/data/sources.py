@@ -6,6 +6,8 @@ that the hub's newest is taken once, kept in the cache, and its commit recorded.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -17,7 +19,7 @@ from kit.runs import files
 from kit.settings import KitError
 
 Rows = Iterable[tuple[int, Any]]  # (number from 1, row)
-SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,12 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     while path.is_dir() and (inside := find_in(path, name)):
         path = inside
     try:
-        if path.suffix == ".jsonl":
+        if path.name.endswith((".jsonl", ".jsonl.gz")) or path.suffix == ".json" and not _is_list(path):
             yield from json_lines(path)
         elif path.suffix == ".json":
-            rows = json.loads(path.read_bytes())
-            if not isinstance(rows, list):
-                raise ValueError("should be a JSON list of problems")
-            yield from enumerate(rows, 1)
+            yield from enumerate(json.loads(path.read_bytes()), 1)
         elif path.suffix == ".csv":
-            import pandas as pd
-
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            yield from enumerate(table.to_dict("records"), 1)
+            yield from csv_rows(path)
         elif path.suffix == ".parquet":
             import pyarrow.parquet as parquet
 
@@ -117,13 +113,32 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
 
 def json_lines(path: Path, shown: str = "") -> Iterator[tuple[int, Any]]:
     """The rows of a file of JSON lines, without empty ones; KitError names the row that is not JSON, and the file, as `shown`."""
-    with path.open("rb") as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 if line.strip():
                     yield number, json.loads(line)
             except (ValueError, RecursionError):
                 raise KitError(f"{shown or path.name} row {number}: not JSON") from None
+
+
+def _is_list(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig") as file:
+        return file.read(1000).lstrip().startswith("[")
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header; between its columns is a comma, a semicolon (Excel in Europe) or a tab."""
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        file.seek(0)
+        for number, row in enumerate(csv.DictReader(file, delimiter=max(",;\t", key=header.count)), 1):
+            if None in row or None in row.values():
+                fields = len(row) + len(row.pop(None, [])) - 1 if None in row else sum(v is not None for v in row.values())
+                raise KitError(f"{path.name} row {number}: {fields} fields, the header has {len(row)}; text with a comma in it "
+                               "stands in quotes")
+            yield number, row
 
 
 def hub_rows(place: str, source: Source, revision: str | None) -> Rows:

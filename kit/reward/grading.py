@@ -29,6 +29,7 @@ takes the last number of any response without a box, which pays a response for b
 from __future__ import annotations
 
 import contextlib
+import decimal
 import json
 import math
 import numbers
@@ -139,7 +140,7 @@ def _ask(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """The workers' verdicts. Where one was stuck, the gold itself may be to blame."""
     told = {pair: _told.get(pair, "") for pair in pairs}
     new = [pair for pair, verdict in told.items() if not verdict]
-    told.update(zip(new, workers.ask(new), strict=True))
+    told.update(zip(new, workers.ask(new) if new else (), strict=True))  # without a question no pool is imported
     stuck = {pair: (pair[0], _PROBE) for pair, verdict in told.items() if verdict == "timeout" and pair[1] != _PROBE}
     if stuck:
         states = _ask(stuck.values())
@@ -178,7 +179,7 @@ def _gold_text(gold: object, multiple: str) -> tuple[str, str | None]:
     if isinstance(gold, list | tuple):
         texts = [_gold_text(part, multiple) for part in (gold if multiple == "all" else gold[:1])] or [("", "an empty list")]
         return ", ".join(text for text, _ in texts), next((error for _, error in texts if error), None)
-    if isinstance(gold, bool) or not isinstance(gold, str | numbers.Real):
+    if isinstance(gold, bool) or not isinstance(gold, str | numbers.Real | decimal.Decimal):
         return "", f"a {type(gold).__name__}, not a text"
     if not isinstance(gold, str) and not math.isfinite(gold):
         return "", "not a number"

@@ -2,15 +2,17 @@
 
 A log is a file of JSON lines, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (a problem stands in one of them). A line
 has the question's own fields, `answer` (of a list the first element is graded), `model_answer` (list of texts) and
-`model_answer_length` (list of token counts). Other harnesses leave the counts out: they are counted with the tokenizer that
-params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are None. Whether
-a response ended by itself is not in this format: `finished` is None, unless the kit wrote the file.
+`model_answer_length` (list of token counts); or one response, and the problem's others stand in lines of their own. The lines of
+lm-evaluation-harness, of verl's rollout dump and of Qwen2.5-Math's evaluation are read as well. Counts that are not there are
+made with the tokenizer that params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine
+counted), or are None. Whether a response ended by itself is not in this format: `finished` is None, unless the kit wrote it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,20 @@ def read_official(path: Path, name: str = "log", tokenizer: Any = None) -> list[
         there = ", ".join(sorted(file.name for file in path.glob("rank*.jsonl"))) or "none"
         raise KitError(f"{path}: should be a file, or a folder with rank0.jsonl, rank1.jsonl, … without a gap; there is {there}")
     found: dict[str, Rollout] = {}
+    rows: dict[str, Any] = {}
+    files_of: dict[str, Path] = {}
     for file in ranks:
         for number, row in sources.json_lines(file):
             try:
                 made = as_rollout(row, name, tokenizer)
-                if found.setdefault(problems.plain(made.question), made) is not made:
-                    raise ValueError("a problem that was there before; is there another run's file in the folder?")
+                key = problems.plain(made.question)
+                before = found.setdefault(key, made)
+                if before is not made and row != rows.get(key):  # samplers pad the last batch with rows that were there
+                    if len(made.model_answer) > 1 or files_of[key] != file:
+                        raise ValueError("a problem that was there before; is there another run's file in the folder?")
+                    found[key] = dataclasses.replace(before, **{
+                        part: getattr(before, part) + getattr(made, part) for part in RESPONSES})
+                rows[key], files_of[key] = row, file
             except ValueError as error:
                 raise KitError(f"{file.name} row {number}: {error}") from None
     if not found or len({r.id for r in found.values()}) != len(found):
@@ -47,16 +57,41 @@ def read_official(path: Path, name: str = "log", tokenizer: Any = None) -> list[
     return list(found.values())
 
 
+RESPONSES = ("model_answer", "model_answer_length", "finished")
+_USER = re.compile(r"(?:<\|im_start\|>user\n|<｜User｜>)(.*?)(?:<\|im_end\|>|<｜Assistant｜>)", re.DOTALL)
+
+
+def as_official(row: Any) -> Any:
+    """A line of another harness in the official format; others as they are."""
+    if not isinstance(row, dict):
+        return row
+    if isinstance(row.get("doc"), dict) and isinstance(row.get("resps"), list):  # lm-evaluation-harness
+        texts = [text for said in row["resps"] for text in (said if isinstance(said, list) else [said])]
+        return {"answer": row.get("target"), **row["doc"], "model_answer": texts}
+    if {"input", "output", "gts"} <= row.keys():  # verl's trainer.rollout_data_dir; its input is the rendered prompt
+        asked = _USER.findall(str(row["input"])) or [row["input"]]
+        return {"question": asked[-1], "answer": row["gts"], "model_answer": row["output"]}
+    if {"code", "gt"} <= row.keys():  # Qwen2.5-Math
+        return {**row, "answer": row["gt"], "model_answer": row["code"]}
+    return row
+
+
 def as_rollout(row: Any, name: str, tokenizer: Any = None) -> Rollout:
     """One line of a log; ValueError says what is wrong with it."""
+    row = as_official(row)
     problem = problems.as_problem(row, name)
     texts = row.get("model_answer")
+    if isinstance(texts, str):  # one response
+        row, texts = {**row, **{key: [row[key]] for key in RESPONSES if row.get(key) is not None}}, [texts]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError("`model_answer` should be a list of texts")
     texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half an emoji cannot be written to a file
     parts = {}
     for key, kind, what in (("model_answer_length", int, "a token count"), ("finished", bool, "true or false")):
-        parts[key] = values = [None] * len(texts) if row.get(key) is None else row[key]
+        values = [None] * len(texts) if row.get(key) is None else row[key]
+        if kind is int and isinstance(values, list):  # pandas writes a column with gaps as 4.0
+            values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+        parts[key] = values
         if not isinstance(values, list) or len(values) != len(texts) or not all(
                 value is None or type(value) is kind and 0 <= value < 2**31 for value in values):
             raise ValueError(f"`{key}` should be a list with {what} for each of the {len(texts)} responses")
