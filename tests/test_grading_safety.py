@@ -305,3 +305,13 @@ def test_workers_without_a_parser_or_without_room_are_an_error_that_says_so(tmp_
         script = run_script(tmp_path, code.format(memory=memory), environment=environment, stderr=subprocess.DEVNULL)
         output, _ = script.communicate(timeout=60)
         assert output.strip() == said
+
+
+def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path):
+    """A socket's path has at most 107 characters."""
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    code = "from kit.reward.grading import grade; print(grade(r'\\boxed{2\\sqrt3}', r'\\sqrt{12}').verdict)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          env={**os.environ, "TMPDIR": str(folder)})  # fmt: skip
+    assert done.stdout == "correct\n", done.stderr[-500:]

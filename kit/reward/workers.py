@@ -15,10 +15,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import context, forkserver
+from multiprocessing import context, forkserver, util
 from typing import Any
 
 from kit.reward import answers
@@ -26,6 +27,7 @@ from kit.reward import answers
 DEADLINE = 1.0  # seconds of processor time for one answer
 PATIENCE = 2.5  # seconds by the clock: a busy machine may leave a worker without processor time
 MEMORY = 1 << 30  # bytes of address space of one worker
+SOCKET = 60  # characters of TMPDIR: a socket's whole path must stay below 108
 TASKS = 5_000  # answers after which a worker is replaced: what a parser keeps adds up
 
 _pools: dict[int, Any] = {}  # by process id
@@ -123,11 +125,16 @@ def _pool() -> Any:
             for name in [name for name in environment if name.startswith("MALLOC_")]:
                 del os.environ[name]
             os.environ["PYTHONSAFEPATH"] = "1"
+            given = tempfile.tempdir
+            if len(tempfile.gettempdir()) > SOCKET:
+                tempfile.tempdir = "/tmp"
             try:
+                util.get_temp_dir()  # of this process's sockets; made once
                 multiprocessing.set_forkserver_preload(["math_verify", "pebble.pool.process"])
                 with _hidden_main():
                     forkserver.ensure_running()
             finally:
+                tempfile.tempdir = given
                 os.environ.pop("PYTHONSAFEPATH")
                 os.environ.update(environment)
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
