@@ -34,7 +34,7 @@ class Endpoint:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.requests.append(body)
                 outer.headers.append({name.lower(): value for name, value in self.headers.items()})
-                text = body["messages"][1]["content"]
+                text = body["messages"][-1]["content"]
                 numbers = [int(part.split(":")[0]) for part in text.split("Step ")[1:]]
                 given = outer.answer(numbers, len(outer.requests))
                 status, content = given if isinstance(given, tuple) else (200, given)
@@ -76,20 +76,20 @@ def test_a_good_answer_labels_every_step_in_one_request(endpoint: Endpoint, tmp_
     assert judge.label([STEPS], settings(endpoint), tmp_path / "cache.jsonl") == [PHASES]
     (request,) = endpoint.requests
     assert request["model"] == "m" and request["temperature"] == 0
-    assert "Step 2: 3 + 4 = 7" in request["messages"][1]["content"] and UNDERSTAND in request["messages"][0]["content"]
+    assert "Step 2: 3 + 4 = 7" in request["messages"][-1]["content"] and UNDERSTAND in request["messages"][-1]["content"]
 
 
 def test_batches_are_numbered_on_their_own_and_put_together_again(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.answer = lambda numbers, _: [{"step": n, "starts": "x", "phase": COMPUTE} for n in numbers]
     traces = [["x"] * 5, [], ["x"]]
     assert judge.label(traces, settings(endpoint, batch=2), tmp_path / "c.jsonl") == [[COMPUTE] * 5, [], [COMPUTE]]
-    assert len(endpoint.requests) == 4 and "Step 3:" not in endpoint.requests[2]["messages"][1]["content"]
+    assert len(endpoint.requests) == 4 and "Step 3:" not in endpoint.requests[2]["messages"][-1]["content"]
 
 
 def test_what_was_not_answered_is_asked_again_alone(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.answer = lambda numbers, request: good(numbers)[:1]
     assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
-    asked = [request["messages"][1]["content"].count("Step ") for request in endpoint.requests]
+    asked = [request["messages"][-1]["content"].count("Step ") for request in endpoint.requests]
     assert asked == [3, 2, 1]
 
 

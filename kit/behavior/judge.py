@@ -71,7 +71,7 @@ def _batch(steps: Sequence[str], judge: Judge, server: Server, known: dict[str, 
             numbered = "\n\n".join(f"Step {k + 1}: {text}" for k, text in enumerate(shown) if found[k] is None)
             if not numbered:
                 break
-            messages = [{"role": "system", "content": ASK}, {"role": "user", "content": numbered}]
+            messages = [{"role": "user", "content": f"{ASK}\n\n{numbered}"}]  # not every server takes a system message
             answer = read_answer(server.chat(judge.model, messages, temperature=0), shown)
             found = [one or answer.get(k) for k, one in enumerate(found)]
     return key, found
@@ -81,7 +81,8 @@ def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
     """Position -> phase, of every entry of an answer that is well-formed, names a phase and repeats its step's first words."""
     text = text.rpartition("</think>")[2]  # of a reasoning model
     try:
-        entries = json.loads(text[text.find("[") : text.rfind("]") + 1])
+        begin = re.search(r"\[\s*\{", text)  # brackets before the list are part of what it thought
+        entries = json.loads(text[begin.start() : text.rfind("]") + 1]) if begin else []
     except (ValueError, RecursionError):
         return {}
     found: dict[int, str] = {}

@@ -173,6 +173,8 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
     connection.parent.mkdir(mode=0o700, exist_ok=True)
     connection.unlink(missing_ok=True)
+    if os.path.expanduser("~") == "~":  # a container's user without a home: Jupyter wants one
+        os.environ["HOME"] = str(run.kernels.resolve())
     try:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{stage.notebook}.ipynb"), str(copy), {"params_file": config.file, **stage.parameters},

@@ -54,9 +54,12 @@ def render(tokenizer: Any, messages: Messages) -> str:
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         lost = [m for m in messages if m["content"].strip() not in text]
-        if not lost:
+        opened = text.rpartition(messages[-1]["content"].strip())[2].strip() not in ("", tokenizer.eos_token)
+        if not lost and opened:
             return text
-        fault = f"leaves out (part of) the {lost[0]['role']} message, which says: {lost[0]['content'][:60]} …"
+        fault = "does not open the assistant's turn (add_generation_prompt): every response would begin with the role"
+        if lost:
+            fault = f"leaves out (part of) the {lost[0]['role']} message, which says: {lost[0]['content'][:60]} …"
     except (TemplateError, ValueError) as error:  # ValueError: there is no template
         fault = f"refuses the messages ({error})"
     remedy = "; say `prompts: {system_role: user}` to put the system message, which states the limit, before the question"
@@ -66,14 +69,14 @@ def render(tokenizer: Any, messages: Messages) -> str:
 def tokenize(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text that has its special tokens already; none are added.
 
-    Raises KitError when a word-level tokenizer does not know a word of it.
+    Raises KitError when a tokenizer does not know a word or character of it.
     """
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    unknown = tokenizer.unk_token_id
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, unknown = found["input_ids"], tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
-        known = tokenizer.get_vocab()
-        words = [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text) if word not in known]
-        raise KitError(f"the tokenizer has no token for {', '.join(sorted(set(words)))} in the prompt: {text}")
+        parts = {text[slice(*at)] for token, at in zip(ids, found["offset_mapping"], strict=True) if token == unknown}
+        if words := sorted(parts - {tokenizer.unk_token}):  # in some families it is the beginning token, too
+            raise KitError(f"the tokenizer has no token for {', '.join(words)} in the prompt: {text}")
     return ids
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,15 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
     if tokenizer.eos_token_id is None:
         raise KitError(f"{source}: its tokenizer has no end token (eos_token in tokenizer_config.json): no response would end")
     rows = files.read_json(Path(described)).get("vocab_size") if described else None
-    if rows and (last := max(tokenizer.get_vocab().values())) >= rows:
+    added = set(tokenizer.get_added_vocab().values()) - {tokenizer.eos_token_id}  # some families add tokens that no model has
+    if rows and (last := max(set(tokenizer.get_vocab().values()) - added)) >= rows:
         raise KitError(f"{source}: its tokenizer has token ids up to {last}, but the model's embedding has {rows} rows: "
                        "the tokenizer is another model's")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         print(f"{source}: its tokenizer has no pad token; {tokenizer.eos_token} is used, which is masked like any padding")
+    if config.prompts and config.prompts.template_arguments:  # for whoever renders a prompt, TRL too
+        tokenizer.apply_chat_template = partial(tokenizer.apply_chat_template, **config.prompts.template_arguments)
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     hidden = [token for token in core["added_tokens"] if token["special"] and token["content"] in TAGS]
     for token in hidden:  # `skip_special_tokens` would drop it

@@ -84,8 +84,12 @@ class Server:
 
     def chat(self, model: str, messages: list[dict[str, str]], **settings: Any) -> str:
         """The text that a chat model answers to `messages`; KitError as in `ask`."""
+        def text(answer: Any) -> str:
+            said = answer.choices[0].message
+            return (said.content or getattr(said, "reasoning_content", None)) + ""  # TypeError without a text
+
         return self.ask_once(lambda client: client.chat.completions.create(model=model, messages=messages, **settings),
-                             lambda answer: answer.choices[0].message.content + "", self.retries)  # TypeError without a text
+                             text, self.retries)
 
     async def _answer(self, request: Request, read: Callable[[Any], T], retries: int) -> T:
         import openai
@@ -94,7 +98,10 @@ class Server:
         for _ in range(retries + 1):
             try:
                 async with asyncio.timeout(self.timeout * (retries + 1)):  # the library's own limit is for each read of a socket
-                    return read(await request(client))
+                    answer = await request(client)
+                    if fault := getattr(answer, "error", None):  # some servers say 200 all the same
+                        raise ValueError(fault.get("message") if isinstance(fault, dict) else fault)
+                    return read(answer)
             except openai.APIStatusError as error:
                 wrong = error.status_code < 500 and error.status_code not in (408, 409, 429)  # the request itself
                 told = f"{error.request.url}: status {error.status_code}: {' '.join(error.response.text.split())[:300]}"

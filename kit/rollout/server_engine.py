@@ -37,6 +37,7 @@ main()
 """
 CHILD_SETTINGS = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENGINE_READY_TIMEOUT_S": "1800"}  # a large model is read from a slow disk
 FEW = 2  # retries of a first look: a server that is not there should be told soon
+FINISHED = ("stop", "eos_token", "stop_sequence")  # what servers call a response that ended by itself
 
 
 class ServerEngine:
@@ -77,8 +78,13 @@ class ServerEngine:
         """Find out with one token whether the server takes token ids; KitError when it has another model or a shorter context, or
         does not read a prompt as these very tokens."""
         url = self.server.url
-        listed = self.server.ask_once(lambda client: client.models.list(), lambda answer: answer.data, FEW)
-        cards = {card.id: card for card in listed}
+        try:
+            listed = self.server.ask_once(lambda client: client.models.list(), lambda answer: answer.data, FEW)
+            cards = {card.id: card for card in listed}
+        except KitError:
+            if self.name == self.source:
+                raise
+            cards = {self.name: None}  # some servers do not tell; params do (engine.served_as)
         if self.name not in cards:
             raise KitError(f"{url}: serves {', '.join(cards)}, not {self.name}; start it with `vllm serve {self.source}`, or say "
                            "its name there in engine.served_as")
@@ -93,7 +99,7 @@ class ServerEngine:
             except KitError:
                 if not self.takes_ids:
                     raise
-        if count != len(prompt):
+        if count and count != len(prompt):  # 0: this server does not count what it has cached
             raise KitError(f"{url}: reads a prompt as {count} tokens where the tokenizer of {self.source} has {len(prompt)} "
                            "(another tokenizer, or a beginning token put twice); serve it with vLLM")
 
@@ -119,11 +125,13 @@ class ServerEngine:
         """One whole response; ValueError (or AttributeError, TypeError) when the answer is not that."""
         (choice,) = answer.choices
         count, ids = int(answer.usage.completion_tokens), getattr(choice, "token_ids", None)
-        if choice.finish_reason not in ("stop", "length") or ids is not None and len(ids) != count:
+        if choice.finish_reason not in (*FINISHED, "length") or ids is not None and len(ids) != count:
             raise ValueError(f"a response that ended by {choice.finish_reason!r}, counted as {count} tokens")
-        if ids is None:
-            return Response("" + choice.text, count, choice.finish_reason == "stop")
-        return as_response(ids, self.ends, self.tokenizer)
+        if ids is not None:
+            return as_response(ids, self.ends, self.tokenizer)
+        finished = choice.finish_reason != "length"
+        own = len(self.tokenizer(choice.text, add_special_tokens=False)["input_ids"]) + finished
+        return Response(choice.text, own if 2 * count < own else count, finished)  # some servers count 1, whatever they wrote
 
     def close(self) -> None:
         self.server.close()

@@ -46,7 +46,7 @@ def scrubbed(text: str, config: Config) -> str:
     """Text without paths of this machine: a run's files can be passed on without telling where, and by whom, they were made."""
     file, run = Path(config.file), paths.of(config)
     named = {str(run.root): run.shown, str(ROOT): ".", str(Path(sys.prefix)): "ENVIRONMENT",
-             str(Path.home()): "~", config.file if ".." in file.parts else "": file.name}
+             os.path.expanduser("~"): "~", config.file if ".." in file.parts else "": file.name}
     for path in sorted(filter(lambda p: len(p) > 1, named), key=len, reverse=True):
         text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, new=named[path]: new, text)
     return text

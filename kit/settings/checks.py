@@ -73,6 +73,9 @@ def _batch(config: Config) -> Iterator[str]:
         near = sorted(sorted(fits, key=lambda n: abs(n - t.processes))[:3])
         yield (f"`training.processes` is {t.processes}; {t.prompts_per_step} prompts x {t.responses_per_prompt} responses = "
                f"{batch} do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
+    if t.vllm != "off" and t.trl.get("vllm_importance_sampling_correction") and t.top_p < 1:
+        yield (f"`training.top_p` is {t.top_p}; with vLLM's correction it should be 1: below it vLLM's probabilities are those "
+               "of a cut distribution, and their ratio to the trainer's is biased")
     if t.processes % t.machines:
         yield f"`training.machines` is {t.machines}; should divide processes = {t.processes}"
 

@@ -207,4 +207,9 @@ def notebook(params_file: str, **parameters: Any) -> Config:
         for name in re.findall(r"^(\w+) = ", source, re.MULTILINE) if source.startswith("# Parameters\n") else []:
             if name not in known:
                 raise KitError(f"this notebook has no parameter {name}; {_meant(name, known)}")
-    return load(params_file)
+    config, schedule, round = load(str(params_file)), parameters.get("schedule", "base"), parameters.get("round", 1)
+    if schedule not in (there := ("base", *config.schedules, *config.logs.models)):
+        raise KitError(f"{config.file} has no schedule {schedule}; there are {', '.join(there)}")
+    if type(round) is not int:
+        raise KitError(f"`round` is {round!r}; should be a whole number (papermill: -p round 1)")
+    return config

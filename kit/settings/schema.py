@@ -165,6 +165,7 @@ class Prompts(Table):
     forcing_user: str = key(..., "prompt of budget forcing; contains {question}")
     forcing_ending: str = key(..., "budget forcing: what is put behind thinking that was stopped; contains </think>")
     wordings: dict[str, str] = key({}, "name: wording")
+    template_arguments: dict[str, JsonValue] = key({}, "of the chat template, such as enable_thinking: false")
     system_role: Literal["system", "user"] = key("system", "user: before the question, for chat templates without system")
 
     def text(self, key: str) -> str:
