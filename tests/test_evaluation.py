@@ -18,7 +18,7 @@ from kit.reward import grading
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import catalog, paths
-from kit.settings import Config, KitError
+from kit.settings import Config, KitError, load
 
 
 def graded(rows: list[tuple[str, int, str, int, bool]]) -> pd.DataFrame:
@@ -103,6 +103,36 @@ def test_a_response_gets_the_verdict_in_evaluation_that_its_reward_was_in_traini
     assert list(evaluate.grade([said]).verdict) == ["correct", "no answer"]
     for finished, verdict in zip(said.finished, evaluate.grade([said]).verdict, strict=True):
         assert grading.grade(text, "4", finished=finished).verdict == verdict
+
+
+def test_the_official_reading_asks_for_a_box_and_says_when_that_costs_many_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    said = Rollout("p", "2 + 2?", "4", 3, ["The answer is 4.", r"So \boxed{4}."], [9, 9], [True, True])
+    assert list(evaluate.grade([said], "official").verdict) == ["no answer", "correct"]
+    assert "1 of 2 responses answer without a box" in (told := capsys.readouterr().out) and "reading: last-number" in told
+
+
+def test_evaluation_prompts_begin_with_a_second_beginning_token_where_params_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the official evaluation of the DeepSeek family: its template writes one, its tokenizer adds another."""
+    from families import make_tokenizer
+
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    tok, asked = make_tokenizer("deepseek", ["What is 1 + 1?"]), []
+
+    class Recorder:
+        tokenizer, batch_size = tok, 8
+
+        def generate(self, prompts: list[list[int]], *_: object) -> Iterator[tuple[int, list[Response]]]:
+            asked.extend(prompts)
+            yield 0, [Response("4", 1, True)]
+
+    monkeypatch.setattr(problems, "load", lambda name, config: PROBLEMS[:1])
+    for second in (False, True):
+        config = load("params/ds-1.5b.yaml")
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, second_bos=second))
+        evaluate.respond(config, Recorder, "s", Sampling(1, 0.6, 0.95, 9), tmp_path / f"{second}.jsonl", "title")
+    assert asked[1] == [tok.bos_token_id, *asked[0]] and asked[0][0] == tok.bos_token_id != asked[0][1]
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------

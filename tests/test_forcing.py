@@ -103,6 +103,22 @@ def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monke
     assert r.model_answer[0] == "abcab" + tok.decode(ending) + "b" and r.finished == [True, True]
 
 
+def test_a_line_break_before_the_tag_is_added_only_where_the_thinking_does_not_end_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the official code does."""
+    tok = families.make_tokenizer("deepseek", ["abc\nabc", "</think>\n"])
+    made = world(tmp_path, monkeypatch)
+    words = dataclasses.replace(made.prompts, forcing_ending="\n</think>\n\n")
+    made = dataclasses.replace(made, prompts=words, data=dataclasses.replace(made.data, evaluation=("two",)))
+    a, broken = tok.convert_tokens_to_ids("a"), tok("\n", add_special_tokens=False)["input_ids"]
+    assert len(broken) == 1 and tok.decode(broken) == "\n"
+    engine = Script(tok, [[a] * 30, [*[a] * 4, *broken, *[a] * 30]], [a, tok.eos_token_id])
+    forcing.force(made, "base", engine)
+    assert next(records.read(paths.of(made).forcing("base", "two") / "budget5.jsonl")).model_answer == [
+        "aaaaa\n</think>\n\na", "aaaa\n</think>\n\na"]
+
+
 def test_what_ended_within_the_budget_is_left_alone_and_the_rest_is_answered(tmp_path: Path,
                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     made = world(tmp_path, monkeypatch, forcing=dataclasses.replace(SHORT, budgets=(10, 40, 100), answer_tokens=8))

@@ -57,11 +57,20 @@ def test_boxed_answers_are_graded_as_labelled(category):
     assert all(given == "wrong" for _, given in surprises), "a difference that is known still calls no wrong answer correct"
 
 
-@pytest.mark.parametrize("reading", ["official", "strict"])
+@pytest.mark.parametrize("reading", ["official", "strict", "last-number"])
 def test_responses_are_graded_as_labelled(reading):
     cases = [case for case in RESPONSES if case[2] == reading]
     grades = [grade(response, gold, reading, finished=finished) for response, gold, _, finished, _ in cases]
     assert not [(case, g) for case, g in zip(cases, grades, strict=True) if g.verdict != case[4]]
+
+
+def test_without_a_box_only_the_last_number_reading_finds_an_answer():
+    for response, gold, _, finished, _ in RESPONSES:
+        found = {reading: grade(response, gold, reading, finished=finished) for reading in ("official", "strict", "last-number")}
+        if "boxed" not in response and "fbox" not in response:
+            assert found["official"].verdict == found["strict"].verdict == "no answer"
+        elif found["official"].verdict != "no answer":
+            assert found["last-number"] == found["official"], "a box goes before words"
 
 
 # ---------------------------------------------------------------- the benchmarks' gold answers

@@ -52,10 +52,11 @@ def test_a_round_that_is_worked_out_elsewhere_is_the_same_stage(tiny_world: Conf
     """A run that was begun on one device goes on where it stopped on eight, and is not begun again."""
     stage = Stage("02_prune_round-iterative-1", "02_prune_round", {"schedule": "iterative", "round": 1})
     here = stage_keys(tiny_world, [stage])
-    elsewhere = with_training(tiny_world, processes=8, micro_batch=2, trl={"vllm_gpu_memory_utilization": 0.5})
+    elsewhere = with_training(tiny_world, processes=2, trl={**tiny_world.training.trl, "vllm_gpu_memory_utilization": 0.5})
     assert stage_keys(elsewhere, [stage]) == here
     assert stage_keys(with_training(tiny_world, learning_rate=1e-6), [stage]) != here
     assert stage_keys(with_training(tiny_world, lora_rank=8), [stage]) != here
+    assert stage_keys(with_training(tiny_world, micro_batch=4), [stage]) != here
     assert stage_keys(with_training(tiny_world, trl={"loss_type": "grpo"}), [stage]) != here
 
 
@@ -161,7 +162,7 @@ def weights(config: Config, schedule: str, step: int) -> dict:
 def three_steps(tiny_world: Config) -> Config:
     plan = Schedule(limits=(24,), steps=3)
     config = dataclasses.replace(tiny_world, schedules={"alone": plan, "together": plan})
-    return with_training(config, trl={"ddp_timeout": 600}, kl_coefficient=0.1)
+    return with_training(config, trl={"ddp_timeout": 600, "loss_type": "dapo"}, kl_coefficient=0.1)
 
 
 def test_two_processes_train_like_one_and_go_on_after_one_was_killed(

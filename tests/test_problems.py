@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.chain import commands
-from kit.data import problems, sources
+from kit.data import contamination, problems, sources
 from kit.data.problems import Problem
 from kit.runs import paths
 from kit.settings import ROOT, Config, Data, KitError, load
@@ -158,6 +158,19 @@ def test_a_users_own_csv_is_read_as_it_is_written(world: Config, tmp_path: Path)
         csv.writer(file).writerows([["question", "answer"], ["One,\n\"two\"?", "025"], ["Three?", r"\frac{1}{2}"]])
     got = problems.load("mine", having(world, mine=tmp_path / "mine.csv"))
     assert [(p.question, p.answer) for p in got] == [("One,\n\"two\"?", "025"), ("Three?", r"\frac{1}{2}")]
+
+
+def test_a_training_set_keeps_every_row_when_params_say_so(world: Config, tmp_path: Path) -> None:
+    """As the official code does: nothing is compared with the held-out sets, and a row twice is trained on twice."""
+    rows = [{"question": q, "answer": a} for q, a in (("One?", "1"), ("One?", "1"), ("Two?", "2"))]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = dataclasses.replace(world.data, train="mine", files={"mine": str(tmp_path / "mine.jsonl")}, near_duplicate=None)
+    config = dataclasses.replace(world, data=data)
+    found = problems.load("mine", config)
+    assert [p.answer for p in found] == ["1", "1", "2"] and len({p.id for p in found}) == 3
+    assert contamination.training_problems(config) == found
+    as_test = dataclasses.replace(config, data=dataclasses.replace(data, train="other", evaluation=("mine",)))
+    assert len(problems.load("mine", as_test)) == 2
 
 
 def test_duplicates_are_dropped_and_counted(world: Config, tmp_path: Path) -> None:

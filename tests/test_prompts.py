@@ -52,7 +52,7 @@ def test_the_deepseek_family_is_trained_and_evaluated_in_the_official_words() ->
     assert trained == f"{BOS}{SYSTEM}<｜User｜>{OUTPUT}<｜Assistant｜><think>\n"
     assert prompts.render(tok, prompts.evaluation_messages(words, QUESTION)) == f"{BOS}<｜User｜>{PUT}<｜Assistant｜><think>\n"
     assert prompts.render(tok, prompts.forcing_messages(words, QUESTION)) == f"{BOS}<｜User｜>{OUTPUT}<｜Assistant｜><think>\n"
-    assert words.text("forcing_ending") == "</think>\n\n**Final Answer:**\n\n"
+    assert words.text("forcing_ending") == "\n</think>\n\n**Final Answer:**\n\n"
 
 
 def test_qwq_swaps_training_and_evaluation_but_is_forced_in_the_deepseek_words() -> None:
@@ -62,7 +62,7 @@ def test_qwq_swaps_training_and_evaluation_but_is_forced_in_the_deepseek_words()
     assert trained == turn.format("system", SYSTEM) + turn.format("user", PUT) + end
     assert prompts.render(tok, prompts.evaluation_messages(words, QUESTION)) == turn.format("user", OUTPUT) + end
     assert prompts.render(tok, prompts.forcing_messages(words, QUESTION)) == turn.format("user", OUTPUT) + end
-    assert words.text("forcing_ending") == "</think>\n\nThe final answer is"
+    assert words.text("forcing_ending") == "\n</think>\n\nThe final answer is"
 
 
 def test_a_wording_is_chosen_by_its_name_or_written_out() -> None:
@@ -123,7 +123,8 @@ def test_thinking_put_through_a_template_that_eats_it_is_refused_and_kept_on_tok
     ending = prompts.forcing_ending(tok, words)
     ids = [*prompts.encode(tok, forced), *prompts.tokenize(tok, "Okay, 3."), *ending]
     assert tok.decode(ids).endswith("<think>\nOkay, 3." + words.text("forcing_ending"))
-    assert ending[0] == tok.convert_tokens_to_ids("</think>") and tok.bos_token_id not in ending
+    assert ending[1] == tok.convert_tokens_to_ids("</think>") and tok.bos_token_id not in ending
+    assert prompts.forcing_ending(tok, words, broken=True) == ending[1:]  # behind thinking that ends in a line break
 
 
 def test_deepseeks_own_template_as_trl_ships_it_gives_the_same_prompts() -> None:
@@ -178,7 +179,7 @@ def test_one_prompt_of_each_stage_is_shown_and_goes_into_the_manifest(tmp_path: 
     kept = json.loads((tmp_path / "ds-1.5b" / "manifest.json").read_text())["prompts"]
     assert list(kept) == ["training", "evaluation", "budget forcing"]
     assert "within 4000 tokens." in kept["training"] and "tokens." not in kept["evaluation"]
-    assert kept["budget forcing"].endswith("<think>\n[thinking, stopped at the budget]</think>\n\n**Final Answer:**\n\n")
+    assert kept["budget forcing"].endswith("<think>\n[thinking, stopped at the budget]\n</think>\n\n**Final Answer:**\n\n")
 
 
 def test_the_laptops_words_for_budget_forcing_are_in_its_vocabulary() -> None:

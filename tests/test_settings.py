@@ -73,7 +73,7 @@ def test_a_params_file_outside_the_project_is_found_again_by_the_stages(tmp_path
 
 def test_defaults_are_the_official_settings() -> None:
     t, e = Training(), Evaluation()
-    assert (t.prompts_per_step, t.responses_per_prompt, t.steps, t.checkpoint_every) == (128, 16, 190, 20)
+    assert (t.prompts_per_step, t.responses_per_prompt, t.steps, t.checkpoint_every) == (128, 16, 180, 20)
     assert (t.learning_rate, t.clip_ratio, t.kl_coefficient, t.entropy_coefficient) == (1e-6, 0.2, 0.001, 0.001)
     assert (t.temperature, t.top_p, t.max_grad_norm) == (1.0, 1.0, 1.0)
     assert (e.temperature, e.top_p, e.max_new_tokens) == (0.6, 0.95, 32000)
@@ -115,7 +115,7 @@ def test_fields_of_trl_are_taken_as_they_stand(tmp_path: Path) -> None:
     text = ("extends: laptop.yaml\n"
             "training: {trl: {loss_type: dr_grpo, epsilon_high: 0.28, use_liger_kernel: false, report_to: [wandb]}}\n")
     assert load(write(tmp_path, text)).training.trl == {
-        "loss_type": "dr_grpo", "epsilon_high": 0.28, "use_liger_kernel": False, "report_to": ["wandb"]}
+        "loss_type": "dr_grpo", "weight_decay": 0.0, "epsilon_high": 0.28, "use_liger_kernel": False, "report_to": ["wandb"]}
 
 
 def test_settings_cannot_be_changed_and_what_takes_their_place_is_checked() -> None:

@@ -50,6 +50,11 @@ def test_a_box_inside_unfinished_thinking_counts_in_the_official_reading_only(re
     assert reward(UNFINISHED, "7", limit=50, reading="strict") == 0.0
 
 
+def test_a_finished_response_without_a_box_is_paid_in_the_last_number_reading_only(reward: Callable[..., float]) -> None:
+    said = "Compute 3 + 4 = 7 . </think> The final answer is 7 <eos>"
+    assert [reward(said, "7", limit=50, reading=name) for name in ("official", "strict", "last-number")] == [0.0, 0.0, 1.0]
+
+
 def test_thinking_that_ends_with_an_answer_counts_in_the_strict_reading_too(reward: Callable[..., float]) -> None:
     assert reward(DONE, "7", limit=12, reading="strict") == 1.0
 
@@ -123,8 +128,8 @@ def test_two_rounds_train_validate_select_and_chain(tiny_world: Config, capsys: 
         catalog.start_of_round(tiny_world, "iterative", 3)
 
 
-def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
-    """One real GRPO step with a reward of our own; returns the trainer."""
+def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path, steps: int = 1):
+    """One real GRPO step (or some) with a reward of our own; returns the trainer."""
     from datasets import Dataset
     from trl import GRPOTrainer
 
@@ -132,7 +137,7 @@ def one_step(config: Config, rewards: Callable[..., list[float]], folder: Path):
     tokenizer = models.load_tokenizer(start, config)
     rows = rounds.training_rows(config, tokenizer, 24)
     trainer = GRPOTrainer(
-        model=start, args=rounds.grpo_settings(config, folder, limit=24, steps=1, seed=3), reward_funcs=rewards,
+        model=start, args=rounds.grpo_settings(config, folder, limit=24, steps=steps, seed=3), reward_funcs=rewards,
         train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
     )
     trainer.train()
@@ -167,6 +172,57 @@ def test_a_round_moves_the_parameters_and_truncated_responses_stay_in_the_loss(t
     assert log["grad_norm"] > 0  # … they teach
     after = weights(catalog.checkpoints(tmp_path)[-1])
     assert max((after[k] - before[k]).abs().max().item() for k in before) > 0
+
+
+@pytest.mark.parametrize("loss", ["bnpo", "dapo"])
+def test_the_loss_is_the_token_mean_of_each_pass_or_of_the_whole_step(
+    tiny_world: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """At a step's first update the ratio is 1, so a token's loss is minus its response's advantage. `bnpo`, the official one, in
+    passes of 4: tokens of a pass with short responses weigh more. `dapo` in the same passes: all tokens of the step alike."""
+    import numpy as np
+    from trl import GRPOTrainer
+
+    passes, inner = [], GRPOTrainer._compute_loss
+
+    def watched(self: GRPOTrainer, model: object, inputs: dict) -> object:
+        passes.append((inputs["advantages"].flatten().numpy(), inputs["completion_mask"].sum(1).numpy()))
+        return inner(self, model, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", watched)
+    settings = dataclasses.replace(
+        tiny_world.training, kl_coefficient=0.0, entropy_coefficient=0.0, micro_batch=4, trl={"loss_type": loss})
+    # a cut response has 24 tokens, one that says what it says at once fewer: paid are those at odd places
+    trainer = one_step(dataclasses.replace(tiny_world, training=settings), lambda completions, completion_ids, **_: [
+        float(len(ids) < 24 or i % 4 == 0) for i, ids in enumerate(completion_ids)], tmp_path)
+    assert len(passes) == 4 and {len(a) for a, _ in passes} == {4}
+    means = [-(a * n).sum() / n.sum() for a, n in passes]
+    whole = -sum((a * n).sum() for a, n in passes) / sum(n.sum() for _, n in passes)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(np.mean(means) if loss == "bnpo" else whole, abs=2e-4)
+    assert abs(np.mean(means) - whole) > 1e-3, "else this tells nothing"
+
+
+def test_the_sign_of_the_kl_coefficient_is_that_of_the_term_in_the_loss(tiny_world: Config, tmp_path: Path) -> None:
+    """The first step, with the same rewards, leaves the reference; from the second on nothing is rewarded, and the KL alone pulls
+    back to it or, with the official code's sign, pushes further away."""
+    steps: dict[float, list[dict[str, float]]] = {}
+    for coefficient in (0.5, 0.0, -0.5):
+        calls: list[int] = []
+
+        def first_step_only(completions: list, calls: list[int] = calls, **_: object) -> list[float]:
+            calls.append(1)
+            return [float(i % 2) if len(calls) == 1 else 0.0 for i in range(len(completions))]
+
+        settings = dataclasses.replace(
+            tiny_world.training, kl_coefficient=coefficient, entropy_coefficient=0.0, learning_rate=3e-3)
+        config = dataclasses.replace(tiny_world, training=settings)
+        trainer = one_step(config, first_step_only, tmp_path / str(coefficient), steps=4)
+        steps[coefficient] = trainer.state.log_history[:4]
+    plus, none, minus = steps.values()
+    assert plus[1]["kl"] == pytest.approx(minus[1]["kl"]) and plus[1]["kl"] > 0, "the first steps are alike: there is no KL yet"
+    assert plus[1]["loss"] == pytest.approx(0.5 * plus[1]["kl"], rel=0.05)
+    assert minus[1]["loss"] == pytest.approx(-plus[1]["loss"], rel=0.01)
+    assert plus[3]["kl"] < minus[3]["kl"] and "kl" not in none[1]
 
 
 def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kit.evaluation import forcing
 from kit.runs import catalog
 from kit.settings import ROOT, Config, KitError, read_yaml
 from kit.training import trl_fields
@@ -115,7 +116,7 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
         return {"KV cache": token * z.layers * z.keys * responses * tokens, "logits": 12 * z.words * responses}
 
     state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
-             "reference model": 4 * n / devices * (t.kl_coefficient > 0 and not lora),
+             "reference model": 4 * n / devices * (t.kl_coefficient != 0 and not lora),
              "DDP's buckets": 4 * n * (t.processes > 1 and not shared)}
     update = state | activations(config, z, c, r) | {
         "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
@@ -182,7 +183,7 @@ def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
     """
     h, t, trl = config.hardware, config.training, trl_fields.fields(config)
     corrected = t.vllm != "off" and trl["vllm_importance_sampling_correction"]
-    passes = 3 + bool(trl["gradient_checkpointing"]) + (t.kl_coefficient > 0) + corrected
+    passes = 3 + bool(trl["gradient_checkpointing"]) + (t.kl_coefficient != 0) + corrected
     return tokens * passes * (2 * z.parameters + 4 * z.layers * z.queries * s) / (h.teraflops * 1e12 * h.compute_share)
 
 
@@ -222,8 +223,8 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     one, models = [answers(config, z, name, n, e.max_new_tokens) for name, n in samples.items()], len(rows)
     # All at the base model's length, which pruned models stay below.
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
-    if f.budgets:  # thinking once, up to the largest budget, and an answer at its cap for each
-        caps = (max(f.budgets), *[f.answer_tokens] * len(f.budgets))
+    if f.budgets:  # thinking once, and an answer for each budget; as long as the base model's responses, or as they may be
+        caps = [max(f.budgets) + forcing.answer_cap(config, max(f.budgets)), *(forcing.answer_cap(config, b) for b in f.budgets)]
         forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in caps]
         parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
     for what, sets in parts.items():

@@ -49,28 +49,28 @@ def compute(config: Config) -> None:
             validate(config, schedule, k)
     for model in catalog.model_names(config):
         logged = model in config.logs.models
-        graded = {name: grade(logs.responses(config, model, name) if logged else stored(run.rollouts(model, name)),
+        graded = {name: grade(config, logs.responses(config, model, name) if logged else stored(run.rollouts(model, name)),
                               run.grades(model, name)) for name in config.data.evaluation}
         evaluate.write_metrics(config, model, graded)
         if config.evaluation.training_prompt and not logged:
             told = f"{model}/{evaluate.TRAINING_PROMPT}"
             for name in config.data.evaluation:
-                grade(stored(run.rollouts(told, name)), run.grades(told, name))
+                grade(config, stored(run.rollouts(told, name)), run.grades(told, name))
     comparisons.compare_models(config)
     behavior.write_tables(config)
     if config.schedules and config.forcing.budgets:
         for model, name, budget in itertools.product(config.forced_models, config.data.evaluation, config.forcing.budgets):
             file = run.forcing(model, name) / f"budget{budget}.jsonl"
-            grade(stored(file), file.with_suffix(".csv"))
+            grade(config, stored(file), file.with_suffix(".csv"))
         forcing.write_curve(config)
 
 
-def grade(answers: list[records.Rollout], path: Path) -> pd.DataFrame:
+def grade(config: Config, answers: list[records.Rollout], path: Path) -> pd.DataFrame:
     """Write the grades of these responses over those in `path`, in whose order they are put: a file of responses has them in the
     order in which they were done. Which thinking was cut (`forced`) is taken over."""
     before = files.read_csv(path, dtype={"id": str})
     place = {id: k for k, id in enumerate(before.id)}
-    table = evaluate.grade(sorted(answers, key=lambda r: place.get(r.id, len(place))))
+    table = evaluate.grade(sorted(answers, key=lambda r: place.get(r.id, len(place))), config.training.reading)
     if "forced" in before:
         table["forced"] = before.forced
     files.write_csv(path, table)

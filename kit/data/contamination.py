@@ -60,11 +60,15 @@ def overlaps(train: Sequence[Problem], held_out: Iterable[tuple[str, Problem]], 
 
 
 def training_problems(config: Config) -> list[Problem]:
-    """The training set without what is also in a validation or evaluation set; says in a line what was dropped.
+    """The training set without what is also in a validation or evaluation set (official: with it; `data.near_duplicate: null`);
+    says in a line what was dropped.
 
     Writes data/contamination.csv of the run, the rows of `overlaps`.
     """
     train, facts = problems.open_set(config.data.train, config)
+    if config.data.near_duplicate is None:
+        print(f"{config.data.train}: all {len(train)} rows are trained on, also what is held out (data.near_duplicate: null)")
+        return train
     held_out = [(name, p) for name in (config.data.validation, *config.data.evaluation) for p in problems.load(name, config)]
     found, path = overlaps(train, held_out, config.data.near_duplicate), paths.of(config).contamination
     files.write_csv(path, found)

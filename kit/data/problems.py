@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -42,36 +42,39 @@ def load(name: str, config: Config) -> list[Problem]:
 
 def open_set(name: str, config: Config) -> Loaded:
     """`load`, with the facts: `problems`, how many; `origin`, where from; `revision`, at which commit of the hub; `rows` that the
-    file has, and the set is known to have (`expected`); `duplicates`: rows whose question stands in a row before, dropped."""
+    file has, and the set is known to have (`expected`); `duplicates`: rows whose question stands in a row before, dropped but
+    from a training set with `data.near_duplicate: null`."""
     d, generated = config.data, paths.of(config).data(name)
+    whole = name == d.train and d.near_duplicate is None
     for other in d.revisions.keys() - SOURCES.keys():
         raise KitError(f"{config.file}: data.revisions.{other} is no set of the hub; there are {', '.join(SOURCES)}")
     if name in d.files:
         path = paths.given(config, d.files[name])
         if not path.exists():
             raise KitError(f"{config.file}: data.files.{name}: there is no file or folder {d.files[name]}")
-        return _local(path, name, path.name)
+        return _local(path, name, path.name, whole)
     if generated.is_file():
-        return _local(generated, name, "generated")
+        return _local(generated, name, "generated", whole)
     if path := sources.find_in(paths.given(config, d.folder), name):
-        return _local(path, name, f"{d.folder}/{path.name}")
+        return _local(path, name, f"{d.folder}/{path.name}", whole)
     if name in SOURCES:
-        return from_hub(name, d.revisions.get(name), d.folder)
+        return from_hub(name, d.revisions.get(name), d.folder, whole)
     raise KitError(f"data set {name}: {generated} does not exist; notebook 01 makes the arithmetic sets, the hub's are called "
                    f"{', '.join(SOURCES)}, and a file of your own is named under data.files.{name} in {config.file}")
 
 
-def from_hub(name: str, revision: str | None, folder: str = "data") -> Loaded:
+def from_hub(name: str, revision: str | None, folder: str = "data", whole: bool = False) -> Loaded:
     """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them. `folder` is where the message
     tells the user to put a copy when the hub cannot be reached."""
-    kept, source = paths.cached(name, revision), SOURCES[name]
+    kept, source = paths.cached(f"{name}-whole" if whole else name, revision), SOURCES[name]
     if not kept.is_file():
         from huggingface_hub import HfApi
 
         try:
             commit = HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha
             print(f"{name}: fetching from the hub ({source.hub}), once; of a large set all is gone through, little is kept")
-            found, facts = _collected(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit)
+            found, facts = _collected(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit,
+                                      whole)
         except KitError:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
@@ -97,19 +100,22 @@ def write(path: Path, problems: list[Problem]) -> None:
         file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in problems)
 
 
-def _local(path: Path, name: str, origin: str) -> Loaded:
-    return _collected(sources.read_local(path, name), name, path.name, origin)
+def _local(path: Path, name: str, origin: str, whole: bool = False) -> Loaded:
+    return _collected(sources.read_local(path, name), name, path.name, origin, whole=whole)
 
 
-def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | None = None) -> Loaded:
-    """The problems of these rows, without the duplicates; `shown` is what messages call the file."""
+def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | None = None, whole: bool = False) -> Loaded:
+    """The problems of these rows, without the duplicates unless `whole`; `shown` is what messages call the file."""
     first: dict[str, Problem] = {}
     count = 0
     for number, row in rows:
         try:
             if sources.wanted(row, name):
                 count, problem = count + 1, as_problem(row, name)
-                first.setdefault(plain(problem.question), problem)
+                question = plain(problem.question)
+                if whole and question in first:
+                    question, problem = f"{question} (row {number})", replace(problem, id=f"{problem.id}-row{number}")
+                first.setdefault(question, problem)
         except ValueError as error:
             raise KitError(f"{shown} row {number}: {error}") from None
     if not first:

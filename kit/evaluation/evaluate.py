@@ -29,6 +29,7 @@ from kit.settings import Config, KitError, Prompts
 
 Ask = Callable[[Prompts, str], prompts.Messages]  # (the wordings of params, a question) -> the messages
 GRADE_COLUMNS = ["id", "sample", "verdict", "answer", "length", "finished", "core"]
+UNBOXED = 0.05  # a larger share of answers without a box is a warning
 TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers in the training prompt (a control)
 
 
@@ -36,7 +37,8 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run, names = paths.of(config), config.data.evaluation
     if model in config.logs.models:  # other code generated the responses
-        logged = {name: grade_stored(run.grades(model, name), logs.responses(config, model, name)) for name in names}
+        logged = {name: grade_stored(run.grades(model, name), logs.responses(config, model, name), config.training.reading)
+                  for name in names}
         return write_metrics(config, model, logged)
     asked: dict[str, Ask] = {model: prompts.evaluation_messages}  # the folder of its responses -> how the question is put
     if config.evaluation.training_prompt:
@@ -46,7 +48,7 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
         for folder, name in itertools.product(asked, names):
             path, title = run.rollouts(folder, name), f"{folder}: {name}"
             answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder])
-            graded[folder][name] = grade_stored(run.grades(folder, name), answers)
+            graded[folder][name] = grade_stored(run.grades(folder, name), answers, config.training.reading)
     return write_metrics(config, model, graded[model])
 
 
@@ -84,42 +86,52 @@ def respond(
     for line in grading.check_golds([p.answer for p in known], [p.id for p in known]):
         print(f"{name}: {line}")
     started, seed = engine(), zlib.crc32(f"{config.seed} {name}".encode())
+    first = [started.tokenizer.bos_token_id] if config.evaluation.second_bos else []
+    if first == [None]:
+        raise KitError(f"{config.file}: evaluation.second_bos: this model's tokenizer has no beginning token")
     with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
         try:
             with files.telling(path):
                 return records.collect(
-                    started, known, lambda p: prompts.encode(started.tokenizer, ask(config.prompts, p.question)), sampling, path,
-                    seed, title)
+                    started, known, lambda p: [*first, *prompts.encode(started.tokenizer, ask(config.prompts, p.question))],
+                    sampling, path, seed, title)
         except (RuntimeError, OSError) as error:
             why = files.first_line(error)
             hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""
             raise KitError(f"{title}: the engine broke off ({why}); its answers so far are kept, {hint}run this again") from error
 
 
-def grade(rollouts: Sequence[Rollout]) -> pd.DataFrame:
+def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataFrame:
     """A row per response: id, sample, verdict, answer, length (tokens), finished, core (tokens of the shortest chain).
 
     The verdict is that of the reward in training: whether a response ended by itself counts here as it does there.
     """
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
     texts, golds, ids = ([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], [r.id for r, _ in flat])
-    grades = grading.grade_many(texts, golds, ids=ids, finished=[r.finished[i] for r, i in flat])
+    ends = [r.finished[i] for r, i in flat]
+    grades = grading.grade_many(texts, golds, reading, ids=ids, finished=ends)
     for line in grading.warnings_about(grades, ids):
         print(line)
+    unboxed = sum(g.verdict == "no answer" and bool(grading.extract_answer(text, finished=end))
+                  for text, g, end in zip(texts, grades, ends, strict=True)) if reading == "official" else 0
+    if unboxed > UNBOXED * len(grades):
+        print(f"warning: {unboxed} of {len(grades)} responses answer without a box, which the official reading does not count; "
+              "training: {reading: last-number} reads them")
     control = r"[\x00-\x1f\x7f]+"  # a lone carriage return, for instance, would end a row of a CSV file
     rows = [(r.id, i, g.verdict, re.sub(control, " ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
             for (r, i), g in zip(flat, grades, strict=True)]
     return pd.DataFrame(rows, columns=GRADE_COLUMNS)
 
 
-def grade_stored(path: Path, answers: Sequence[Rollout]) -> pd.DataFrame:
+def grade_stored(path: Path, answers: Sequence[Rollout], reading: str) -> pd.DataFrame:
     """The grades of `answers`: those in `path` if they are of these very responses by this very grader, else made and stored."""
     note, rows = path.with_suffix(".json"), sum(len(r.model_answer) for r in answers)
-    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"), "rows": rows}
+    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"), "rows": rows,
+                 "reading": reading}
     if note.is_file() and files.read_json(note) == made_from:
         with contextlib.suppress(KitError):
             return read_grades(path)
-    files.write_csv(path, grade(answers))
+    files.write_csv(path, grade(answers, reading))
     files.write_json(note, made_from)
     return read_grades(path)  # so that the first run has just what the next one reads
 

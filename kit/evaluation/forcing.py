@@ -7,7 +7,7 @@ A model's thinking is stopped at a budget B, an ending is put behind it, and the
 
 Thinking is generated once per model, long enough for the largest budget, and cut at each budget. It is cut on the token ids
 that the model wrote: encoding its text again may split it in other places. A response's length is all of it: thinking kept,
-ending, and answer.
+ending, and answer. An ending that begins with a line break lends it only to thinking that does not end in one (official code).
 """
 
 import dataclasses
@@ -50,13 +50,14 @@ def force(config: Config, model: str, engine: Engine | None = None) -> None:
     for name in config.data.evaluation:
         thoughts, folder = think(config, model, name, engine), paths.of(config).forcing(model, name)
         forced, samples = Forced(config, thoughts, engine), len(thoughts[0].model_answer)
-        how = dataclasses.replace(evaluate.sampling(config, name), samples=samples, max_new_tokens=config.forcing.answer_tokens)
+        how = dataclasses.replace(evaluate.sampling(config, name), samples=samples)
         row_of = {t.id: [row] for row, t in enumerate(thoughts)}
         for forced.budget in config.forcing.budgets:
+            how = dataclasses.replace(how, max_new_tokens=answer_cap(config, forced.budget))
             seed, title = _seed(config, name, forced.budget), f"{model}: {name}, budget {forced.budget}"
             answers = records.collect(forced, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
                                       folder / f"budget{forced.budget}.jsonl", seed, title)
-            graded = evaluate.grade(answers).assign(forced=(forced.ends > forced.budget).ravel())
+            graded = evaluate.grade(answers, config.training.reading).assign(forced=(forced.ends > forced.budget).ravel())
             files.write_csv(folder / f"budget{forced.budget}.csv", graded)
 
 
@@ -71,7 +72,8 @@ def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout
     """Responses in budget forcing's prompt, with their token ids: up to the largest budget, and room for an answer behind it.
     Kept in thinking.jsonl, where later calls find them."""
     path, f, how = paths.of(config).forcing(model, name) / "thinking.jsonl", config.forcing, evaluate.sampling(config, name)
-    how = dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=max(f.budgets) + f.answer_tokens)
+    longest = max(f.budgets) + answer_cap(config, max(f.budgets))
+    how = dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=longest)
     found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer), how,
                             path, _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
     for r in found:
@@ -79,6 +81,11 @@ def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout
             raise KitError(f"{path}: the token ids of {r.id} are missing, so its thinking cannot be cut; engine.name: "
                            f"{config.engine.name} gives none (a server that is vLLM's does)")
     return found
+
+
+def answer_cap(config: Config, budget: int) -> int:
+    """Tokens that an answer behind `budget` tokens of thinking may have."""
+    return min(config.forcing.answer_tokens, max(config.evaluation.max_new_tokens - budget, 1))
 
 
 def prompt(config: Config, question: str, tokenizer: Any) -> list[int]:
@@ -108,7 +115,7 @@ class Forced:
     def __init__(self, config: Config, thoughts: Sequence[Rollout], engine: Engine) -> None:
         self.thoughts, self.engine, self.tokenizer, self.batch_size = thoughts, engine, engine.tokenizer, engine.batch_size
         self.prompts = [prompt(config, t.question, self.tokenizer) for t in thoughts]
-        self.ending = prompts.forcing_ending(self.tokenizer, config.prompts)
+        self.endings = [prompts.forcing_ending(self.tokenizer, config.prompts, broken) for broken in (False, True)]
         self.ends = np.array([[thinking_end(*pair, self.tokenizer) for pair in zip(t.model_answer_ids, t.finished, strict=True)]
                               for t in thoughts])
         self.budget = 0
@@ -119,7 +126,8 @@ class Forced:
         found = [[Response(*parts) for parts in zip(t.model_answer, t.model_answer_length, t.finished, strict=True)]
                  for t in chosen]
         cut = [(i, s) for i, (row,) in enumerate(rows) for s in range(how.samples) if self.ends[row, s] > self.budget]
-        begun = [[*chosen[i].model_answer_ids[s][: self.budget], *self.ending] for i, s in cut]
+        kept = [chosen[i].model_answer_ids[s][: self.budget] for i, s in cut]
+        begun = [[*ids, *self.endings[self.tokenizer.decode(ids[-1:]).endswith("\n")]] for ids in kept]
         starts = [self.prompts[rows[i][0]] + begin for (i, _), begin in zip(cut, begun, strict=True)]
         missing = Counter(i for i, _ in cut)
         yield from ((i, found[i]) for i in range(len(rows)) if not missing[i])

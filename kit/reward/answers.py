@@ -32,7 +32,7 @@ _HOPE = re.compile(r"\.?\s*(?:I hope (?:it|this) (?:is correct|helps)[.!]?)?\s*"
 _LONGEST = 400  # characters of an answer in words
 
 
-def extract_answer(response: str, reading: str = "official", finished: bool | None = None) -> str:
+def extract_answer(response: str, reading: str = "last-number", finished: bool | None = None) -> str:
     r"""The answer a response gives, as it is written there; "" for none. Linear in the response's length.
 
     >>> extract_answer(r"first \boxed{1}, then \boxed{\frac{1}{2}}"), extract_answer(r"cut \boxed{12")
@@ -47,7 +47,7 @@ def extract_answer(response: str, reading: str = "official", finished: bool | No
     box = _last_box(response)
     if box is not None:
         return box
-    if finished is False or r"\boxed" in response or r"\fbox" in response:  # a box was begun, or merely mentioned
+    if reading != "last-number" or finished is False or r"\boxed" in response or r"\fbox" in response:  # begun, or mentioned
         return ""
     if not closed and "<think>" in tail:
         return ""

@@ -1,11 +1,12 @@
 r"""The grader: what did a response answer, and is it the gold answer?
 
-1. The reading `official` takes the last complete `\boxed{…}` (or `\fbox`) anywhere, also in unfinished thinking. A box
-   inside a box is unwrapped; an unfinished box is none; an empty last box is "no answer".
-2. Without any box: the last `<answer>…</answer>`, else what follows the last "answer is" / "Answer:" / "答案是", else a response
-   that is nothing but an answer; all three only behind `</think>` or in a response that never thought. The last number of
-   the last line counts only behind `</think>` or with `finished=True`; `finished=False` (cut off) gets complete boxes only.
-3. The reading `strict` applies 1 and 2 to what follows the last `</think>` only; no `</think>`, no answer.
+1. The reading `official` takes the last complete `\boxed{…}` (or `\fbox`) anywhere, also in unfinished thinking; no box, no
+   answer. A box inside a box is unwrapped; an unfinished box is none; an empty last box is "no answer".
+2. The reading `last-number` is `official`, and without any box: the last `<answer>…</answer>`, else what follows the last
+   "answer is" / "Answer:" / "答案是", else a response that is nothing but an answer; all three only behind `</think>` or in a
+   response that never thought. The last number of the last line counts only behind `</think>` or with `finished=True`;
+   `finished=False` (cut off) gets complete boxes only.
+3. The reading `strict` applies 1 to what follows the last `</think>` only; no `</think>`, no answer.
 4. Two answers are equal by value and by shape: `\frac12` is `0.5`, `(1,2)` is not `(2,1)`, `\{1,2\}` is `\{2,1\}`, `[1,2)`
    is not `(1,2)`, `x>3` is not `x\ge3` but is `(3,\infty)`; `x = 3` is `3`, `025` is `25`, and `5` is not `5.0001`: no
    tolerance anywhere. Units, `%` and `^\circ` may be missing on one side but must not differ (`10\%` is `10`, not `0.1`).
@@ -22,8 +23,9 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 
 Numbers, words and shapes are decided in `kit.reward.answers`. What needs a parser goes to math-verify in worker processes
 (`kit.reward.workers`) with a memory limit and a deadline per answer. Any thread, notebook or forked process may call; verdicts
-are cached. The readings are those of the paper (arXiv 2504.01296) and its official code, which grades the last box; that code
-takes the last number of any response without a box, which pays a response for being cut off at a lucky place: hence rule 2.
+are cached. `official` is what the paper's official code (arXiv 2504.01296) rewards, `strict` how its text can be read too, and
+`last-number` is for models that do not box. That code also takes an unclosed box and "answer is 42", and forgives a factor of 100
+and a relative 1e-4; here neither counts.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malforme
 CACHE = 50_000  # verdicts kept, by (gold, answer)
 TIMEOUT_SHARE = 0.001  # a larger share of timeouts is a warning
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
-READINGS = ("official", "strict")
+READINGS = ("official", "strict", "last-number")
 _PROBE = r"\sqrt{10007}+\ln 17"  # an answer nobody has: compared with it, a gold must be read to its end
 _told: dict[tuple[str, str], str] = {}  # what the workers said
 
@@ -62,13 +64,13 @@ class Grade:
         return self.verdict == "correct"
 
 
-def grade(response: str, gold: object, reading: str = "official", **options: object) -> Grade:
+def grade(response: str, gold: object, reading: str = "last-number", **options: object) -> Grade:
     """The verdict on one response. `gold` and the options are those of `grade_many`."""
     return grade_many([response], [gold], reading, **options)[0]  # type: ignore[arg-type]
 
 
 def grade_many(
-    responses: Sequence[str], golds: Sequence[object], reading: str = "official", multiple: str = "first",
+    responses: Sequence[str], golds: Sequence[object], reading: str = "last-number", multiple: str = "first",
     ids: Sequence[object] | None = None, finished: Sequence[bool | None] | bool | None = None,
 ) -> list[Grade]:
     """The verdicts on many responses, in order.
@@ -76,7 +78,7 @@ def grade_many(
     Args:
         responses: texts of the generated part, thinking included.
         golds: for each response a text, a number, or a list of them (OlympiadBench).
-        reading: "official" or "strict", see the module's docstring.
+        reading: "official", "strict" or "last-number", see the module's docstring; a run has its own, training.reading.
         multiple: of a list, "first" grades the first element (the official code), "all" asks for all, in any order.
         ids: the problems' ids, to name those whose gold answer is broken; row numbers otherwise.
         finished: whether each response ended by itself (True), was cut off at a token limit (False), or nobody knows

@@ -24,7 +24,7 @@ def get_token_limit_reward(
         limit: L, in tokens; longer responses are cut there before grading.
         tokenizer: decodes the token ids that TRL passes as `completion_ids`.
         reading: "official" grades the last box anywhere in those tokens, also in unfinished thinking; "strict" only
-            what follows `</think>`.
+            what follows `</think>`; "last-number" also answers without a box (reward/grading).
         ends: token ids that end a response; the tokenizer's EOS if not given.
     """
     return TokenLimitReward(limit, tokenizer, reading, ends or {tokenizer.eos_token_id})

@@ -76,6 +76,9 @@ def _batch(config: Config) -> Iterator[str]:
     if t.vllm != "off" and t.trl.get("vllm_importance_sampling_correction") and t.top_p < 1:
         yield (f"`training.top_p` is {t.top_p}; with vLLM's correction it should be 1: below it vLLM's probabilities are those "
                "of a cut distribution, and their ratio to the trainer's is biased")
+    if t.trl.get("loss_type", "bnpo") == "bnpo" and t.responses_per_pass < min(t.micro_batch, t.responses_per_process):
+        yield (f"`training.micro_batch` is {t.micro_batch}; should divide the {t.responses_per_process} responses of a process: "
+               "the loss is the token mean of each pass (training: {trl: {loss_type: dapo}} takes that of the whole step)")
     if t.processes % t.machines:
         yield f"`training.machines` is {t.machines}; should divide processes = {t.processes}"
 

@@ -66,7 +66,7 @@ ADDRESS = r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:[1-9]\d{0,4})?(/[^\s?#@]*)?"
 Address = form(f"^{ADDRESS}$", "an address like http://127.0.0.1:8000/v1, with no user or key in it")
 AddressOrNone = form(f"^({ADDRESS})?$", "an address like http://127.0.0.1:8000/v1, with no user or key in it")
 KeyVariable = form("^([A-Z][A-Z0-9_]*)?$", "the name of an environment variable, in capitals; the key itself stays out of params")
-Reading = Literal["official", "strict"]
+Reading = Literal["official", "strict", "last-number"]
 
 
 class Shape(Table):
@@ -150,7 +150,8 @@ class Data(Table):
     files: dict[str, str] = key({}, "data set: local file or folder")
     folder: str = key("data", "where files of sets are looked for before the hub is asked")
     revisions: dict[str, str] = key({}, "data set: commit or tag of its hub repository")
-    near_duplicate: Share = key(0.5, "overlap with a held-out problem at which a training problem is dropped")
+    near_duplicate: Share | None = key(
+        0.5, "overlap with a held-out problem at which a training problem is dropped; null: all rows are kept (official)")
 
 
 class Prompts(Table):
@@ -178,17 +179,18 @@ class Training(Table):
     """GRPO settings of one pruning round; the defaults are the official ones."""
     prompts_per_step: Count = 128
     responses_per_prompt: int = key(16, "the group that a response's advantage is relative to", ge=2)
-    micro_batch: Count = neutral(16, "at most so many responses in one forward/backward pass of a device")
+    micro_batch: Count = key(4, "responses in one forward/backward pass of a device, at most; the loss is their token mean")
     learning_rate: float = key(1e-6, "of AdamW, constant", gt=0, le=0.1)
     max_grad_norm: Amount = 1.0
     temperature: Amount = 1.0
     top_p: Share = 1.0
     clip_ratio: float = key(0.2, "PPO's epsilon", ge=0)
-    kl_coefficient: float = key(0.001, "weight of the distance from the round's start (reference model) in the loss", ge=0)
+    kl_coefficient: float = key(
+        0.001, "weight of the distance from the round's start (reference model) in the loss; the official code has -0.001")
     entropy_coefficient: float = key(0.001, "weight of the entropy bonus in the loss", ge=0)
-    steps: Count = key(190, "optimizer steps of a round")
+    steps: Count = key(180, "optimizer steps of a round")
     checkpoint_every: Count = key(20, "steps")
-    reading: Reading = key("official", "of the reward at the limit (kit.reward)")
+    reading: Reading = key("official", "which answers count, in the reward and in every evaluation (kit.reward.grading)")
     keep_checkpoints: Literal["all", "selected"] = neutral("all", "whose weights stay when the round has made its choice")
     lora_rank: Count | None = key(None, "null: all weights are trained")
     lora_alpha: Count = key(32, "the adapter is scaled by alpha / rank")
@@ -233,7 +235,7 @@ class Schedule(Table):
     checkpoint_every: Count | None = key(None, "steps; null: training.checkpoint_every")
     state_limit: bool = key(True, "false: the prompt does not name the limit (a control)")
     select: Literal["rule", "last"] = key("rule", "checkpoint of a round: by the paper's rule, or its last one")
-    reading: Reading | None = key(None, "of the reward; null: training.reading")
+    reading: Reading | None = key(None, "of its reward; null: training.reading")
     compare_with: str | None = key(None, "a control's counterpart: the schedule that differs from it in one thing")
 
 
@@ -253,6 +255,7 @@ class Evaluation(Table):
     batch_size: Count = key(64, "responses generated at once (transformers engine)")
     resamples: Count = key(2000, "of the bootstrap")
     training_prompt: bool = key(False, "a control: every model also answers in the training prompt, its limit stated")
+    second_bos: bool = key(False, "its prompts begin with two beginning tokens, as the official ones of the DeepSeek family")
 
 
 class Forcing(Table):
@@ -260,7 +263,7 @@ class Forcing(Table):
     budgets: tuple[Count, ...] = key((500, 1000, 2000, 4000, 8000), "tokens (official); [] leaves notebook 04 out")
     models: tuple[str, ...] = key(("base", "pruned"), "base, <schedule>/round<k>, or pruned: the first schedule's last round")
     samples: Count | None = key(None, "per problem; null: as in the evaluation")
-    answer_tokens: Count = key(1024, "at most, after the ending; ours, the official cap is not known")
+    answer_tokens: Count = key(32000, "at most, after the ending, and no more than evaluation.max_new_tokens leaves")
 
 
 class Logs(Table):

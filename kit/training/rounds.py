@@ -2,11 +2,14 @@
 
 Where this departs from TRL's defaults, because the official settings do:
 
-- `loss_type="dapo"`: the mean over all response tokens of a step, not of per-response means. (`bnpo` takes that mean per
-  forward pass, so it hangs on how a step is split over passes and devices; TRL's entropy bonus still does, a little.)
+- `loss_type="bnpo"`: the mean over the tokens of each forward/backward pass, and over passes and devices of those means: with
+  `micro_batch: 4` the official loss on any number of devices. A token of a short response counts more than one of a long one;
+  `dapo` takes one mean over all tokens of a step, on which `micro_batch` has no effect but through TRL's entropy bonus;
 - `scale_rewards="group"`: advantage = (r - mean of the group) / (std of the group + 1e-4; the paper's code: 1e-6);
 - `mask_truncated_completions=False`: a truncated response stays in the loss, its reward of 0 is the signal;
-- `beta`: the KL to the round's start, as the k3 estimate without TRL's importance correction;
+- `beta`: the KL to the round's start, as the k3 estimate without TRL's importance correction. It is added to the loss; the
+  official code subtracts it (a fault of verl's, mended there since), which `kl_coefficient: -0.001` repeats;
+- weight decay 0.01;
 - constant learning rate, one optimizer step per batch of rollouts, split as `settings.Training` says;
 - trained weights are float32 also where bfloat16 computes: in a bfloat16 weight an update of 1e-6 is rounded away.
 
@@ -187,7 +190,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
         "output_dir": str(folder), "seed": seed, "data_seed": seed, "disable_tqdm": True, "log_level": "error",
         "max_steps": steps, "save_steps": every or t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
         "learning_rate": t.learning_rate, "lr_scheduler_type": "constant",
-        "max_grad_norm": t.max_grad_norm, "weight_decay": 0.0,
+        "max_grad_norm": t.max_grad_norm,
         "num_generations": t.responses_per_prompt, "per_device_train_batch_size": t.responses_per_pass,
         "gradient_accumulation_steps": t.passes, "steps_per_generation": t.passes, "num_iterations": 1,
         "max_completion_length": limit, "temperature": t.temperature, "top_p": t.top_p, "top_k": 0,

@@ -56,7 +56,7 @@ def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
 
 def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:
     """The metrics of one checkpoint on the validation set."""
-    graded = {config.data.validation: evaluate.grade(answers)}
+    graded = {config.data.validation: evaluate.grade(answers, config.training.reading)}
     return {"step": step, **metrics.measure(graded, config.evaluation.resamples, config.seed).iloc[0]}
 
 

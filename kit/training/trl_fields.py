@@ -39,14 +39,16 @@ PLACES = ("gradient_checkpointing", "ddp_timeout", "vllm_gpu_memory_utilization"
 
 
 def fields(config: Config) -> dict[str, Any]:
-    """Fields of `GRPOConfig` for which the kit has a default of its own, and those of `training.trl`, which go before.
+    """Fields of `GRPOConfig` for which the kit has a default of its own, the official one where there is one, and those of
+    `training.trl`, which go before.
 
     `vllm_importance_sampling_correction` is on in TRL: it drops responses whose ratio of the trainer's and vLLM's probabilities,
     a product over all tokens, passes a cap: long ones first, the very ones a limit is about. The paper's code has no such thing.
     """
     return {
-        "loss_type": "dapo", "scale_rewards": "group", "mask_truncated_completions": False, "use_bias_correction_kl": False,
-        "gradient_checkpointing": config.model.dtype == "bfloat16", "ddp_timeout": 3600, "report_to": "none",
+        "loss_type": "bnpo", "weight_decay": 0.01, "scale_rewards": "group", "mask_truncated_completions": False,
+        "use_bias_correction_kl": False, "gradient_checkpointing": config.model.dtype == "bfloat16", "ddp_timeout": 3600,
+        "report_to": "none",
         "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
         "vllm_enable_sleep_mode": config.training.vllm == "colocate", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8000,
         "vllm_importance_sampling_correction": False,
