@@ -222,7 +222,8 @@ REFUSED: dict[str, str | list[str]] = {
     "prompts: ~": "`prompts` is missing",
     "prompts: {limit_sentence: Be brief.}": "`prompts.limit_sentence` is 'Be brief.'; should be a text with {limit} in it",
     "prompts: {train_user: Hello}": "`prompts.train_user` should contain {question}",
-    "prompts: {forcing_ending: So}": "`prompts.forcing_ending` should contain </think>",
+    "prompts: {forcing_ending: ' '}":
+        "`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is",
     'prompts: {wordings: {a: "{question}"}, train_user: b}':
         "`prompts.train_user` should contain {question} or name one of prompts.wordings (a)",
     "forcing: {budgets: [30, 20]}": "`forcing.budgets` is [30, 20]; each should be larger than the one before",

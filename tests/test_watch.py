@@ -21,7 +21,7 @@ def curve(*changes: dict, healthy: int = 3) -> list[dict]:
 def told(rows: list[dict], **thresholds: float) -> list[tuple[int, str, bool]]:
     """(step, name, stop) of every warning of a whole round."""
     settings = Watch(**thresholds)
-    return [(w.step, w.name, w.stop) for k in range(1, len(rows) + 1) for w in watch.warnings_about(rows[:k], settings)]
+    return [(w.step, w.name, w.stop) for k in range(1, len(rows) + 1) for w in watch.warnings_about(rows[:k], settings, 100)]
 
 
 def test_a_healthy_round_is_not_warned_about() -> None:
@@ -48,12 +48,12 @@ def test_each_warning_has_its_name_and_step_and_goes_when_it_is_over(change: dic
 def test_a_figure_that_is_no_number_stops_at_once(column: str, value: float) -> None:
     rows = curve({column: value})
     assert told(rows) == [(4, "non-finite", True)]
-    assert f"{column} is not a number" in str(watch.warnings_about(rows, Watch())[0])
+    assert f"{column} is not a number" in str(watch.warnings_about(rows, Watch(), 100)[0])
 
 
 def test_every_warning_says_what_to_try() -> None:
     wrong = {"truncated": 1.0, "no_variance": 1.0, "reward": 0.0, "entropy": 0.0001, "kl": 5.0, "loops": 0.9}
-    found = watch.warnings_about(curve(wrong), Watch())
+    found = watch.warnings_about(curve(wrong), Watch(), 100)
     assert len(found) == 5
     assert all(any(word in w.text for word in ("try", "start with", "change")) for w in found)
 
@@ -69,6 +69,16 @@ def test_no_reward_stops_after_patience_and_never_with_none() -> None:
     assert not any(stop for *_, stop in told(curve(*[nothing] * 30), patience=0))
     solved = {"reward": 1.0, "no_variance": 1.0}  # nothing to learn, but nothing wrong either
     assert not any(stop for *_, stop in told(curve(*[solved] * 30), patience=5))
+
+
+def test_a_learning_rate_that_moves_nothing_is_stopped_after_its_first_steps() -> None:
+    """KL grows with the square of the steps: 1e-8 at step 5 of 100 is on the way to 4e-6, 1e-6 to 4e-4."""
+    still = curve(*[{"kl": 1e-8 * (k / 5) ** 2} for k in range(1, 12)], healthy=0)
+    assert told(still) == [(5, "no movement", False), *((step, "no movement", True) for step in (9, 10, 11))]
+    assert "moves nothing; try ten times as much" in str(watch.warnings_about(still[:9], Watch(), 100)[0])
+    assert told(still, patience=0) == [(5, "no movement", False)]
+    assert told(curve(*[{"kl": 1e-6 * (k / 5) ** 2} for k in range(1, 12)], healthy=0)) == []
+    assert told(curve(*[{"kl": 0.0, "no_variance": 1.0, "reward": 1.0}] * 6, healthy=0)) == [(1, "no variance", False)]
 
 
 def test_kl_stops_when_it_stays_ten_times_over() -> None:

@@ -24,6 +24,16 @@ def run(params: str) -> None:
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
 
 
+def new(
+    name: str, model: str, train: Path, test: Path, validation: Path | None, limits: list[int] | None, steps: int
+) -> None:
+    """Write params/NAME.yaml for a model and problems of your own."""
+    from kit.chain import new
+
+    shown = new.new(name, model, train, test, validation, limits, steps).relative_to(ROOT)
+    print(f"{shown}: written; look at it, then: python -m kit plan {shown}, and make reproduce PARAMS={shown}")
+
+
 def plan(params: str) -> None:
     """What a run needs: memory, tokens, hours, disk, and whether it fits the hardware of its params."""
     import pandas as pd
@@ -92,7 +102,14 @@ def schema() -> None:
 
 PARAMS = {"params": {"nargs": "?", "default": "params/laptop.yaml", "help": "a params file (default: %(default)s)"}}
 COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
-    run: PARAMS, plan: PARAMS, dry_run: PARAMS, data: PARAMS,
+    run: PARAMS,
+    new: {"name": {"help": "of the params file and the run"}, "--model": {"required": True, "help": "folder, or hub id"},
+          "--train": {"required": True, "type": Path, "help": "problems to train on: JSON lines, CSV or parquet"},
+          "--test": {"required": True, "type": Path, "help": "problems to evaluate on"},
+          "--validation": {"type": Path, "help": "problems to choose checkpoints on (default: a tenth of the training problems)"},
+          "--limits": {"type": int, "nargs": "+", "help": "token limit of each round (default: by the model's window)"},
+          "--steps": {"type": int, "default": 180, "help": "optimizer steps of a round (default: %(default)s, the paper's)"}},
+    plan: PARAMS, dry_run: PARAMS, data: PARAMS,
     verify: {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in results/ (default: %(default)s)"}},
     logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kit.data import problems
+from kit.data.sources import SOURCES
 from kit.evaluation import forcing
 from kit.runs import catalog
 from kit.settings import ROOT, Config, KitError, read_yaml
@@ -153,11 +155,17 @@ def cache_tokens(config: Config, z: Sizes, share: float, spread: int) -> float:
 
 
 def problem_count(config: Config, name: str) -> int:
-    """How many problems a data set has: generated, or as params expect; 0 where they do not say (the verdict names it)."""
+    """How many problems a data set has: of those of the hub it is known, others are read; 0 where one is not there (the verdict
+    names it)."""
     a, d = config.arithmetic, config.data
     if config.model.source == "arithmetic":
         return {d.train: a.train_problems, d.validation: a.validation_problems}.get(name, a.evaluation_problems)
-    return config.hardware.problems.get(name, 0)
+    if name in SOURCES and name not in d.files:
+        return SOURCES[name].rows
+    try:
+        return len(problems.load(name, config))
+    except KitError:
+        return 0
 
 
 def expected(config: Config, name: str, cap: int) -> float:
@@ -291,5 +299,5 @@ def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.Dat
             f"all devices together (assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of "
             f"{h.terabytes_per_second:g} TB/s) and {short(disk)} GiB of disk")
     if unknown := [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]:
-        line += f"; not counted: {', '.join(unknown)}, whose size hardware.problems does not say"
+        line += f"; not counted: {', '.join(unknown)}, not there to be counted"
     return held, done.map(short), line

@@ -65,7 +65,8 @@ def stages(config: Config) -> list[list[list[Stage]]]:
 # --- what a stage is made from ----------------------------------------------------------------------------------------
 
 # The settings that a notebook reads, as sections of a params file or single keys. Those of its own schedule come to it.
-RESPONSES = ("seed", "threads", "model", "data", "engine", "prompts.evaluation_user", "prompts.wordings",
+RESPONSES = ("seed", "threads", "model", "data", "engine", "training.reading", "prompts.evaluation_user", "prompts.wordings",
+             "prompts.template_arguments", "evaluation.second_bos",
              *(f"evaluation.{key}" for key in ("temperature", "top_p", "max_new_tokens", "batch_size", "resamples")))
 TRAINING_PROMPT = ("prompts.system", "prompts.system_role", "prompts.limit_sentence", "prompts.train_user")
 ANALYSES = (*RESPONSES, "evaluation", "arithmetic", "schedules", "logs", "keywords", "set_labels", "behavior")

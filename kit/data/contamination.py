@@ -18,7 +18,7 @@ import pandas as pd
 from kit.data import problems
 from kit.data.problems import Problem
 from kit.runs import files, paths
-from kit.settings import Config
+from kit.settings import HELD_OUT, Config
 
 WORDS = 3  # words per shingle
 
@@ -66,6 +66,9 @@ def training_problems(config: Config) -> list[Problem]:
     Writes data/contamination.csv of the run, the rows of `overlaps`.
     """
     train, facts = problems.open_set(config.data.train, config)
+    if config.data.validation == HELD_OUT:
+        own = {p.id for p in problems.load(HELD_OUT, config)}
+        train = [p for p in train if p.id not in own]
     if config.data.near_duplicate is None:
         print(f"{config.data.train}: all {len(train)} rows are trained on, also what is held out (data.near_duplicate: null)")
         return train
@@ -77,5 +80,6 @@ def training_problems(config: Config) -> list[Problem]:
         by_set = found.groupby("set", sort=False).train_id.nunique()
         also = ", ".join(f"{count} in {name}" for name, count in by_set.items())
         print(f"{config.data.train}: {len(train) - len(dropped)} problems for training; dropped were {facts['duplicates']} "
-              f"duplicates and {len(dropped)} that are also held out ({also or 'none'}; listed in {path.name})")
+              f"duplicates and {len(dropped)} that are also held out ({also or 'none'}; listed in {path.name})"
+              + "; data.near_duplicate: 1 drops equal ones only" * (len(dropped) > len(train) / 2))
     return [p for p in train if p.id not in dropped]

@@ -118,10 +118,11 @@ def _prompts(config: Config) -> Iterator[str]:
         yield "`prompts` is missing"
         return
     named = f" or name one of prompts.wordings ({', '.join(p.wordings)})" if p.wordings else ""
-    for key in ("train_user", "evaluation_user", "forcing_user", "forcing_ending"):
-        wanted = "</think>" if key == "forcing_ending" else "{question}"
-        if wanted not in p.text(key):
-            yield f"`prompts.{key}` should contain {wanted}{named}"
+    for key in ("train_user", "evaluation_user", "forcing_user"):
+        if "{question}" not in p.text(key):
+            yield f"`prompts.{key}` should contain {{question}}{named}"
+    if not p.text("forcing_ending").strip():
+        yield f"`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is{named}"
 
 
 def _forcing(config: Config) -> Iterator[str]:

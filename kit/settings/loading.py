@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from kit.settings import checks
+from kit.settings import checks, defaults
 from kit.settings.schema import Config, KitError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,10 @@ ADAPTER = TypeAdapter(Config)
 def load(params_file: str | Path) -> Config:
     """Read, merge and check a params file. Raises KitError with every problem that it has."""
     path = find(params_file)
-    table = {**_merged(path, ()), "file": os.path.relpath(path, ROOT)}  # `find` finds it again from anywhere
+    table = defaults.filled(_merged(path, ()), path)
+    if prompts := table.pop("extends", None):
+        table = _laid_over(_merged(ROOT / "params" / prompts, ()), table)
+    table["file"] = os.path.relpath(path, ROOT)  # `find` finds it again from anywhere
     return from_table(table, _shown(path))
 
 

@@ -100,7 +100,6 @@ class Hardware(Table):
     terabytes_per_second: Amount = key(0.02, "memory bandwidth of one device, by its data sheet")
     compute_share: Share = key(0.4, "share of the teraflops that is reached; assumed")
     bandwidth_share: Share = key(0.5, "share of the bandwidth that is reached; assumed")
-    problems: dict[str, Count] = key({}, "data set: how many problems it has")
     lengths: dict[str, Amount] = key({}, "data set: mean response of the base model, in tokens")
 
 
@@ -145,7 +144,7 @@ class Data(Table):
     """Names of the training, validation (AIME22+23's role) and evaluation sets, and where they are (kit.data.problems)."""
     evaluation: tuple[Name, ...] = key(..., "data sets that models are evaluated on", min_length=1)
     train: NameOrNone = key("", "data set that models are trained on")
-    validation: NameOrNone = key("", "data set that checkpoints are selected on")
+    validation: NameOrNone = key("", "data set that checkpoints are selected on; default: a tenth of the training set, held out")
     prompt_cap: Count = key(768, "tokens; longer training prompts are dropped (official; QwQ 1024)")
     files: dict[str, str] = key({}, "data set: local file or folder")
     folder: str = key("data", "where files of sets are looked for before the hub is asked")
@@ -164,7 +163,7 @@ class Prompts(Table):
     train_user: str = key(..., "training prompt; contains {question}")
     evaluation_user: str = key(..., "prompt of validation and evaluation; contains {question}")
     forcing_user: str = key(..., "prompt of budget forcing; contains {question}")
-    forcing_ending: str = key(..., "budget forcing: what is put behind thinking that was stopped; contains </think>")
+    forcing_ending: str = key(..., "budget forcing: what is put behind thinking that was stopped; it closes tags that are open")
     wordings: dict[str, str] = key({}, "name: wording")
     template_arguments: dict[str, JsonValue] = key({}, "of the chat template, such as enable_thinking: false")
     system_role: Literal["system", "user"] = key("system", "user: before the question, for chat templates without system")
@@ -224,6 +223,7 @@ class Watch(Table):
     entropy: Share = key(0.1, "share of the entropy that the round began with")
     kl: Amount = key(1.0, "nats per token from the round's start; ten times that is a blow-up that can stop the round")
     loops: Share = key(0.3, "share of responses that end in a loop")
+    still: Amount = key(1e-4, "nats per token from its start that a round must be on the way to after its first steps")
     patience: int = key(20, "steps in a row without reward, or that far off, that stop a round; 0: never stop", ge=0)
 
 
@@ -260,7 +260,8 @@ class Evaluation(Table):
 
 class Forcing(Table):
     """Budget forcing, the paper's baseline (kit.evaluation.forcing): thinking is stopped at each budget, then answered."""
-    budgets: tuple[Count, ...] = key((500, 1000, 2000, 4000, 8000), "tokens (official); [] leaves notebook 04 out")
+    budgets: tuple[Count, ...] = key(
+        (500, 1000, 2000, 4000, 8000), "tokens (official); default: those below max_new_tokens; [] leaves notebook 04 out")
     models: tuple[str, ...] = key(("base", "pruned"), "base, <schedule>/round<k>, or pruned: the first schedule's last round")
     samples: Count | None = key(None, "per problem; null: as in the evaluation")
     answer_tokens: Count = key(32000, "at most, after the ending, and no more than evaluation.max_new_tokens leaves")
@@ -320,9 +321,9 @@ class Behavior(Table):
 
 class Config(Table):
     """All settings of one run."""
-    run: str = neutral(..., "folder of the run below results/; a name of letters, digits, - _ and .")
+    run: str = neutral(..., "folder of the run below results/, by default the file's name; of letters, digits, - _ and .")
     data: Data = key(..., "names of the data sets, and where they are")
-    prompts: Prompts | None = key(None, "null: only in a run that reads logs and asks no model")
+    prompts: Prompts | None = key(None, "by default those of the model's family, or params/shared/plain.yaml; of no use to logs")
     schedules: dict[str, Schedule] = key({}, "name: the rounds that it trains")
     logs: Logs = Logs()
     model: Model = Model()

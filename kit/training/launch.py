@@ -139,7 +139,7 @@ def follow(process: subprocess.Popen, config: Config, log: Path, title: str, beg
             rows = pd.read_csv(log).to_dict("records")
             for k, row in enumerate(rows, 1):
                 if row["step"] > bar.n:
-                    watch.show(bar, row, watch.warnings_about(rows[:k], config.watch), title)
+                    watch.show(bar, row, watch.warnings_about(rows[:k], config.watch, steps), title)
 
 
 def stop(process: subprocess.Popen) -> None:

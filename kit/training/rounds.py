@@ -134,7 +134,7 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dic
         print(f"{config.data.train}: {line}")
     if len(rows) < config.training.prompts_per_step:
         raise KitError(f"{config.file}: training.prompts_per_step is {config.training.prompts_per_step}, "
-                       f"but {config.data.train} has {len(rows)} problems")
+                       f"but {config.data.train} has {len(rows)} problems (after what was dropped, as told above)")
     return rows
 
 

@@ -1,8 +1,8 @@
 """The log of a training round; what goes wrong in it, told by name and step with what to try; when going on is pointless.
 
 A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats per token, `length` in tokens. Thresholds are
-`settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding. Three stop the round:
-`non-finite` at once, `no reward` and a KL ten times over its threshold after `patience` steps in a row.
+`settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding. Four stop the round:
+`non-finite` at once, `no movement` after five steps in a row, `no reward` and a KL ten times over its threshold after `patience`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kit.settings import Config, KitError, Watch
 
 Row = Mapping[str, Any]
 AGAIN = 10  # steps after which a warning that keeps holding is told again
+FIRST = 5  # steps that show whether the learning rate moves anything
 LOGGED = {  # column of log.csv: key in TRL's log
     "reward": "reward",
     "length": "completions/mean_length",
@@ -54,7 +55,7 @@ def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = Tr
                 return
             self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
             files.write_csv(path, pd.DataFrame(self.rows))
-            found = warnings_about(self.rows, config.watch)
+            found = warnings_about(self.rows, config.watch, state.max_steps)
             self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
             if found:
                 files.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
@@ -102,27 +103,30 @@ class Warning:
         return f"{self.name}: {self.text}"
 
 
-def warnings_about(rows: Sequence[Row], watch: Watch) -> list[Warning]:
-    """What is to be said about the last of these rows, which are those of a round from its first step on."""
+def warnings_about(rows: Sequence[Row], watch: Watch, steps: int) -> list[Warning]:
+    """What is to be said about the last of these rows, which are those of a round of `steps` steps from its first one on."""
     found = []
-    for name, text in _holds(rows, len(rows) - 1, watch).items():
+    for name, text in _holds(rows, len(rows) - 1, watch, steps).items():
         streak = 1
-        while streak < len(rows) and name in _holds(rows, len(rows) - 1 - streak, watch):
+        while streak < len(rows) and name in _holds(rows, len(rows) - 1 - streak, watch, steps):
             streak += 1
         patient = watch.patience and streak >= watch.patience
         far = name == "KL blow-up" and all(_number(r, "kl") > 10 * watch.kl for r in rows[-streak:][-watch.patience :])
         stop = name == "non-finite" or bool(patient and (name == "no reward" or far))
+        stop |= name == "no movement" and streak >= FIRST and watch.patience > 0
         if stop or streak % AGAIN == 1:
             found.append(Warning(int(rows[-1]["step"]), name, text + (f" ({streak} steps in a row)" if streak > 1 else ""), stop))
     return found
 
 
-def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
+def _holds(rows: Sequence[Row], k: int, watch: Watch, steps: int) -> dict[str, str]:
     """The warnings that hold at row k, by name, with what is wrong and what to try."""
     row = rows[k]
     truncated, loops, kl, entropy = (_number(row, name) for name in ("truncated", "loops", "kl", "entropy"))
     began = sum(_number(r, "entropy") for r in rows[:3]) / len(rows[:3])
     alike = _number(row, "no_variance") >= 1  # rewards agree within every group
+    ahead = kl * (steps / (k + 1)) ** 2  # a steady drift grows with the square of the steps
+    moved = any(_number(r, "no_variance") < 1 for r in rows[:k])  # there was something to learn from
     broken = [c for c in ("loss", "grad_norm", "kl", "entropy", "reward") if row.get(c) is not None and not math.isfinite(row[c])]
     if broken:
         return {"non-finite": f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not a number any more, and an update "
@@ -144,6 +148,9 @@ def _holds(rows: Sequence[Row], k: int, watch: Watch) -> dict[str, str]:
         "KL blow-up": kl > watch.kl and
             f"the policy is {kl:.3g} nats a token from the round's start (more than {watch.kl:g}); try a smaller "
             "training.learning_rate or a larger training.kl_coefficient",
+        "no movement": k + 1 >= FIRST and moved and ahead < watch.still and
+            f"after {k + 1} steps the policy is {kl:.2g} nats a token from the round's start, on the way to {ahead:.2g} in "
+            f"{steps} steps: this training.learning_rate moves nothing; try ten times as much",
         "loops": loops > watch.loops and
             f"{loops:.0%} of the responses end in a loop; try a smaller training.learning_rate, or look at the round's start: "
             "its own responses may loop",

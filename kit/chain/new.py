@@ -1,0 +1,100 @@
+"""`python -m kit new`: a params file for a model and problems of the user's own, with what can be seen of them filled in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kit.data import contamination, problems
+from kit.runs import files
+from kit.settings import HELD_OUT, NAME, ROOT, KitError, family_of, load
+
+TEXT = """\
+# yaml-language-server: $schema=schema.json
+# {name}: {model} pruned on problems of its own. What is not here has its default (schema.json; editors complete keys).
+extends: shared/{family}.yaml  # the prompts; there are plain, deepseek and qwq
+model: {{source: {source}, dtype: {dtype}}}
+data:
+  train: train
+  validation: {validation}  # checkpoints are chosen on it{held}
+  evaluation: [test]
+  files: {files}  # {counts} problems
+  prompt_cap: {prompt_cap}  # tokens; longer training prompts are dropped
+  near_duplicate: {alike}
+training:
+  {{prompts_per_step: {prompts}, responses_per_prompt: 16, learning_rate: {rate}, steps: {steps}, checkpoint_every: {every}}}
+evaluation: {{samples: 16, max_new_tokens: {longest}}}  # responses to each problem; longer ones are cut
+schedules: {{iterative: {{limits: {limits}}}}}  # tokens, a round each; notebook 02 says what they cut"""
+
+
+def new(
+    name: str, model: str, train: Path, test: Path, validation: Path | None = None, limits: Sequence[int] | None = None,
+    steps: int = 180,
+) -> Path:
+    """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
+    path = ROOT / "params" / f"{name}.yaml"
+    if not re.fullmatch(NAME, name) or path.exists():
+        raise KitError(f"params/{name}.yaml: {'is there already' if path.exists() else 'not a name'}; choose another one, of "
+                       "letters, digits, - _ and .")
+    given = {"train": train, "test": test, **({"validation": validation} if validation else {})}
+    found = {}
+    for role, file in given.items():
+        if not file.exists():
+            raise KitError(f"--{role} {file}: no such file")
+        found[role] = problems.read(file)
+    source = _shown(Path(model)) if Path(model).expanduser().is_dir() else model
+    window = _window(Path(model).expanduser()) or 32768
+    prompt_cap = min(768, window // 2)
+    longest = min(32000, window - prompt_cap)
+    limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
+    count = {role: len(rows) for role, rows in found.items()}
+    left = count["train"] - (0 if validation else max(1, min(60, count["train"] // 10)))
+    text = TEXT.format(
+        name=name, model=model, family=family_of(model), source=json.dumps(source), dtype="bfloat16" if _gpu() else "float32",
+        validation="validation" if validation else HELD_OUT, held="" if validation else ": a tenth of the others, at most 60",
+        files=json.dumps({role: _shown(file) for role, file in given.items()}), counts=" and ".join(map(str, count.values())),
+        prompt_cap=prompt_cap, rate=_rate(Path(model).expanduser()), prompts=max(1, min(128, left)), steps=steps,
+        alike=_alike(found), every=max(1, steps // 9), longest=longest, limits=json.dumps(list(limits)))
+    with files.atomic(path) as file:
+        file.write(text + "\n")
+    try:
+        load(path)
+    except KitError:
+        path.unlink()
+        raise
+    return path
+
+
+def _shown(path: Path) -> str:
+    """A path as a params file says it: from the project's folder where it lies in it."""
+    whole = path.expanduser().resolve()
+    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else str(whole)
+
+
+def _window(folder: Path) -> int | None:
+    """Tokens that a model in a folder can have before it."""
+    config = folder / "config.json"
+    return files.read_json(config).get("max_position_embeddings") if config.is_file() else None
+
+
+def _alike(found: dict[str, list[problems.Problem]]) -> str:
+    """`data.near_duplicate` for these sets: where all problems follow patterns, only equal ones are duplicates."""
+    others = [(role, p) for role, rows in found.items() if role != "train" for p in rows]
+    dropped = contamination.overlaps(found["train"], others, 0.5).train_id.nunique()
+    if dropped <= len(found["train"]) / 10:
+        return f"0.5  # overlap with a held-out problem at which one is dropped: {dropped} of these; null keeps all"
+    return f"1  # only equal problems are dropped: these are of a pattern, and at the usual 0.5 it would be {dropped} of them"
+
+
+def _rate(folder: Path) -> str:
+    """A learning rate to begin with, by the size of the weights: the paper's for billions of parameters, else more."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 1e10
+    return "1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4"
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

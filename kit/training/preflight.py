@@ -1,0 +1,89 @@
+"""Before a round is paid for: what would its start earn under the limit, and can anything be learned? A few dozen responses tell.
+
+GRPO learns from groups whose rewards differ. Where no response fits the limit, or the model answers nothing, or everything, all
+advantages are 0, and hours go by without a trace.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pandas as pd
+
+from kit.data import problems, prompts
+from kit.evaluation import evaluate
+from kit.reward import grading
+from kit.rollout.records import Response, Sampling
+from kit.runs import catalog, files, paths
+from kit.settings import Config, KitError
+
+GROUPS, SIZE = 8, 4  # 32 responses
+MORE = 24  # groups on top where none of the first differs: 128 responses without a reward are, 19 times in 20, below 2.3 %
+FEW = 0.1  # a smaller share of groups with any variance is a warning
+
+
+def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
+    """What the start of a round would earn under its limit, under the later ones, and without any; writes preflight.csv.
+
+    Training problems in the training prompt of this round, sampled as in training, up to four times the limit. Columns: `limit`
+    (tokens; NaN for none), `cut` (share of responses that are longer), `right`, `no_box`, `varied` (share of groups of four whose
+    rewards differ). Raises KitError with what to try when the round could not learn anything (`watch.patience: 0`: a warning).
+    """
+    plan, t = config.schedules[schedule], config.training
+    limits = plan.limits[round - 1:]
+    title, run = f"{schedule} round {round}", paths.of(config)
+    known = problems.load(config.data.train, config)
+    chosen = random.Random(config.seed * 1000 + round).sample(known, min(GROUPS + MORE, len(known)))
+    longest = max(min(4 * limits[0], config.evaluation.max_new_tokens), limits[0])
+    how = Sampling(SIZE, t.temperature, t.top_p, longest)
+    groups: list[list[Response]] = []
+    with evaluate.engine_of(config, catalog.start_of_round(config, schedule, round)) as engine:
+        tokenizer = engine().tokenizer
+        for part in (chosen[:GROUPS], chosen[GROUPS:]):
+            asked = [prompts.encode(tokenizer, prompts.training_messages(
+                config.prompts, p.question, limits[0] if plan.state_limit else None)) for p in part]
+            groups += [found for _, found in sorted(engine().generate(asked, how, [config.seed + i for i in range(len(asked))]))]
+            rows = [_row(chosen, groups, limit, tokenizer, plan.reading or t.reading) for limit in (*limits, None)]
+            if rows[0]["varied"]:
+                break
+    table = pd.DataFrame(rows)
+    files.write_csv(run.training(schedule, round) / "preflight.csv", table)
+    lengths = pd.Series([r.length for group in groups for r in group])
+    tenth, median, most = (f"{lengths.quantile(q):.0f}" for q in (0.1, 0.5, 0.9))
+    own, free = rows[0], rows[-1]
+    print(f"{title}: {len(lengths)} responses of its start have {median} tokens in the median, {tenth} to {most} in 8 of 10; "
+          f"limit {limits[0]} cuts {own['cut']:.0%}. Right: {own['right']:.0%} within it, {free['right']:.0%} without; no box: "
+          f"{free['no_box']:.0%}. {own['varied']:.0%} of the groups of {SIZE} have any variance in reward")
+    if 0 < own["varied"] < FEW:
+        print(f"warning, {title}: few groups have any variance in reward; {_remedy(own, free, median)}")
+    if not own["varied"]:
+        why = _remedy(own, free, median)
+        line = f"{title}: in {len(groups)} groups of {SIZE} all rewards are equal, so nothing can be learned; {why}"
+        if config.watch.patience:
+            raise KitError(f"{config.file}: {line} (watch: {{patience: 0}} trains all the same)")
+        print(f"warning, {line}")
+    return table
+
+
+def _row(asked: list[problems.Problem], groups: list[list[Response]], limit: int | None, tokenizer: object, reading: str) -> dict:
+    """The figures of these groups with responses cut at `limit`, as the reward cuts them."""
+    flat = [(p.answer, r) for p, group in zip(asked, groups, strict=False) for r in group]
+    texts = [r.text if limit is None else tokenizer.decode(r.ids[:limit], skip_special_tokens=True) for _, r in flat]
+    ended = [r.finished and (limit is None or r.length <= limit) for _, r in flat]
+    grades = grading.grade_many(texts, [gold for gold, _ in flat], reading, finished=ended)
+    right = [g.correct for g in grades]
+    varied = [len(set(right[i : i + SIZE])) > 1 for i in range(0, len(right), SIZE)]
+    return {"limit": limit, "cut": 1 - sum(ended) / len(ended), "right": sum(right) / len(right),
+            "no_box": sum(g.verdict == "no answer" for g in grades) / len(grades), "varied": sum(varied) / len(varied)}
+
+
+def _remedy(own: dict, free: dict, median: str) -> str:
+    """What to try."""
+    if own["right"] > 0.5:
+        return "the problems are too easy for this limit: lower it, or take harder ones"
+    if free["right"] > own["right"] + 0.1 or own["cut"] > 0.9:
+        return f"the limit is too tight to begin with: start above {median} tokens, half of the responses' length"
+    if free["no_box"] > 0.5:
+        return (f"{free['no_box']:.0%} of the responses have no answer in a box: ask for one in prompts.train_user, or say "
+                "training: {reading: last-number}")
+    return "the problems are too hard for this model: take easier ones, or more responses per prompt"
