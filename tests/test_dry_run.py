@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,10 @@ def test_every_params_file_goes_through_the_whole_path(results: Path, tmp_path: 
         assert all(text.count("<think>") >= 1 for text in shown.values())
         assert f"within {next(iter(small.schedules.values())).limits[0]} tokens." in shown["training"]
     assert any("prompt:" in line for line in said)
+    (group,) = (line for line in said if line.startswith("one group of the first step"))
+    if real.model.source != "arithmetic":  # two responses: the right answer, which was put there, and the random model's
+        assert re.search(r"right answer: (\d+)\nresponse: '\\\\boxed\{\1\}.*; reward 1, advantage \+0\.707\n"
+                         r"response: .*; reward 0, advantage -0\.707$", group)
 
 
 def test_the_groups_are_all_params_files() -> None:
@@ -98,8 +103,8 @@ def test_nothing_but_size_is_changed() -> None:
     t, u = dataclasses.asdict(small.training), dataclasses.asdict(real.training)
     scaled = {"prompts_per_step", "responses_per_prompt", "micro_batch", "steps", "checkpoint_every", "processes", "vllm"}
     assert {key for key in t if t[key] != u[key]} == scaled
-    assert small.schedules["iterative"].limits == (10, 8, 6)  # falling, as 4000, 3000, 2000
-    assert small.schedules["one-shot-2k"].limits == (6,) and small.schedules["one-shot-2k"].label == "one-shot"
+    assert small.schedules["iterative"].limits == (22, 20, 18)  # falling, as 4000, 3000, 2000
+    assert small.schedules["one-shot-2k"].limits == (18,) and small.schedules["one-shot-2k"].label == "one-shot"
 
 
 OWN = dataclasses.replace(load("params/ds-1.5b-2k.yaml"), run="own")
@@ -117,7 +122,8 @@ def test_the_real_tokenizer_is_used_where_it_is_here(results: Path, tmp_path: Pa
 def test_without_the_real_tokenizer_there_is_one_with_a_token_a_byte(results: Path) -> None:
     real = dataclasses.replace(OWN, model=dataclasses.replace(OWN.model, source="nobody/nothing"))
     small = dry_run.scaled(real)
-    assert dry_run.make_problems_and_base(small, real) == "random weights, a tokenizer with a token a byte"
+    assert dry_run.make_problems_and_base(small, real) == (
+        "random weights, a tokenizer with a token a byte and the special tokens and chat template of plain")
     tokenizer = dry_run.models.load_tokenizer(small.model.source, small)
     text = "Let's think: \\boxed{½} <think>\n</think>"
     ids = tokenizer(text)["input_ids"]
@@ -126,7 +132,7 @@ def test_without_the_real_tokenizer_there_is_one_with_a_token_a_byte(results: Pa
 
 def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:
     made = families.make_tokenizer("qwq", ["drops it"])
-    made.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    made.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}[answer]"
     with pytest.raises(KitError, match="leaves out .* the system message"):
         dry_run.run(with_tokenizer(OWN, made, tmp_path), lambda line: None)
 

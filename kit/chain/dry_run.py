@@ -1,9 +1,10 @@
 """A dry run: the whole path of a params file on a laptop, in seconds, before anything is paid for.
 
 In place of the model there is a tiny Qwen2 with random weights, with the real tokenizer where that is on this machine, else one
-with a token a byte; in place of each data set a handful of made-up problems. There are 2 steps a round, small limits and
-batches, one process, and transformers in place of vLLM or a server. Nothing else is changed: prompts, order of the rounds,
-temperatures, loss, selection rule. It goes to results/<run>-dry. Every answer is wrong, so all rewards are 0: that is no finding.
+with a token a byte and the special tokens and chat template of its family; in place of each data set a few made-up problems.
+There are 2 steps a round, small limits and batches, one process, and transformers in place of vLLM or a server. Nothing else is
+changed: prompts, order of the rounds, temperatures, loss, selection rule. It goes to results/<run>-dry. Every second training
+response is replaced by the right answer, so that there is something to learn from; what comes out is no finding.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import contextlib
 import dataclasses
 import io
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 
@@ -25,9 +28,9 @@ from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
 from kit.laptop import arithmetic
 from kit.report import inputs, tables
-from kit.rollout import models
+from kit.rollout import models, sampling
 from kit.runs import catalog, manifest, paths
-from kit.settings import Config, Engine, KitError
+from kit.settings import Config, Engine, KitError, family_of
 from kit.training import rounds, selection
 
 # Of other words for each role, so that no training problem counts as the near-duplicate of a held-out one.
@@ -35,6 +38,17 @@ QUESTIONS = {
     "training": "Let $a={a}$ and $b={b}$. Find $a+b$.",
     "validation": "A train carries {a} people when {b} more get on. How many does it carry now?",
     "evaluation": "Evaluate the sum \\[{a}+{b}.\\]",
+}
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: <think>\n"
+QWQ = (  # cuts the thinking out of earlier answers
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content.split('</think>')[-1].lstrip('\n') if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}")
+FAMILIES = {  # family: its beginning, end and padding token, its other special tokens, its chat template or TRL's file of it
+    "deepseek": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜end▁of▁sentence｜>", ("<｜User｜>", "<｜Assistant｜>"),
+                 "deepseek_r1_distill.jinja"),
+    "qwq": (None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",), QWQ),
+    "plain": (None, "<end>", "<pad>", (), PLAIN),
 }
 
 
@@ -55,9 +69,11 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
     with quiet():
         selection.validate_base(config)
     for schedule, k, _ in list(catalog.facts(config).values())[1:]:
-        with quiet():
+        with quiet(), answered(config) as examples:
             rounds.train_round(config, schedule, k)
             table = selection.validate_round(config, schedule, k)
+        if k == 1 and schedule == next(iter(config.schedules)):
+            show(f"one group of the first step of {schedule}, round {k}:\n{examples[0]}")
         show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
     with quiet():
         for model in catalog.model_names(config):
@@ -76,6 +92,39 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def answered(config: Config) -> Iterator[list[str]]:
+    """Rollouts of which every second one is the right answer; yields a list that gets the first group of each step, in words."""
+    from trl import GRPOTrainer
+
+    draw, score, told = sampling.sample, GRPOTrainer._generate_and_score_completions, []
+    tokenizer = models.load_tokenizer(catalog.base_model(config), config)
+
+    def sample(model: Any, input_ids: Any, *given: Any, **named: Any) -> Any:
+        drawn = draw(model, input_ids, *given, **named)
+        for row in range(0, len(drawn), 2):
+            if sums := re.search(r"a=(\d+)\$ and \$b=(\d+)", tokenizer.decode(input_ids[row])):
+                answer = f"\\boxed{{{int(sums[1]) + int(sums[2])}}}{tokenizer.eos_token}"
+                ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: drawn.shape[1] - input_ids.shape[1]]
+                drawn[row, input_ids.shape[1]:] = tokenizer.pad_token_id
+                drawn[row, input_ids.shape[1] : input_ids.shape[1] + len(ids)] = drawn.new_tensor(ids)
+        return drawn
+
+    def scored(trainer: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        found, size = score(trainer, inputs), config.training.responses_per_prompt
+        rewards = list(*trainer._logs["rewards"].values())[-len(inputs):]
+        ids, masks = found["completion_ids"], found["completion_mask"]
+        rows = [f"response: {tokenizer.decode(ids[i][masks[i].bool()])!r}, {int(masks[i].sum())} tokens; reward {rewards[i]:g}, "
+                f"advantage {found['advantages'][i].item():+.3f}" for i in range(size)]
+        prompt = tokenizer.decode(found["prompt_ids"][0][found["prompt_mask"][0].bool()])
+        told.append("\n".join([f"prompt: {prompt}", f"right answer: {inputs[0]['answer']}", *rows]))
+        return found
+
+    with mock.patch.object(sampling, "sample", sample), \
+            mock.patch.object(GRPOTrainer, "_generate_and_score_completions", scored):
+        yield told
+
+
 def scaled(config: Config) -> Config:
     """The same run, small: what is replaced is said at the top of this file."""
     change, e = dataclasses.replace, config.evaluation
@@ -91,7 +140,7 @@ def scaled(config: Config) -> Config:
         ),
         data=change(config.data, files={}, revisions={}),  # no files, no hub: the made-up problems
         schedules={
-            name: change(schedule, limits=tuple(6 + 2 * ranks.index(n) for n in schedule.limits), steps=2, checkpoint_every=1)
+            name: change(schedule, limits=tuple(18 + 2 * ranks.index(n) for n in schedule.limits), steps=2, checkpoint_every=1)
             for name, schedule in config.schedules.items()
         },
         training=change(
@@ -122,25 +171,42 @@ def make_problems_and_base(config: Config, real: Config) -> str:
 
     source, revision = real.model.source, real.model.revision
     own = Path(source).is_dir() or isinstance(try_to_load_from_cache(source, "tokenizer.json", revision=revision), str)
-    tokenizer = models.load_tokenizer(source, real) if own else byte_tokenizer()
+    tokenizer = models.load_tokenizer(source, real) if own else byte_tokenizer(family_of(source))
     model = arithmetic.make_model(config.arithmetic, tokenizer, config.seed).to(getattr(torch, config.model.dtype))
     ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(config.model.source)
     tokenizer.save_pretrained(config.model.source)
-    return "random weights, " + (f"the tokenizer of {source}" if own else "a tokenizer with a token a byte")
+    return "random weights, " + (f"the tokenizer of {source}" if own else "a tokenizer with a token a byte and "
+                              f"the special tokens and chat template of {family_of(source)}")
 
 
-def byte_tokenizer() -> Any:
-    """A token a byte, `<think>` and `</think>`, and a plain chat template."""
+def byte_tokenizer(family: str) -> Any:
+    """A token a byte, with what its family has (`dressed`)."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    core.add_tokens(["<think>", "</think>"])
+    return dressed(core, family)
+
+
+def dressed(core: Any, family: str) -> Any:
+    """A tokenizer with the special tokens and the chat template of a family. Like the real ones it puts the beginning token (if
+    there is one) before any text unless told not to, and has `<think>` and `</think>` as single tokens that are not special."""
+    import trl
+    from tokenizers import AddedToken, processors
+    from transformers import PreTrainedTokenizerFast
+
+    first, end, pad, others, template = FAMILIES[family]
+    names = dict.fromkeys(filter(None, (first, end, pad, *others)))
+    core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in prompts.TAGS])
+    if first:
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, core.token_to_id(first))])
+    if template.endswith(".jinja"):
+        template = (Path(trl.__file__).parent / "chat_templates" / template).read_text(encoding="utf-8")
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<end>", pad_token="<pad>", padding_side="left", clean_up_tokenization_spaces=False,
-        chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: <think>\n",
-    )
+        tokenizer_object=core, bos_token=first, eos_token=end, pad_token=pad, padding_side="left", chat_template=template,
+        clean_up_tokenization_spaces=False)
