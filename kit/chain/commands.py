@@ -92,6 +92,13 @@ def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     launch.work(settings, schedule, round, start)
 
 
+def smollm2() -> None:
+    """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
+    from kit.laptop import smollm2
+
+    print(smollm2.make())
+
+
 def schema() -> None:
     """Write params/schema.json, by which editors complete and check params files."""
     from kit import settings
@@ -114,7 +121,7 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
-    schema: {},
+    smollm2: {}, schema: {},
 }
 
 

@@ -140,7 +140,8 @@ def _forcing(config: Config) -> Iterator[str]:
 def _model(config: Config) -> Iterator[str]:
     """The base model is there; the laptop's can hold and say what the other keys ask of it."""
     source, a, f = config.model.source, config.arithmetic, config.forcing
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source) and not (source.strip() and Path(source).expanduser().is_dir()):
+    there = source.strip() and Path(source).expanduser().is_dir() or config.model.shape  # with a shape it can be planned for
+    if not there and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
         yield f"`model.source` is {source!r}; there is no such folder, and a hub id is `owner/name`"
     if source != "arithmetic":
         return
