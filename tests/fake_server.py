@@ -31,6 +31,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.decode, self.mishap = model, decode, mishap
         self.takes_ids, self.gives_usage, self.max_model_len, self.extra_tokens = True, True, 4096, 0
+        self.lists_models, self.stop, self.usage = True, "stop", {}  # how it calls an end; what it counts otherwise
         self.asked: list[dict] = []  # bodies, in the order of arrival; the first look (one token) left out
         self.authorization: set[str | None] = set()
         self.tries: Counter[str] = Counter()
@@ -61,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         s = self.server
         card = {"id": s.model, "max_model_len": s.max_model_len}
-        self.reply(200, json.dumps({"data": [card]}).encode())
+        self.reply(*(200, json.dumps({"data": [card]}).encode()) if s.lists_models else (404, b'{"error": "no such path"}'))
 
     def do_POST(self) -> None:
         s = self.server
@@ -89,11 +90,12 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(body["prompt"], list) and not s.takes_ids:
             return self.reply(400, b'{"error": "prompt: should be a string"}')
         ids = response_ids(body["prompt"], body["seed"], body["max_tokens"])
-        choice = {"index": 0, "text": s.decode(ids), "finish_reason": "stop" if ids[-1] == END else "length"}
+        choice = {"index": 0, "text": s.decode(ids), "finish_reason": s.stop if ids[-1] == END else "length"}
         if body.get("return_token_ids"):
             choice["token_ids"] = ids
         words = body["prompt"] if isinstance(body["prompt"], list) else body["prompt"].split()
-        whole = {"choices": [choice], "usage": {"prompt_tokens": len(words) + s.extra_tokens, "completion_tokens": len(ids)}}
+        counts = {"prompt_tokens": len(words) + s.extra_tokens, "completion_tokens": len(ids), **s.usage}
+        whole = {"choices": [choice], "usage": counts}
         if not s.gives_usage:
             del whole["usage"]
         text = json.dumps(whole).encode()
@@ -117,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(200, json.dumps(whole | {"choices": [choice | {"finish_reason": None}]}).encode())
             case "miscounted":
                 self.reply(200, json.dumps(whole | {"usage": {"prompt_tokens": 1, "completion_tokens": len(ids) + 1}}).encode())
+            case "error in 200":
+                self.reply(200, b'{"error": {"message": "the engine is overloaded"}}')
             case "hang up":
                 self.connection.close()
             case "drip":

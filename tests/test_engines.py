@@ -217,6 +217,44 @@ def test_lengths_are_never_guessed(serve: Callable) -> None:
         list(engine.generate(PROMPTS, HOW, SEEDS))
 
 
+@pytest.mark.parametrize("word", ["eos_token", "stop_sequence"])
+def test_other_words_for_an_end_are_understood(serve: Callable, word: str) -> None:
+    """As text-generation-inference, and servers of other vendors, say it."""
+    fake, engine = serve()
+    fake.stop = word
+    assert dict(engine.generate(PROMPTS, HOW, SEEDS)) == expected(engine.tokenizer)
+
+
+def test_a_server_that_does_not_count_cached_prompts_is_believed(serve: Callable) -> None:
+    fake, engine = serve()
+    fake.usage = {"prompt_tokens": 0}
+    assert dict(engine.generate(PROMPTS, HOW, SEEDS)) == expected(engine.tokenizer)
+
+
+def test_a_count_that_cannot_be_is_made_again_with_the_models_tokenizer(serve: Callable) -> None:
+    """Some servers say 1 for every response; without its token ids the length is that of its text."""
+    fake, engine = serve()
+    fake.takes_ids, fake.usage = False, {"completion_tokens": 1}
+    for responses in dict(engine.generate(PROMPTS, HOW, SEEDS)).values():
+        for r in responses:
+            assert r.length == len(engine.tokenizer(r.text, add_special_tokens=False)["input_ids"]) + r.finished > 1
+
+
+def test_a_server_that_lists_no_models_is_used_where_params_name_the_model(
+    serve: Callable, tiny_world: Config, source: str
+) -> None:
+    fake, engine = serve(served_as={source: source})
+    fake.lists_models = False
+    unnamed = engines.get_engine(source, with_engine(tiny_world, name="server", url=fake.url))
+    with pytest.raises(KitError, match="404"):
+        list(unnamed.generate(PROMPTS, HOW, SEEDS))
+    unnamed.close()
+    other = fake.model = "a-name-of-its-own"
+    named = engines.get_engine(source, with_engine(tiny_world, name="server", url=fake.url, served_as={source: other}))
+    assert dict(named.generate(PROMPTS, HOW, SEEDS)) == expected(named.tokenizer)
+    named.close()
+
+
 def test_a_server_with_another_model_or_a_shorter_context_is_refused(serve: Callable, tiny_world: Config, source: str) -> None:
     fake, engine = serve()
     fake.model = "somebody/else"

@@ -122,6 +122,22 @@ def test_what_a_reasoning_model_thinks_before_its_answer_is_not_read(endpoint: E
     assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
 
 
+def test_brackets_in_what_it_thinks_are_not_the_list(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.answer = lambda numbers, _: f"Steps [1] and [2] set things up, [3] ends.\n{json.dumps(good(numbers))}"
+    assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
+
+
+def test_an_answer_that_stands_in_the_reasoning_is_read_and_no_system_message_is_sent(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Servers with a reasoning parser leave `content` empty when the answer never left the thinking."""
+    def answer(numbers: list[int], _: int) -> tuple[int, bytes]:
+        message = {"content": None, "reasoning_content": json.dumps(good(numbers))}
+        return 200, json.dumps({"choices": [{"message": message}]}).encode()
+
+    endpoint.answer = answer
+    assert judge.label([STEPS], settings(endpoint), tmp_path / "c.jsonl") == [PHASES]
+    assert [m["role"] for m in endpoint.requests[0]["messages"]] == ["user"]
+
+
 def test_a_spoilt_cache_is_passed_over(endpoint: Endpoint, tmp_path: Path) -> None:
     cache = tmp_path / "c.jsonl"
     cache.write_bytes(b'{}\n[1]\n5\n\xff\n{"key": 1, "labels": 5}\n{"key": "x", "labels": ["nonsense"]}\n')

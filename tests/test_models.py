@@ -111,6 +111,15 @@ def test_a_tokenizer_that_does_not_fit_is_refused(
     assert message in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_a_token_that_was_added_and_never_used_may_lie_beyond_the_embedding(folder: Path, settings: Config) -> None:
+    rows = len(models.load_tokenizer(folder, settings))
+    file = folder / "tokenizer.json"
+    core = json.loads(file.read_text())
+    core["added_tokens"].append({**core["added_tokens"][0], "id": rows, "content": "<image>"})
+    file.write_text(json.dumps(core))
+    assert len(models.load_tokenizer(folder, settings)) == rows + 1
+
+
 def test_a_missing_pad_token_becomes_the_end_token_and_is_told(
     folder: Path, settings: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:

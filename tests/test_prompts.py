@@ -94,6 +94,38 @@ def test_a_template_that_says_bos_twice_is_refused() -> None:
         prompts.encode(tok, prompts.evaluation_messages(DEEPSEEK.prompts, QUESTION))
 
 
+def test_a_template_that_does_not_open_the_assistants_turn_is_refused() -> None:
+    """Every response would begin with the role, or go on with the question."""
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    tok = tokenizer("qwq", chat_template=template)
+    with pytest.raises(KitError, match="does not open the assistant's turn"):
+        prompts.render(tok, prompts.evaluation_messages(QWQ.prompts, QUESTION))
+
+
+def test_template_arguments_reach_the_template(tmp_path: Path) -> None:
+    made = tokenizer("qwq")
+    made.chat_template = made.chat_template.replace("<think>\n", "{% if not thinks %}<think>\n\n</think>{% endif %}")
+    folder = saved(made, tmp_path)
+    for thinks in (True, False):
+        config = dataclasses.replace(QWQ, prompts=dataclasses.replace(QWQ.prompts, template_arguments={"thinks": thinks}))
+        text = prompts.render(models.load_tokenizer(folder, config), prompts.evaluation_messages(QWQ.prompts, QUESTION))
+        assert text.endswith("assistant\n") is thinks and ("</think>" in text) is not thinks
+
+
+def test_a_character_that_the_tokenizer_lacks_is_named_but_not_one_that_it_writes_itself() -> None:
+    """One family's unknown token is its beginning token, too: standing in the template it is no unknown character."""
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(BPE({letter: i for i, letter in enumerate(["<s>", *"abc ?"])}, [], unk_token="<s>"))
+    core.add_special_tokens([AddedToken("<s>", special=True)])
+    tok = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="<s>", unk_token="<s>")
+    assert len(prompts.tokenize(tok, "<s>a b?")) == 5
+    with pytest.raises(KitError, match="no token for Ω in the prompt: <s>a Ω"):
+        prompts.tokenize(tok, "<s>a Ω?")
+
+
 DROPS = "{% for m in messages %}{% if m.role != 'system' %}<｜User｜>{{ m.content }}{% endif %}{% endfor %}<｜Assistant｜>"
 REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + DROPS
 

@@ -375,3 +375,18 @@ def test_a_mistake_is_told_in_plain_lines_whatever_it_quotes() -> None:
     error = KitError("a  model\nsaid \x1b[2J", "and more")
     assert str(error) == "a model said \\x1b[2J\nand more"
     assert error._render_traceback_() == ["KitError: a model said \\x1b[2J", "and more"]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"schedule": "nosuch", "round": 1}, "has no schedule nosuch; there are base, iterative"),
+    ({"schedule": "iterative", "round": "1"}, "`round` is '1'; should be a whole number (papermill: -p round 1)"),
+])
+def test_a_notebooks_own_parameters_are_looked_at_too(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(KitError) as caught:
+        notebook("params/smoke.yaml", **given)
+    assert message in str(caught.value)
+
+
+def test_a_params_file_given_as_a_number_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="^5: no such params file"):
+        notebook(5)  # papermill reads numbers
