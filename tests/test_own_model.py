@@ -140,12 +140,12 @@ def test_a_round_that_could_learn_nothing_is_stopped_before_it_begins(
 ) -> None:
     tight = dataclasses.replace(
         mine, schedules={"iterative": dataclasses.replace(mine.schedules["iterative"], limits=(limit,), reading=reading)})
-    with pytest.raises(KitError, match=f"in 32 groups of 4 all rewards are equal, so nothing can be learned; {remedy}"):
+    with pytest.raises(KitError, match=f"in 60 groups of 4 all rewards are equal, so nothing can be learned; {remedy}"):
         preflight.preflight(tight, "iterative", 1)
     patient = dataclasses.replace(tight, watch=dataclasses.replace(tight.watch, patience=0))
     capsys.readouterr()
     preflight.preflight(patient, "iterative", 1)
-    assert "warning, iterative round 1: in 32 groups" in capsys.readouterr().out
+    assert "warning, iterative round 1: in 60 groups" in capsys.readouterr().out
 
 
 def test_remedies_by_what_is_seen() -> None:

@@ -255,8 +255,8 @@ def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[st
     if t.processes > h.devices:
         found.append(f"training.processes is {t.processes}, but hardware.devices {h.devices}")
     remedies = {
-        "update": "lower training.micro_batch, share the weights (training.accelerate: params/accelerate/fsdp2.yaml with more "
-                  "processes), or train adapters (training.lora_rank)",
+        "update": "share the weights (training.accelerate: params/accelerate/fsdp2.yaml with more processes), train adapters "
+                  "(training.lora_rank), or lower training.micro_batch (which with loss_type bnpo is another loss)",
         "rollouts": "let vLLM write them (training.vllm), lower training.trl.vllm_gpu_memory_utilization, or use more processes",
         "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
     }

@@ -7,18 +7,22 @@ advantages are 0, and hours go by without a trace.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
 from kit.data import problems, prompts
 from kit.evaluation import evaluate
 from kit.reward import grading
-from kit.rollout.records import Response, Sampling
+from kit.rollout import records
+from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
-GROUPS, SIZE = 8, 4  # 32 responses
-MORE = 24  # groups on top where none of the first differs: 128 responses without a reward are, 19 times in 20, below 2.3 %
+SIZE = 4
+GROUPS = (8, 32, 128)  # of SIZE responses: 32 in all; where no rewards differ 128, then 512, which miss 1 % once in 170 times
 FEW = 0.1  # a smaller share of groups with any variance is a warning
 
 
@@ -33,22 +37,23 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
     limits = plan.limits[round - 1:]
     title, run = f"{schedule} round {round}", paths.of(config)
     known = problems.load(config.data.train, config)
-    chosen = random.Random(config.seed * 1000 + round).sample(known, min(GROUPS + MORE, len(known)))
-    longest = max(min(4 * limits[0], config.evaluation.max_new_tokens), limits[0])
-    how = Sampling(SIZE, t.temperature, t.top_p, longest)
-    groups: list[list[Response]] = []
+    chosen = random.Random(config.seed * 1000 + round).sample(known, min(GROUPS[-1], len(known)))
+    how = Sampling(SIZE, t.temperature, t.top_p, max(min(4 * limits[0], config.evaluation.max_new_tokens), limits[0]))
+    told, found = limits[0] if plan.state_limit else None, []
     with evaluate.engine_of(config, catalog.start_of_round(config, schedule, round)) as engine:
         tokenizer = engine().tokenizer
-        for part in (chosen[:GROUPS], chosen[GROUPS:]):
-            asked = [prompts.encode(tokenizer, prompts.training_messages(
-                config.prompts, p.question, limits[0] if plan.state_limit else None)) for p in part]
-            groups += [found for _, found in sorted(engine().generate(asked, how, [config.seed + i for i in range(len(asked))]))]
-            rows = [_row(chosen, groups, limit, tokenizer, plan.reading or t.reading) for limit in (*limits, None)]
+        for begin, end in pairwise((0, *GROUPS)):
+            found += records.collect(
+                engine(), chosen[begin:end],
+                lambda p: prompts.encode(tokenizer, prompts.training_messages(config.prompts, p.question, told)),
+                how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
+                keep_ids=True)
+            rows = [_row(found, limit, tokenizer, plan.reading or t.reading) for limit in (*limits, None)]
             if rows[0]["varied"]:
                 break
     table = pd.DataFrame(rows)
     files.write_csv(run.training(schedule, round) / "preflight.csv", table)
-    lengths = pd.Series([r.length for group in groups for r in group])
+    lengths = pd.Series([length for r in found for length in r.model_answer_length])
     tenth, median, most = (f"{lengths.quantile(q):.0f}" for q in (0.1, 0.5, 0.9))
     own, free = rows[0], rows[-1]
     print(f"{title}: {len(lengths)} responses of its start have {median} tokens in the median, {tenth} to {most} in 8 of 10; "
@@ -58,19 +63,23 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
         print(f"warning, {title}: few groups have any variance in reward; {_remedy(own, free, median)}")
     if not own["varied"]:
         why = _remedy(own, free, median)
-        line = f"{title}: in {len(groups)} groups of {SIZE} all rewards are equal, so nothing can be learned; {why}"
+        line = f"{title}: in {len(found)} groups of {SIZE} all rewards are equal, so nothing can be learned; {why}"
         if config.watch.patience:
             raise KitError(f"{config.file}: {line} (watch: {{patience: 0}} trains all the same)")
         print(f"warning, {line}")
     return table
 
 
-def _row(asked: list[problems.Problem], groups: list[list[Response]], limit: int | None, tokenizer: object, reading: str) -> dict:
+def _row(found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: str) -> dict[str, Any]:
     """The figures of these groups with responses cut at `limit`, as the reward cuts them."""
-    flat = [(p.answer, r) for p, group in zip(asked, groups, strict=False) for r in group]
-    texts = [r.text if limit is None else tokenizer.decode(r.ids[:limit], skip_special_tokens=True) for _, r in flat]
-    ended = [r.finished and (limit is None or r.length <= limit) for _, r in flat]
-    grades = grading.grade_many(texts, [gold for gold, _ in flat], reading, finished=ended)
+    texts, golds, ended = [], [], []
+    for r in found:
+        ids = [known or tokenizer(text, add_special_tokens=False)["input_ids"]  # a server may not tell them
+               for known, text in zip(r.model_answer_ids or [None] * SIZE, r.model_answer, strict=True)]
+        texts += r.model_answer if limit is None else [tokenizer.decode(part[:limit], skip_special_tokens=True) for part in ids]
+        ended += [end and (limit is None or n <= limit) for end, n in zip(r.finished, r.model_answer_length, strict=True)]
+        golds += [r.answer] * SIZE
+    grades = grading.grade_many(texts, golds, reading, finished=ended)
     right = [g.correct for g in grades]
     varied = [len(set(right[i : i + SIZE])) > 1 for i in range(0, len(right), SIZE)]
     return {"limit": limit, "cut": 1 - sum(ended) / len(ended), "right": sum(right) / len(right),

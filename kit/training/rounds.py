@@ -171,7 +171,7 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
         if "probability tensor" in reason:
             hint = "; its weights are spoilt: try a smaller training.learning_rate"
         elif "out of memory" in reason:
-            hint = "; try a smaller training.micro_batch"
+            hint = "; try a smaller training.micro_batch (with training: {trl: {loss_type: dapo}} that changes memory alone)"
         raise KitError(f"{title}, step {trainer.state.global_step + 1}: {reason}{hint}; run this again to go on from the last "
                        "checkpoint") from error
 
