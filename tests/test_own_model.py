@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import Chain
 
-from kit.chain import commands
+from kit.chain import commands, plan
 from kit.data import contamination, problems
 from kit.runs import files, paths
 from kit.settings import HELD_OUT, ROOT, Config, KitError, load
@@ -86,6 +86,24 @@ def test_the_file_has_at_most_15_lines_and_what_can_be_seen_of_model_and_problem
     assert mine.evaluation.max_new_tokens == 512 - 256 and mine.training.learning_rate == 3e-4 and mine.run == "own-model-test"
     assert mine.forcing.budgets == (32, 64, 128)
     assert mine.training.prompts_per_step == 54  # 60 without the held-out tenth
+
+
+def test_a_file_of_eight_lines_by_hand_has_sensible_defaults_too(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "by-hand.yaml").write_text(f"""\
+model: {{source: {own / 'model'}}}
+data:
+  train: train
+  evaluation: [test]
+  files: {{train: {own / 'train.csv'}, test: {own / 'test.csv'}}}
+training: {{prompts_per_step: 8}}
+schedules:
+  shorter: {{limits: [12]}}
+""")
+    config = load(tmp_path / "by-hand.yaml")
+    assert config.run == "by-hand" and config.data.validation == HELD_OUT and config.data.prompt_cap == 256
+    assert config.evaluation.max_new_tokens == 256 and config.forcing.budgets == (32, 64, 128)  # by the model's window of 512
+    assert "</think>" in config.prompts.text("forcing_ending") and config.training.steps == 180
+    assert "fits" in plan.report(config)[2] and "not counted" not in plan.report(config)[2]
 
 
 def test_the_validation_set_is_held_out_of_the_training_set(mine: Config) -> None:

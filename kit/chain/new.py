@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kit.data import contamination, problems
 from kit.runs import files
-from kit.settings import HELD_OUT, NAME, ROOT, KitError, family_of, load
+from kit.settings import HELD_OUT, NAME, ROOT, KitError, family_of, load, window_of
 
 TEXT = """\
 # yaml-language-server: $schema=schema.json
@@ -45,7 +45,7 @@ def new(
             raise KitError(f"--{role} {file}: no such file")
         found[role] = problems.read(file)
     source = _shown(Path(model)) if Path(model).expanduser().is_dir() else model
-    window = _window(Path(model).expanduser()) or 32768
+    window = window_of(model)
     prompt_cap = min(768, window // 2)
     longest = min(32000, window - prompt_cap)
     limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
@@ -71,12 +71,6 @@ def _shown(path: Path) -> str:
     """A path as a params file says it: from the project's folder where it lies in it."""
     whole = path.expanduser().resolve()
     return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else str(whole)
-
-
-def _window(folder: Path) -> int | None:
-    """Tokens that a model in a folder can have before it."""
-    config = folder / "config.json"
-    return files.read_json(config).get("max_position_embeddings") if config.is_file() else None
 
 
 def _alike(found: dict[str, list[problems.Problem]]) -> str:

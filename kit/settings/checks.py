@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
+from kit.settings.defaults import folder_of
 from kit.settings.schema import NAME, Config
 
 # What metrics/ has besides a table per model.
@@ -140,7 +140,7 @@ def _forcing(config: Config) -> Iterator[str]:
 def _model(config: Config) -> Iterator[str]:
     """The base model is there; the laptop's can hold and say what the other keys ask of it."""
     source, a, f = config.model.source, config.arithmetic, config.forcing
-    there = source.strip() and Path(source).expanduser().is_dir() or config.model.shape  # with a shape it can be planned for
+    there = source.strip() and folder_of(source).is_dir() or config.model.shape  # with a shape it can be planned for
     if not there and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
         yield f"`model.source` is {source!r}; there is no such folder, and a hub id is `owner/name`"
     if source != "arithmetic":

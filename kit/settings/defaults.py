@@ -5,35 +5,58 @@ They are filled in before the file is checked, so the manifest of a run has them
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = "held-out"  # the validation set where none is named: a part of the training set (kit.data.problems)
+WINDOW = 32768  # tokens, of the paper's models
 BUDGETS = (500, 1000, 2000, 4000, 8000)  # of the official code
 NAMES = {"deepseek": ("deepseek-r1", "deepscaler"), "qwq": ("qwq",)}  # family: what a model's name has in it
 TEMPLATES = {"deepseek": "<｜Assistant｜>", "qwq": "<think>"}  # family: what its chat template has in it
 
 
+def folder_of(source: str) -> Path:
+    """A model's folder: as given, or as seen from the project (notebooks run in their own folder); it need not be there."""
+    given = Path(source).expanduser()
+    return given if given.is_dir() or not source.strip() else ROOT / given
+
+
 def family_of(source: str) -> str:
     """The file in params/shared with a model's prompts, without `.yaml`: by its name or chat template; else `plain`."""
-    folder, name = Path(source).expanduser(), source.lower()
+    folder, name = folder_of(source), source.lower()
     files = [file for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json") if file.is_file()]
     template = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
     by_name = [family for family, parts in NAMES.items() if any(part in name for part in parts)]
     return next(iter(by_name + [family for family, sign in TEMPLATES.items() if sign in template]), "plain")
 
 
+def window_of(source: str) -> int:
+    """Tokens of prompt and response that a model can take: of a folder by its config.json, else those of the paper's models."""
+    config = folder_of(source) / "config.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        return min(int(json.loads(config.read_text(encoding="utf-8"))["max_position_embeddings"]), WINDOW)
+    return WINDOW
+
+
 def filled(table: dict[str, Any], path: Path) -> dict[str, Any]:
     """The table of a params file with what it leaves out; for the prompts `extends` names their file."""
-    parts = ("model", "data", "evaluation")
-    model, data, evaluation = (table[key] if isinstance(table.get(key), dict) else {} for key in parts)
-    whole = {"run": path.stem, **table}
+    names = ("model", "data", "evaluation", "forcing")
+    if not table.get("schedules") or any(name in table and not isinstance(table[name], dict) for name in names):
+        return {"run": path.stem, **table}
+    model, data, evaluation, forcing = ({**table.get(name, {})} for name in names)
+    if isinstance(source := model.get("source"), str) and (window := window_of(source)) < WINDOW:
+        data.setdefault("prompt_cap", min(768, window // 2))
+        evaluation.setdefault("max_new_tokens", window - min(768, window // 2))
     if data.get("train") and not data.get("validation"):
-        whole["data"] = {**data, "validation": HELD_OUT}
-    forcing, longest = whole.get("forcing", {}), evaluation.get("max_new_tokens")
-    if isinstance(forcing, dict) and "budgets" not in forcing and isinstance(longest, int) and longest > 8:
-        small = [longest // n for n in (8, 4, 2)]
-        whole["forcing"] = {**forcing, "budgets": small if longest <= 2 * BUDGETS[0] else [b for b in BUDGETS if b < longest]}
-    if table.get("schedules") and "prompts" not in table and isinstance(model.get("source"), str):
-        whole["extends"] = f"shared/{family_of(model['source'])}.yaml"
+        data["validation"] = HELD_OUT
+    if "budgets" not in forcing and isinstance(longest := evaluation.get("max_new_tokens"), int) and longest > 8:
+        small = tuple(longest // n for n in (8, 4, 2))
+        forcing["budgets"] = list(small if longest <= 2 * BUDGETS[0] else (b for b in BUDGETS if b < longest))
+    parts = {"model": model, "data": data, "evaluation": evaluation, "forcing": forcing}
+    whole = {"run": path.stem, **table, **{name: part for name, part in parts.items() if part}}
+    if "prompts" not in table and isinstance(source, str):
+        whole["extends"] = f"shared/{family_of(source)}.yaml"
     return whole

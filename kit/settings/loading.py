@@ -22,9 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from kit.settings import checks, defaults
+from kit.settings.defaults import ROOT
 from kit.settings.schema import Config, KitError
 
-ROOT = Path(__file__).resolve().parents[2]
 ADAPTER = TypeAdapter(Config)
 
 
