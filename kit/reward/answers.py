@@ -30,6 +30,8 @@ _MARKER = re.compile(
 _DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
 _HOPE = re.compile(r"\.?\s*(?:I hope (?:it|this) (?:is correct|helps)[.!]?)?\s*", re.IGNORECASE)
 _LONGEST = 400  # characters of an answer in words
+_UNDONE = re.compile(  # numbers that are still to be added or multiplied: no answer, however right its value
+    r"(?=.*\d\s*(?:[-+*×·÷−]|\\?[a-z]+)\s*[-(]*\d)(?:[\d\s.,()$*×·÷+−-]|\\(?:times|cdot|div)|times|plus|minus)+")
 
 
 def extract_answer(response: str, reading: str = "last-number", finished: bool | None = None) -> str:
@@ -103,13 +105,13 @@ def _in_words(tail: str, complete: bool) -> str:
         lines = _DISPLAY.sub(lambda m: (m[1] or m[2] or "").strip().replace("\n", " "), said, count=1).split("\n")
         sentence = re.match(r"\s*(.*?)(?:,?\s(?:as|since|because)\s.*?)?(?:[.。!](?=\s|$)(.*))?$", lines[0], re.DOTALL)
         said, rest = sentence[1].strip(), (sentence[2] or "") + " ".join(lines[1:])
-        if said and len(said) <= _LONGEST and (complete or _HOPE.fullmatch(rest.strip())):
+        if said and len(said) <= _LONGEST and not _UNDONE.fullmatch(said) and (complete or _HOPE.fullmatch(rest.strip())):
             return _unwrapped(said)
     lines = [line for line in tail.split("\n") if re.search(r"\w", line)]
     if len(lines) == 1 and len(tail) <= _LONGEST:
         bare = _unwrapped(tail.rstrip(". "))
         worded = re.search(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}", re.sub(r"\\text\{[^{}]*\}", "", bare))
-        if bare and not worded and re.search(r"\d|\\", bare):
+        if bare and not worded and re.search(r"\d|\\", bare) and not _UNDONE.fullmatch(bare):
             return bare
     last = re.findall(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)", lines[-1][-_LONGEST:]) if complete and lines else []
     return last[-1].rstrip(",") if last else ""
