@@ -102,6 +102,7 @@ training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 
 selection: {samples: 2}
 data: {evaluation: [two]}
 evaluation: {samples: 2, max_new_tokens: 24, batch_size: 16, resamples: 200}
+watch: {patience: 0}
 forcing: {budgets: []}
 behavior: {reference: ""}
 schedules: {iterative: {limits: [24]}}

@@ -137,7 +137,7 @@ def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path,
     config = dataclasses.replace(tiny_world, training=dataclasses.replace(tiny_world.training, **changes))
     args = rounds.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
     assert {name: getattr(args, name) for name in wanted} == wanted
-    assert args.loss_type == "dapo" and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
+    assert args.loss_type == config.training.trl.get("loss_type", "bnpo") and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
     assert args.model_init_kwargs["use_safetensors"] is True
 
 
@@ -156,7 +156,7 @@ def test_fields_of_grpoconfig_are_passed_through_and_change_what_is_learned(
         rounds.train_round(config, name, 1)
         norms[name] = files.read_csv(paths.of(config).training(name, 1) / "log.csv").grad_norm[0]
     assert (made[0].args.scale_rewards, made[1].args.scale_rewards, made[1].args.epsilon_high) == ("group", "none", 0.28)
-    assert made[1].args.loss_type == "dapo"  # what is not named stays as it was
+    assert made[1].args.loss_type == "bnpo"  # what is not named stays as it was
     # Rewards 0 1 0 1 have mean 1/2 and std 0.5774: advantages of 0.866 become 0.5.
     assert norms["unscaled"] == pytest.approx(norms["scaled"] * 0.5774, rel=1e-2)
 
@@ -185,8 +185,9 @@ def test_values_that_trl_refuses_are_one_line(tiny_world: Config, fields: dict) 
 
 
 def test_trl_is_not_imported_when_nothing_is_passed(tiny_world: Config) -> None:
-    code = ("import sys; from kit.settings import load; from kit.training import trl_fields; "
-            "assert trl_fields.passed(load('params/smoke.yaml')) == {} and 'trl' not in sys.modules")
+    code = ("import dataclasses, sys; from kit.settings import Training, load; from kit.training import trl_fields; "
+            "config = dataclasses.replace(load('params/smoke.yaml'), training=Training()); "
+            "assert trl_fields.passed(config) == {} and 'trl' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
