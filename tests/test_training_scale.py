@@ -137,7 +137,8 @@ def test_settings_reach_trl_by_its_own_names(tiny_world: Config, tmp_path: Path,
     config = dataclasses.replace(tiny_world, training=dataclasses.replace(tiny_world.training, **changes))
     args = rounds.grpo_settings(config, tmp_path, limit=24, steps=1, seed=1)
     assert {name: getattr(args, name) for name in wanted} == wanted
-    assert args.loss_type == config.training.trl.get("loss_type", "bnpo") and args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
+    assert args.loss_type == config.training.trl.get("loss_type", "bnpo")
+    assert args.lr_scheduler_type == "constant" and args.get_warmup_steps(100) == 0
     assert args.model_init_kwargs["use_safetensors"] is True
 
 
