@@ -318,7 +318,7 @@ def test_an_answer_that_is_no_whole_number_is_refused_where_all_of_them_are(worl
 @pytest.mark.parametrize(("name", "content"), [
     ("a.json", b'{"question": "What is 3+4?", "answer": 7}\n{"question": "What is 3+4?", "answer": 7}'),
     ("a.json", b'\xef\xbb\xbf[{"question": "What is 3+4?", "answer": "7"}]'),
-    ("a.jsonl.gz", gzip.compress(b'{"question": "What is 3+4?", "answer": "7"}')),
+    ("a.jsonl.gz", gzip.compress(b'{"question": "What is 3+4?", "answer": "7"}', mtime=0)),
     ("a.csv", b"question;answer\nWhat is 3+4?;7\n"), ("a.csv", b"Question, Answer\nWhat is 3+4?,7\n"),
     ("a.jsonl", b'{"Problem": "What is 3+4?", "Answer": 7.0}'), ("a.jsonl", b'{"prompt": "What is 3+4?", "answer": "7"}'),
     ("a.jsonl", b'{"question": "What is 3+4?", "answer": "3+4=<<3+4=7>>7.\\n#### 7"}'),
