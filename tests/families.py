@@ -9,11 +9,6 @@ from kit.chain import dry_run
 
 # Per family: BOS or None, EOS, padding, other special tokens, and the chat template. The templates do what the families' own do
 # to our messages: BOS, the system message, thinking cut out of earlier answers, `<think>` opened.
-def family_of(source: str) -> str:
-    """`qwq` for Qwen's models, `deepseek` for the two 1.5B models and anything else."""
-    return "qwq" if source.lower().startswith(("qwen/", "qwq")) else "deepseek"
-
-
 def make_tokenizer(family: str, texts: list[str]) -> Any:
     """A byte-level BPE tokenizer of a few hundred tokens, learned from `texts`, with the family's special tokens and template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

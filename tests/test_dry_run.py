@@ -15,7 +15,7 @@ import pytest
 
 from kit.chain import commands, dry_run
 from kit.runs import catalog, files, paths
-from kit.settings import ROOT, Config, KitError, Schedule, load
+from kit.settings import ROOT, Config, KitError, Schedule, family_of, load
 
 FILES = [load(p) for p in sorted((ROOT / "params").glob("*.yaml")) if p.name != "published.yaml"]
 TRAINED = [c for c in FILES if c.schedules]
@@ -28,7 +28,7 @@ def alike(settings: Config) -> str:
     for key in ("run", "file", "seed", "schedules", "hardware"):
         del table[key]
     source = settings.model.source
-    table["model"]["source"] = source if source == "arithmetic" else families.family_of(source)
+    table["model"]["source"] = source if source == "arithmetic" else family_of(source)
     return json.dumps(table, sort_keys=True)
 
 
@@ -63,8 +63,9 @@ def with_tokenizer(config: Config, tokenizer: Any, folder: Path) -> Config:
 def test_every_params_file_goes_through_the_whole_path(results: Path, tmp_path: Path, name: str) -> None:
     real, said = GROUPS[name], []
     if real.model.source != "arithmetic":
-        family = families.family_of(real.model.source)
-        real = with_tokenizer(real, families.make_tokenizer(family, [real.prompts.system]), tmp_path)
+        family, words = family_of(real.model.source), real.prompts
+        texts = [words.system, words.limit_sentence, words.text("train_user")] * 3
+        real = with_tokenizer(real, families.make_tokenizer(family, texts), tmp_path)
     main = dry_run.run(real, said.append)
     small = dry_run.scaled(real)
     expected = ["base", *(f"{s}/round{k}" for s, plan in real.schedules.items() for k in range(1, len(plan.limits) + 1))]
@@ -143,3 +144,12 @@ def test_the_command_tells_a_mistake_in_one_line(results: Path, tmp_path: Path, 
     told = capsys.readouterr()
     assert len(told.err.splitlines()) == 1 and "but eurus-amc-aime has 0 problems" in told.err
     assert "budget forcing prompt:" in told.out and "it/s" not in told.out
+
+
+def test_a_model_whose_folder_is_not_made_yet_is_tried_with_a_token_a_byte(results: Path) -> None:
+    """smollm2.yaml before `make smollm2`. A word is some four bytes, so prompts may have four times as many tokens."""
+    real = dataclasses.replace(load("params/smollm2.yaml"), run="unmade")
+    real = dataclasses.replace(real, model=dataclasses.replace(real.model, source="cache/not-there/yet"))
+    small = dry_run.scaled(real)
+    assert small.data.prompt_cap == 4 * real.data.prompt_cap
+    assert dry_run.make_problems_and_base(small, real).endswith("special tokens and chat template of plain")

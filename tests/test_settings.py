@@ -237,6 +237,12 @@ REFUSED: dict[str, str | list[str]] = {
     "evaluation: {max_new_tokens: 961}":
         "`arithmetic.max_length` is 1024; a prompt (64 tokens) and the longest response (961 tokens, "
         "by `evaluation.max_new_tokens` or `schedules`) do not fit into it",
+    "training: {micro_batch: 36, trl: {loss_type: bnpo}}":
+        "`training.micro_batch` is 36; should divide the 96 responses of a process: the loss is the token mean of each pass "
+        "(training: {trl: {loss_type: dapo}} takes that of the whole step)",
+    "training: {vllm: colocate, top_p: 0.9, trl: {vllm_importance_sampling_correction: true}}":
+        "`training.top_p` is 0.9; with vLLM's correction it should be 1: below it vLLM's probabilities are those of a cut "
+        "distribution, and their ratio to the trainer's is biased",
     "arithmetic: {heads: 5}": WIDTH,
     "arithmetic: {key_value_heads: 3}": WIDTH,
     "model: {source: Qwen/Qwen2.5-0.5B}": REFERENCE,

@@ -30,7 +30,7 @@ from kit.laptop import arithmetic
 from kit.report import inputs, tables
 from kit.rollout import models, sampling
 from kit.runs import catalog, manifest, paths
-from kit.settings import Config, Engine, KitError, family_of
+from kit.settings import Config, Engine, KitError, family_of, folder_of
 from kit.training import rounds, selection
 
 # Of other words for each role, so that no training problem counts as the near-duplicate of a held-out one.
@@ -138,7 +138,8 @@ def scaled(config: Config) -> Config:
             config.arithmetic, train_problems=16, validation_problems=2, evaluation_problems=2, hidden_size=32, layers=1, heads=2,
             key_value_heads=1, intermediate_size=32, max_length=32768, drill_steps=1, sft_steps=2, sft_batch=2,
         ),
-        data=change(config.data, files={}, revisions={}),  # no files, no hub: the made-up problems
+        data=change(config.data, files={}, revisions={},  # no files, no hub: the made-up problems; a word is some four bytes
+                    prompt_cap=config.data.prompt_cap * (1 if has_tokenizer(config) else 4)),
         schedules={
             name: change(schedule, limits=tuple(18 + 2 * ranks.index(n) for n in schedule.limits), steps=2, checkpoint_every=1)
             for name, schedule in config.schedules.items()
@@ -151,6 +152,16 @@ def scaled(config: Config) -> Config:
         evaluation=change(e, samples=1, samples_by_set=dict.fromkeys(e.samples_by_set, 2), max_new_tokens=12, batch_size=8,
                           resamples=100),
     )
+
+
+def has_tokenizer(config: Config) -> bool:
+    """Whether the model's tokenizer is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    source, revision = config.model.source, config.model.revision
+    with contextlib.suppress(ValueError):  # a folder that is not there yet is no id of the hub either
+        return folder_of(source).is_dir() or isinstance(try_to_load_from_cache(source, "tokenizer.json", revision=revision), str)
+    return False
 
 
 def make_problems_and_base(config: Config, real: Config) -> str:
@@ -166,11 +177,9 @@ def make_problems_and_base(config: Config, real: Config) -> str:
         rows = [problems.Problem(f"{name}-{i}", QUESTIONS[role].format(a=a, b=b), str(a + b)) for i, (a, b) in enumerate(pairs)]
         problems.write(paths.of(config).data(name), rows)
     import torch
-    from huggingface_hub import try_to_load_from_cache
     from transformers import GenerationConfig
 
-    source, revision = real.model.source, real.model.revision
-    own = Path(source).is_dir() or isinstance(try_to_load_from_cache(source, "tokenizer.json", revision=revision), str)
+    source, own = real.model.source, has_tokenizer(real)
     tokenizer = models.load_tokenizer(source, real) if own else byte_tokenizer(family_of(source))
     model = arithmetic.make_model(config.arithmetic, tokenizer, config.seed).to(getattr(torch, config.model.dtype))
     ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
