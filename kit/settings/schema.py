@@ -340,7 +340,7 @@ class Config(Table):
         "words to count in the traces, in groups; the paper's", min_length=1)
     set_labels: dict[str, str] = key({}, "data set: how tables and figures call it")
     seed: Seed = 42
-    seeds: tuple[Seed, ...] = neutral((), "further seeds: each a run <run>-seed<k>, combined in this one", max_length=9)
+    seeds: tuple[Seed, ...] = neutral((), "further seeds: each a run <run>-seed<k>, combined in this one", max_length=99)
     threads: Count = key(1, "per process")
     parallel: Count = neutral(1, "schedules worked on at the same time")
     hardware: Hardware = neutral(Hardware(), "what a run is planned for")

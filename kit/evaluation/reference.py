@@ -1,0 +1,137 @@
+"""What a new run of a params file can be expected to show: `params/reference/<params>.json`, made from many seeds.
+
+One run says something about its own checkpoints; how far another run, of another seed or on another machine, can be from it is
+said by the spread between seeds. Of every headline figure the reference has the mean over the seeds with its 95 % interval, and
+the 95 % prediction interval of one new run:
+
+    mean ± t sd / sqrt(n)            the method        (t: Student's quantile of n - 1 degrees of freedom)
+    mean ± t sd sqrt(1 + 1 / n)      one new run       (Hahn and Meeker 1991, section 4.7)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit.evaluation import seeds
+from kit.evaluation.uncertainty import LEVEL, POWER, t_quantile
+from kit.runs import files, fingerprint, manifest, paths
+from kit.settings import ROOT, Config
+
+APART = ("run", "seed", "forcing.models", "model.source", "data.files")  # settings in which runs of one reference may differ
+
+
+def path_of(params: str) -> Path:
+    """The reference of a params file."""
+    return ROOT / "params" / "reference" / f"{Path(params).stem}.json"
+
+
+def headlines(config: Config) -> pd.DataFrame:
+    """The headline figures of a finished run, means of its sets: columns comparison, quantity, unit, value."""
+    table = pd.DataFrame(seeds.values_of(config))
+    table = table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
+    models = ~table.quantity.isin(["accuracy", "length"]) | (table.comparison == "base")  # of others: the changes against it
+    return table[models].assign(unit=table.quantity.map(seeds.UNITS))[["comparison", "quantity", "unit", "value"]]
+
+
+def expected(values: Sequence[float]) -> dict[str, float]:
+    """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to)."""
+    n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    half = t_quantile(n - 1) * sd
+    return {"mean": mean, "low": mean - half / math.sqrt(n), "high": mean + half / math.sqrt(n), "sd": sd,
+            "from": mean - half * math.sqrt(1 + 1 / n), "to": mean + half * math.sqrt(1 + 1 / n)}
+
+
+def inside(value: float, figure: dict[str, Any]) -> bool:
+    """Whether a value lies within the prediction interval, as far as the shown digits tell."""
+    margin = 0.5 * 10.0 ** -int(seeds.FORMS[figure["quantity"]][-2])
+    return figure["from"] - margin <= value <= figure["to"] + margin
+
+
+def seeds_needed(sd: float, difference: float = 2.0) -> int:
+    """How many seeds show a true mean difference four times out of five (t test, 95 %), where seeds differ by `sd`."""
+    n = 2
+    while (t_quantile(n - 1) + t_quantile(n - 1, 2 * POWER - 1)) * sd / math.sqrt(n) > difference:
+        n += 1
+    return n
+
+
+def make(config: Config, params: str, same_base: Config | None = None) -> dict[str, Any]:
+    """The reference of `params` from the finished runs of `config` (with `seeds`) as a table for JSON.
+
+    `same_base`: runs that vary the seed of the RL alone, from one base model; `sd_rl` is the spread between those. `left_out` is
+    the share of figures of single runs that lie within the interval made from the other runs alone.
+    """
+    runs = [config, *seeds.others(config)]
+    table = pd.concat([headlines(run).assign(seed=run.seed) for run in runs])
+    rl = pd.concat([headlines(run) for run in (same_base, *seeds.others(same_base))]) if same_base else table[:0]
+    figures, held = [], []
+    for (comparison, quantity, unit), own in table.groupby(["comparison", "quantity", "unit"], sort=False):
+        values = own.value.tolist()
+        if len(values) < len(runs):  # such as a length that the budget-forcing curve reaches with some seeds only
+            continue
+        again = rl[(rl.comparison == comparison) & (rl.quantity == quantity)].value.tolist()
+        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values),
+                  "sd_rl": float(np.std(again, ddof=1)) if len(again) > 1 else None, "values": values}
+        figures.append({key: round(value, 4) if isinstance(value, float) else value for key, value in figure.items()})
+        for k, value in enumerate(values if len(values) > 2 else []):
+            held.append(inside(value, {"quantity": quantity, **expected(values[:k] + values[k + 1 :])}))
+    made = files.read_json(paths.of(config).manifest)
+    return {"params": params, "runs_of": config.file, "seeds": [run.seed for run in runs], "level": LEVEL,
+            "left_out": round(float(np.mean(held)), 4) if held else None, "commit": made["commit"], "versions": made["versions"],
+            "written": manifest.now(), "settings": _settings(config), "figures": figures}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in fingerprint.settings(config).items() if not key.startswith(APART)}
+
+
+def of(config: Config) -> dict[str, Any] | None:
+    """The reference that is made for these settings; None where there is none, or the settings are others."""
+    path = path_of(config.file)
+    found = files.read_json(path) if path.is_file() else None
+    return found if found and found["settings"] == _settings(config) else None
+
+
+def compare(config: Config) -> tuple[pd.DataFrame, list[str]]:
+    """This run beside the reference of its params file (a row per headline figure), and the verdict in sentences.
+
+    Both are empty where the project has no reference for the file. Settings that differ are named in place of a verdict.
+    """
+    path = path_of(config.file)
+    if not path.is_file():
+        return pd.DataFrame(), []
+    reference, own = files.read_json(path), _settings(config)
+    shown = f"params/reference/{path.name}"
+    if other := fingerprint.differing(reference["settings"], own):
+        why = fingerprint.told(other, reference["settings"], own)
+        return pd.DataFrame(), [f"No verdict: {shown} is of other settings ({why})."]
+    values = headlines(config).set_index(["comparison", "quantity"]).value
+    rows = [{**figure, "value": values[name]} for figure in reference["figures"]
+            if (name := (figure["comparison"], figure["quantity"])) in values.index]
+    table = pd.DataFrame(rows).assign(inside=[inside(row["value"], row) for row in rows])
+    outside = [f"{r.comparison}: {r.quantity} {shown_value(r.quantity, r.value)} (expected {expected_range(r)})"
+               for r in table[~table.inside].rename(columns={"from": "start"}).itertuples()]
+    n = len(reference["seeds"])
+    told = [f"{int(table.inside.sum())} of {len(table)} figures lie within the range expected of a new run ({shown}: {n} seeds)."]
+    if outside:
+        told.append(f"Outside: {'; '.join(outside)}. Each figure of a run is outside once in 20 by chance; figures of one run go "
+                    "together.")
+    return table, told
+
+
+def shown_value(quantity: str, value: float) -> str:
+    """A value with the digits and the unit of its quantity."""
+    unit = seeds.UNITS[quantity]
+    return f"{value:{seeds.FORMS[quantity]}}{' %' if unit == '%' else f' {unit}'}"
+
+
+def expected_range(figure: Any) -> str:
+    """The prediction interval of a figure (a row of `compare`), in words."""
+    form = seeds.FORMS[figure.quantity]
+    return f"{figure.start:{form}} to {figure.to:{form}}"

@@ -1,0 +1,54 @@
+"""What a new run is expected to show: prediction intervals by hand and by simulation; README held to the shipped reference."""
+
+import numpy as np
+import pytest
+
+from kit.evaluation import reference
+from kit.report import texts
+from kit.runs import files
+from kit.settings import ROOT, load
+
+SHIPPED = ROOT / "params" / "reference" / "laptop.json"
+
+
+def test_mean_and_prediction_intervals_are_those_worked_out_by_hand() -> None:
+    """Mean 12, sd 2, t(2) = 4.3027: 12 ± 4.3027 x 2 / sqrt(3) for the mean, 12 ± 4.3027 x 2 x sqrt(4 / 3) for a new run."""
+    found = reference.expected([10.0, 12.0, 14.0])
+    assert found == pytest.approx({"mean": 12, "low": 7.0317, "high": 16.9683, "sd": 2, "from": 2.0633, "to": 21.9367}, abs=1e-3)
+
+
+def test_95_of_100_new_runs_lie_within_the_prediction_interval_of_twelve() -> None:
+    rng = np.random.default_rng(5)
+    hits = []
+    for runs in rng.normal(70, 3, size=(4000, 13)):
+        found = reference.expected(runs[:12].tolist())
+        hits.append(found["from"] <= runs[12] <= found["to"])
+    assert 0.94 < np.mean(hits) < 0.96
+
+
+def test_the_number_of_seeds_that_show_two_points() -> None:
+    """sd 2: with 10 seeds (2.262 + 0.883) x 2 / sqrt(10) = 1.99 points, with 9 (2.306 + 0.889) x 2 / 3 = 2.13."""
+    assert reference.seeds_needed(2.0, 2.0) == 10
+    assert reference.seeds_needed(0.0) == 2
+
+
+def test_a_value_is_inside_as_far_as_its_shown_digits_tell() -> None:
+    figure = {"quantity": "accuracy change", "from": -1.0, "to": 1.0}
+    assert reference.inside(1.04, figure) and not reference.inside(1.06, figure)
+    always_zero = {"quantity": "hesitation words", "from": 0.0, "to": 0.0}
+    assert reference.inside(0.004, always_zero) and not reference.inside(0.006, always_zero)
+
+
+def test_readme_says_what_the_shipped_reference_says() -> None:
+    made, text = files.read_json(SHIPPED), (ROOT / "README.md").read_text(encoding="utf-8")
+    between = text.split(texts.MARKERS[0])[1].split(texts.MARKERS[1])[0]
+    assert between.strip() == texts.readme_block(made)
+
+
+def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds() -> None:
+    config = load("params/laptop.yaml")
+    assert reference.of(config) == files.read_json(SHIPPED)
+    assert len(set(reference.of(config)["seeds"])) >= 12
+    for figure in reference.of(config)["figures"]:
+        again = reference.expected(figure["values"])
+        assert {key: figure[key] for key in again} == pytest.approx(again, abs=1e-3)
