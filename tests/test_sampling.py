@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessor, Qwen2Config, Qwen2ForCausalLM
 
+from kit.rollout import cache
 from kit.rollout.sampling import sample
 
 ENDS, PAD, LONGEST = [1, 2], 0, 60
@@ -23,6 +24,13 @@ class Dice(LogitsProcessor):
             drawn = torch.rand(scores.shape[1], generator=torch.Generator().manual_seed(hash(tuple(own)) % 2**31))
             noise[i] = -torch.log(-torch.log(drawn))
         return scores + noise
+
+
+class Never(LogitsProcessor):
+    """No response ends."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return scores.index_fill(1, torch.tensor(ENDS), -torch.inf)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +65,24 @@ def test_responses_are_those_of_transformers_though_rows_leave_the_batch(model: 
 
 def test_greedy_responses_are_those_of_transformers(model: Any) -> None:
     assert torch.equal(generate(model, 9, custom_generate=sample), generate(model, 9))
+
+
+def test_keys_are_not_copied_at_each_token_nor_repeated_for_shared_heads(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 new tokens behind a prompt of 10: room for 74 is made once; two query heads see their one key head."""
+    made: list[int] = []
+    seen: list[tuple[int, ...]] = []
+    real = cache.scaled_dot_product_attention
+
+    def attention(query: Any, key: Any, value: Any, **given: Any) -> Any:
+        made.append(key.untyped_storage().data_ptr())
+        seen.append((query.shape[1:3], key.shape[1]))
+        return real(query, key, value, **given)
+
+    monkeypatch.setattr(cache, "scaled_dot_product_attention", attention)
+    found = generate(model, 1, custom_generate=sample, logits_processor=[Never()])
+    assert torch.equal(found, generate(model, 1, logits_processor=[Never()]))
+    assert set(seen) == {((1, 2), 1)}
+    assert len(made) == 2 * (LONGEST - 1) and len(set(made)) == 2, "one room for each of the two layers"
 
 
 def test_sampled_tokens_follow_the_models_distribution(model: Any) -> None:

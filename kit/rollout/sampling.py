@@ -1,7 +1,8 @@
 """The decoding loop for transformers' `generate`: rows that have ended leave the batch.
 
 Lengths of reasoning differ a lot, and transformers keeps every row until the longest has ended; here most of a batch's work is
-saved (three times faster on the laptop's model). Used where it is called as `generate(…, custom_generate=sample)`.
+saved, and what transformers copies at every token stays where it is (`kit.rollout.cache`). Used where it is called as
+`generate(…, custom_generate=sample)`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ def sample(
     """
     import torch
 
+    from kit.rollout.cache import make_room, shared_heads
+
     mask, cache = given["attention_mask"], given["past_key_values"]
+    make_room(cache)
     rows, width = input_ids.shape
     pad = generation_config.pad_token_id
     sequences = torch.full((rows, generation_config.max_length), pad, dtype=input_ids.dtype, device=input_ids.device)
@@ -32,10 +36,11 @@ def sample(
     going = torch.ones_like(row, dtype=torch.bool)
     new, positions = input_ids, (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
     while True:
-        logits = model(
-            input_ids=new, attention_mask=mask[:, :width], position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with shared_heads():
+            logits = model(
+                input_ids=new, attention_mask=mask[:, :width], position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
         scores = logits_processor(sequences[row, :width], logits.float())
         drawn = torch.multinomial(scores.softmax(dim=-1), 1)[:, 0] if generation_config.do_sample else scores.argmax(dim=-1)
         sequences[row, width] = tokens = torch.where(going, drawn, pad)
