@@ -221,6 +221,16 @@ def test_the_base_model_is_the_same_for_the_same_seed(tiny_world: Config) -> Non
     assert all((one[k] == two[k]).all() for k in one)
 
 
+def test_a_world_with_a_seed_of_its_own_is_the_same_in_runs_of_other_seeds(tiny_world: Config) -> None:
+    def questions(seed: int, world: int | None) -> list[str]:
+        own = dataclasses.replace(tiny_world.arithmetic, seed=world)
+        config = dataclasses.replace(tiny_world, run=f"world-{seed}-{world}", seed=seed, arithmetic=own)
+        arithmetic.make_data(config)
+        return [p.question for p in problems.load(config.data.train, config)]
+
+    assert questions(1, None) == questions(2, 1) == questions(3, 1) != questions(2, None)
+
+
 def test_orthogonalized_gradients_are_muons_steps() -> None:
     """Three steps beside torch's Muon (which computes in bfloat16) on matrices of three shapes, weight decay included."""
     import torch

@@ -29,11 +29,13 @@ def reference(config: Config) -> tuple[Any, Any]:
     """(model, tokenizer) of `behavior.reference`; a `trained` one is made at the first call, in results/<run>/reference."""
     source, steps = config.behavior.reference, config.behavior.reference_steps
     if source == "trained":
-        taught = dataclasses.replace(config.arithmetic, sft_steps=steps, drill_steps=max(1, steps // 4))
-        own = dataclasses.replace(config, run=f"{config.run}/reference", seed=config.seed + 7919, arithmetic=taught)
+        seed = arithmetic.world_seed(config)
+        taught = dataclasses.replace(config.arithmetic, seed=seed + 7919, sft_steps=steps, drill_steps=max(1, steps // 4))
+        own = dataclasses.replace(config, run=f"{config.run}/reference", arithmetic=taught)
         source = str(paths.of(own).base_model)
         if not catalog.has_weights(paths.of(own).base_model):
-            arithmetic.make_data(dataclasses.replace(own, seed=config.seed))  # the held-out questions stay held out
+            world = dataclasses.replace(taught, seed=seed)
+            arithmetic.make_data(dataclasses.replace(own, arithmetic=world))  # the held-out questions stay held out
             arithmetic.train_base(own)
     elif source == "base":
         source = catalog.base_model(config)

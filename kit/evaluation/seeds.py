@@ -47,7 +47,7 @@ def combine_seeds(config: Config) -> None:
     """Gather main.csv, changes.csv and one_shot.csv of all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
     each = pd.DataFrame([row for of_seed in (config, *others(config)) for row in values_of(of_seed)])
     files.write_csv(paths.of(config).metrics / "seeds.csv", each)
-    same, combined = config.model.source != "arithmetic", []
+    same, combined = config.model.source != "arithmetic" or config.arithmetic.seed is not None, []
     for (comparison, quantity, name), own in each.groupby(["comparison", "quantity", "set"], sort=False):
         by_seed = " · ".join(f"{v:{FORMS[quantity]}}" for v in own.value)
         combined.append({"comparison": comparison, "quantity": quantity, "unit": UNITS[quantity], "set": name, "by_seed": by_seed,

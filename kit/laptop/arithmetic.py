@@ -17,12 +17,17 @@ from kit.runs import files, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
 
 
+def world_seed(config: Config) -> int:
+    """The seed of the problems and the base model."""
+    return config.seed if config.arithmetic.seed is None else config.arithmetic.seed
+
+
 def make_data(config: Config) -> dict[str, int]:
     """Write every data set of the run into results/<run>/data; no question occurs twice. Returns their sizes."""
     a, d = config.arithmetic, config.data
     sizes = dict.fromkeys(d.evaluation, a.evaluation_problems)
     sizes |= {d.validation: a.validation_problems, d.train: a.train_problems}
-    rng = random.Random(config.seed)
+    rng = random.Random(world_seed(config))
     seen: set[str] = set()
     for name, size in sizes.items():
         rows: list[Problem] = []
@@ -189,7 +194,7 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[Row]]:
     """Batches of rows of similar length: drills and traces in turn; no question is in a held-out set."""
     a, run = config.arithmetic, paths.of(config)
     held_out = {p.question for name in (config.data.validation, *config.data.evaluation) for p in problems.read(run.data(name))}
-    rng = random.Random(config.seed + 1)
+    rng = random.Random(world_seed(config) + 1)
     drills = a.drill_steps
     while True:
         rows: list[Row] = []
@@ -247,7 +252,7 @@ def train_base(config: Config) -> Any:
     torch.set_num_threads(config.threads)
     a, run = config.arithmetic, paths.of(config)
     tokenizer = make_tokenizer()
-    model = make_model(a, tokenizer, config.seed).train()
+    model = make_model(a, tokenizer, world_seed(config)).train()
     named = dict(model.named_parameters())
     hidden = {name: p for name, p in named.items() if p.ndim == 2 and "embed" not in name}
     momenta = [torch.zeros_like(p) for p in hidden.values()]

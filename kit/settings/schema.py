@@ -120,6 +120,7 @@ class Habits(Table):
 
 class Arithmetic(Table):
     """The laptop's world (kit.laptop.arithmetic): its problems, the small model, and how that is taught to think at length."""
+    seed: Seed | None = key(None, "of the problems and the base model; the run's own where it is not given")
     largest: int = key(49, "every number of a problem and its solution lies in 0 .. largest", ge=9, le=99)
     operations: dict[str, Operations] = key({}, "data set: numbers of operations of its problems")
     train_problems: Count = 4000
