@@ -14,6 +14,8 @@ SHIPPED = ROOT / "params" / "reference" / "laptop.json"
 def test_mean_and_prediction_intervals_are_those_worked_out_by_hand() -> None:
     """Mean 12, sd 2, t(2) = 4.3027: 12 ± 4.3027 x 2 / sqrt(3) for the mean, 12 ± 4.3027 x 2 x sqrt(4 / 3) for a new run."""
     found = reference.expected([10.0, 12.0, 14.0])
+    shorter = reference.expected([-90.0, -90.0, -30.0], "length change")
+    assert shorter["mean"] == -70 and shorter["from"] == -100 and shorter["to"] > 80, "no response is shorter than nothing"
     assert found == pytest.approx({"mean": 12, "low": 7.0317, "high": 16.9683, "sd": 2, "from": 2.0633, "to": 21.9367}, abs=1e-3)
 
 
@@ -50,5 +52,5 @@ def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds(
     assert reference.of(config) == files.read_json(SHIPPED)
     assert len(set(reference.of(config)["seeds"])) >= 12
     for figure in reference.of(config)["figures"]:
-        again = reference.expected(figure["values"])
+        again = reference.expected(figure["values"], figure["quantity"])
         assert {key: figure[key] for key in again} == pytest.approx(again, abs=1e-3)

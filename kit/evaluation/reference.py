@@ -20,10 +20,11 @@ import pandas as pd
 
 from kit.evaluation import seeds
 from kit.evaluation.uncertainty import LEVEL, POWER, t_quantile
-from kit.runs import files, fingerprint, manifest, paths
+from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config
 
-APART = ("run", "seed", "forcing.models", "model.source", "data.files")  # settings in which runs of one reference may differ
+RANGES = {"accuracy": (0, 100), "length": (0, math.inf), "length change": (-100, math.inf), "hesitation words": (0, math.inf)}
+APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
 
 
 def path_of(params: str) -> Path:
@@ -32,19 +33,34 @@ def path_of(params: str) -> Path:
 
 
 def headlines(config: Config) -> pd.DataFrame:
-    """The headline figures of a finished run, means of its sets: columns comparison, quantity, unit, value."""
-    table = pd.DataFrame(seeds.values_of(config))
+    """The headline figures of a finished run: columns comparison, quantity, unit, value. Means of its sets, and of each schedule
+    the accuracy of its very last checkpoint on the validation set minus the base model's: what training came to without the rule
+    that chooses."""
+    table, called = pd.DataFrame(seeds.values_of(config)), catalog.labels(config)
     table = table[table.set == ("mean" if "mean" in set(table.set) else table.set.iloc[-1])]
-    models = ~table.quantity.isin(["accuracy", "length"]) | (table.comparison == "base")  # of others: the changes against it
-    return table[models].assign(unit=table.quantity.map(seeds.UNITS))[["comparison", "quantity", "unit", "value"]]
+    models = ~table.quantity.isin(["accuracy", "length"]) | (table.comparison == called["base"])  # of others: the changes
+    last = {}
+    for schedule, steps in files.read_csv(paths.of(config).metrics / "validation.csv").groupby("schedule", sort=False):
+        steps = steps.sort_values(["round", "step"])
+        last[called[catalog.last_round(config, schedule)]] = steps.accuracy.iloc[-1] - steps.accuracy.iloc[0]
+    for pair in table[table.quantity == "length change"].comparison:
+        one, _, other = pair.partition(" minus ")
+        if one in last and other in last:
+            last[pair] = last[one] - last[other]
+    ends = pd.DataFrame({"comparison": last.keys(), "quantity": "last checkpoint", "value": last.values()})
+    found = pd.concat([table[models], ends])
+    return found.assign(unit=found.quantity.map(seeds.UNITS))[["comparison", "quantity", "unit", "value"]]
 
 
-def expected(values: Sequence[float]) -> dict[str, float]:
-    """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to)."""
+def expected(values: Sequence[float], quantity: str = "") -> dict[str, float]:
+    """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to), which end
+    where the quantity does."""
     n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(n - 1) * sd
-    return {"mean": mean, "low": mean - half / math.sqrt(n), "high": mean + half / math.sqrt(n), "sd": sd,
-            "from": mean - half * math.sqrt(1 + 1 / n), "to": mean + half * math.sqrt(1 + 1 / n)}
+    least, most = RANGES.get(quantity, (-math.inf, math.inf))
+    low, start = (max(least, mean - half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
+    high, end = (min(most, mean + half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
+    return {"mean": mean, "low": low, "high": high, "sd": sd, "from": start, "to": end}
 
 
 def inside(value: float, figure: dict[str, Any]) -> bool:
@@ -76,11 +92,11 @@ def make(config: Config, params: str, same_base: Config | None = None) -> dict[s
         if len(values) < len(runs):  # such as a length that the budget-forcing curve reaches with some seeds only
             continue
         again = rl[(rl.comparison == comparison) & (rl.quantity == quantity)].value.tolist()
-        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values),
+        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values, quantity),
                   "sd_rl": float(np.std(again, ddof=1)) if len(again) > 1 else None, "values": values}
         figures.append({key: round(value, 4) if isinstance(value, float) else value for key, value in figure.items()})
         for k, value in enumerate(values if len(values) > 2 else []):
-            held.append(inside(value, {"quantity": quantity, **expected(values[:k] + values[k + 1 :])}))
+            held.append(inside(value, {"quantity": quantity, **expected(values[:k] + values[k + 1 :], quantity)}))
     made = files.read_json(paths.of(config).manifest)
     return {"params": params, "runs_of": config.file, "seeds": [run.seed for run in runs], "level": LEVEL,
             "left_out": round(float(np.mean(held)), 4) if held else None, "commit": made["commit"], "versions": made["versions"],

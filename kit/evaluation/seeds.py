@@ -20,9 +20,9 @@ from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config
 
 UNITS = {"accuracy": "%", "length": "tokens", "accuracy change": "points", "length change": "%",
-         "hesitation words": "a response", "above budget forcing": "points"}
+         "hesitation words": "a response", "above budget forcing": "points", "last checkpoint": "points"}
 FORMS = {"accuracy": ".1f", "length": ".0f", "accuracy change": "+.1f", "length change": "+.1f", "hesitation words": ".2f",
-         "above budget forcing": "+.1f"}  # how a value is shown
+         "above budget forcing": "+.1f", "last checkpoint": "+.1f"}  # how a value is shown
 
 
 def others(config: Config) -> list[Config]:

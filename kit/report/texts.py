@@ -66,7 +66,7 @@ def conclusions(config: Config) -> dict[str, list[str]]:
 
 def readme_block(made: dict[str, Any]) -> str:
     """What README says of a reference, between its two markers."""
-    columns, rows = ("accuracy", "length", "hesitation words", "above budget forcing"), {}
+    columns, rows = ("accuracy", "length", "last checkpoint", "hesitation words", "above budget forcing"), {}
     for figure in made["figures"]:
         name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
         shown = "{mean:{0}} [{low:{0}}, {high:{0}}] ({from:{0}} to {to:{0}})".format(FORMS[figure["quantity"]], **figure)
