@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import random
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -262,12 +264,24 @@ def train_base(config: Config) -> Any:
                           weight_decay=0.01),
     ]
     steps, losses = a.drill_steps + a.sft_steps, []
-    for batch in tqdm(islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
+    twin = copy.deepcopy(model)
+
+    def backward(own: Any, rows: list[Row], learned: int) -> float:
         # Padded on the right, behind every token that counts.
-        ids, labels = (pad_sequence([torch.tensor(row[k]) for row in batch], batch_first=True, padding_value=value)
+        ids, labels = (pad_sequence([torch.tensor(row[k]) for row in rows], batch_first=True, padding_value=value)
                        for k, value in enumerate((tokenizer.pad_token_id, -100)))
-        loss = model(input_ids=ids, labels=labels).loss
+        loss = own(input_ids=ids, labels=labels, num_items_in_batch=learned).loss  # its share of the mean over the batch
         loss.backward()
+        return loss.item()
+
+    pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(config.threads,))
+    for batch in tqdm(islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
+        learned = sum(label != -100 for _, labels in batch for label in labels)
+        parts = [rows for rows in (batch[::2], batch[1::2]) if rows]  # a core each
+        loss = sum(pool.map(backward, (model, twin), parts, [learned] * 2))
+        for p, other in zip(model.parameters(), twin.parameters(), strict=True):
+            if other.grad is not None:
+                p.grad, other.grad = p.grad + other.grad, None
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         orthogonalize(list(hidden.values()), momenta)
         share = min(1, (len(losses) + 1) / 50) * (1 + math.cos(math.pi * len(losses) / steps)) / 2
@@ -275,10 +289,14 @@ def train_base(config: Config) -> Any:
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * share
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
+        with torch.no_grad():
+            for p, other in zip(model.parameters(), twin.parameters(), strict=True):
+                other.copy_(p)
+        losses.append(loss)
         if len(losses) % 50 == 0 or len(losses) == steps:
             table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
             files.write_csv(run.training("base", 0) / "log.csv", table)
+    pool.shutdown()
     partial = run.base_model.with_name("base-partial")  # a half-written model never has its final name
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
