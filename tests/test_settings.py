@@ -179,7 +179,6 @@ REFUSED: dict[str, str | list[str]] = {
     "arithmetic: {habits: {careful: []}}": "`arithmetic.habits.careful` is []; should be a list with at least 1 entry",
     "hardware: {lengths: {two: -1}}": "`hardware.lengths.two` is -1; should be a number above 0",
     "seed: 99999999999": "`seed` is 99999999999; should be a whole number of at least 0 and below 2147483648",
-        "`seeds` is [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]; should be a list with at most 9 entries",
     "keywords: {core: [compute, '']}": "`keywords.core[1]` is ''; should be a word or phrase",
     # names, addresses
     "run: ../elsewhere": f"`run` is '../elsewhere'; {NAME}",
