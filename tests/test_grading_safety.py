@@ -1,5 +1,6 @@
 """The grader among hostile answers, threads, forks, kills and Ctrl-C: it never hangs, and never says "correct"."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from kit.reward import workers
 from kit.reward.grading import grade, grade_many, verdict_counts
-from kit.reward.workers import MEMORY, stop_workers, worker_pids
+from kit.reward.workers import MEMORY, stop_workers
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 8.0 if "PYTEST_XDIST_WORKER" in os.environ else 3.0  # seconds for any one verdict; longer beside other tests
@@ -77,6 +78,10 @@ def timed(response: str, gold: str) -> tuple[str, float]:
     start = time.monotonic()
     verdict = grade(response, gold).verdict
     return verdict, time.monotonic() - start
+
+
+def worker_pids() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children()]
 
 
 def pool_is_alive() -> bool:
@@ -161,11 +166,11 @@ def test_a_forked_child_grades_with_workers_of_its_own():
     child = os.fork()
     if child == 0:
         right = grade(r"\boxed{\tan x}", r"\frac{\sin x}{\cos x}").correct
-        own = worker_pids()
+        own = set(worker_pids()) - set(ours)
         stop_workers()
-        os._exit(0 if right and own and not set(own) & set(ours) else 1)
+        os._exit(0 if right and own else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert worker_pids() == ours and pool_is_alive()
+    assert set(worker_pids()) == set(ours) and pool_is_alive()
 
 
 def test_a_worker_killed_while_idle_is_replaced_unnoticed():
@@ -218,10 +223,10 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
         import sys
         sys.path.remove(sys.path[0])
         from kit.reward.grading import grade
-        from kit.reward.workers import worker_pids
+        from multiprocessing import active_children
         print("started")
         print(grade(r"\\boxed{\\tan x}", r"\\frac{\\sin x}{\\cos x}").verdict)
-        print(*worker_pids())
+        print(*(worker.pid for worker in active_children()))
     """
     script = run_script(tmp_path, code)
     output, _ = script.communicate(timeout=60)
@@ -233,14 +238,14 @@ def test_an_unguarded_script_beside_files_with_our_names_runs_once_and_leaves_no
 STUCK = """
     import os, threading, time
     from kit.reward.grading import grade, grade_many
-    from kit.reward.workers import worker_pids
+    from multiprocessing import active_children
     grade(r"\\boxed{\\tan x}", "x^2")
-    threading.Timer(0.3, lambda: print(os.getpid(), *worker_pids(), flush=True)).start()
+    threading.Timer(0.3, lambda: print(os.getpid(), *(w.pid for w in active_children()), flush=True)).start()
     try:
         grade_many([r"\\boxed{9^{9^{9^{%d}}}}" % n for n in range(9, 99)], ["x"] * 90)
     except KeyboardInterrupt:
         time.sleep(0.2)
-        print("interrupted", *worker_pids(), flush=True)
+        print("interrupted", *active_children(), flush=True)
 """
 
 
@@ -269,11 +274,11 @@ def test_no_worker_waits_for_a_killed_caller_whose_fork_still_holds_the_pipes(tm
     code = """
         import os, time
         from kit.reward.grading import grade
-        from kit.reward.workers import worker_pids
+        from multiprocessing import active_children
         grade(r"\\boxed{\\tan x}", "x^2")
         fork = os.fork()
         if fork:
-            print(fork, *worker_pids(), flush=True)
+            print(fork, *(w.pid for w in active_children()), flush=True)
         time.sleep(60)
     """
     script = run_script(tmp_path, code)

@@ -8,17 +8,15 @@ gets workers of its own.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing import context, forkserver, util
 from typing import Any
 
@@ -41,42 +39,33 @@ def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """
     from pebble import ProcessExpired
 
-    results, tries, failures = [""] * len(pairs), [0] * len(pairs), 0
-    while "" in results:
+    results = [""] * len(pairs)
+    for attempt in range(4):
         pool = _pool()
         try:
             futures = {n: pool.schedule(_judge, pairs[n], timeout=PATIENCE) for n, result in enumerate(results) if not result}
             for n, future in futures.items():
-                while not future.done():
-                    concurrent.futures.wait([future], timeout=1)
-                    if not pool.active and not future.done():
+                while not concurrent.futures.wait([future], timeout=1).done:
+                    if not pool.active:
                         raise concurrent.futures.BrokenExecutor
-                tries[n] += 1
                 try:
                     results[n] = future.result()
                 except TimeoutError:
                     results[n] = "timeout"
                 except ProcessExpired as error:  # killed by somebody else: it gets a second chance
-                    results[n] = "timeout" if error.exitcode == -signal.SIGPROF or tries[n] > 1 else ""
-        except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError, RuntimeError) as error:
-            failures += 1  # another thread's Ctrl-C, or all workers were killed: the rest goes to new ones
-            _stop(pool)
-            if failures == 4:
-                raise RuntimeError("the grading workers do not start") from error
+                    results[n] = "timeout" if error.exitcode == -signal.SIGPROF or attempt else ""
+        except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError, RuntimeError):
+            _stop(pool)  # another thread's Ctrl-C, or all workers were killed: the rest goes to new ones
         except BaseException:  # Ctrl-C: workers in the middle of something are of no use to the next caller
             stop_workers()
             raise
-    return results
-
-
-def worker_pids() -> list[int]:
-    """The process ids of this process's workers that are running now."""
-    pool = _pools.get(os.getpid())
-    return list(pool._pool_manager.worker_manager.workers) if pool is not None and pool.active else []
+        if "" not in results:
+            return results
+    raise RuntimeError("the grading workers do not start")
 
 
 def stop_workers() -> None:
-    """End this process's workers (done at exit; the next answer that needs one starts new ones)."""
+    """End this process's workers; the next answer that needs one starts new ones."""
     with _lock:
         pool = _pools.pop(os.getpid(), None)
     if pool is not None:
@@ -90,25 +79,20 @@ def _stop(pool: Any) -> None:
 
 
 class _Process(context.ForkServerProcess):
+    """Starts while `__main__` has no file and no name: multiprocessing would run the caller's script again in every worker."""
+
     def start(self) -> None:
-        with _hidden_main():
+        main = sys.modules["__main__"].__dict__
+        kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        main["__spec__"] = None
+        try:
             super().start()
+        finally:
+            main.update(kept)
 
 
 class _Context(context.ForkServerContext):
     Process = _Process
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Meanwhile `__main__` has no file and no name: multiprocessing would run the caller's script again in every worker."""
-    main = sys.modules["__main__"].__dict__
-    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-    main["__spec__"] = None
-    try:
-        yield
-    finally:
-        main.update(kept)
 
 
 def _pool() -> Any:
@@ -120,27 +104,26 @@ def _pool() -> Any:
             if _pools and os.getpid() not in _pools:  # we are a fork: our parent's forkserver is not ours to talk to
                 forkserver._forkserver.__init__()
                 _pools.clear()
-            # Modules come from the installed packages, not from the folder we are in; the chain's MALLOC_* would fill MEMORY.
-            environment = dict(os.environ)
-            for name in [name for name in environment if name.startswith("MALLOC_")]:
-                del os.environ[name]
-            os.environ["PYTHONSAFEPATH"] = "1"
-            given = tempfile.tempdir
-            if len(tempfile.gettempdir()) > SOCKET:
-                tempfile.tempdir = "/tmp"
-            try:
-                util.get_temp_dir()  # of this process's sockets; made once
-                multiprocessing.set_forkserver_preload(["math_verify", "pebble.pool.process"])
-                with _hidden_main():
-                    forkserver.ensure_running()
-            finally:
-                tempfile.tempdir = given
-                os.environ.pop("PYTHONSAFEPATH")
-                os.environ.update(environment)
+            _ensure_forkserver()
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY), _Context())
-            atexit.register(stop_workers)
         return pool
+
+
+def _ensure_forkserver() -> None:
+    """Its modules come from the installed packages, not from the folder we are in; the chain's MALLOC_* would fill MEMORY."""
+    changed = [name for name in os.environ if name.startswith("MALLOC_") or name == "PYTHONSAFEPATH"]
+    kept, folder = {name: os.environ.pop(name) for name in changed}, tempfile.tempdir
+    os.environ["PYTHONSAFEPATH"] = "1"
+    tempfile.tempdir = "/tmp" if len(tempfile.gettempdir()) > SOCKET else folder
+    try:
+        util.get_temp_dir()  # of this process's sockets; made once
+        forkserver.set_forkserver_preload(["math_verify", "pebble.pool.process"])
+        forkserver.ensure_running()
+    finally:
+        tempfile.tempdir = folder
+        del os.environ["PYTHONSAFEPATH"]
+        os.environ.update(kept)
 
 
 # ---------------------------------------------------------------- in a worker
@@ -151,9 +134,8 @@ def _prepare(caller: int, memory: int) -> None:
     import resource
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends even one long C call
-    with contextlib.suppress(ValueError, OSError):  # not every system knows these limits
+    with contextlib.suppress(ValueError, OSError):  # not every system knows this limit
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(ImportError):
         answers.by_parser(r"\sqrt{3}x^{2}+e", r"\frac{1}{2}e")  # builds the parser's tables
