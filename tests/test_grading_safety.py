@@ -8,12 +8,13 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from kit.reward import workers
-from kit.reward.grading import grade, grade_many, verdict_counts
+from kit.reward.grading import grade, grade_many
 from kit.reward.workers import MEMORY, stop_workers
 
 ROOT = Path(__file__).parents[1]
@@ -130,8 +131,7 @@ def test_ten_thousand_ordinary_answers_behind_hostile_ones_are_unaffected():
     golds = [str(n) if n % 40 else rf"\ln({n + 1 + (n % 80 == 0)})" for n in range(10_000)]  # 125 of them wrong
     grades = grade_many(hostile + ordinary, ["x+2"] * 4 + golds)
     assert [g.verdict for g in grades[:4]] == ["timeout"] * 4
-    counts = verdict_counts(grades[4:])
-    assert counts == {"correct": 9875, "wrong": 125, "no answer": 0, "timeout": 0, "unparseable gold": 0}
+    assert Counter(g.verdict for g in grades[4:]) == {"correct": 9875, "wrong": 125}
 
 
 def test_any_number_of_threads_may_grade_at_once():
@@ -187,7 +187,7 @@ def test_a_worker_killed_at_work_gives_its_answers_to_another():
     killer.start()
     grades = grade_many([rf"\boxed{{\sin({n}x)}}" for n in range(150)], [rf"\cos({n}x)" for n in range(150)])
     killer.join()
-    assert verdict_counts(grades)["wrong"] == 150
+    assert [g.verdict for g in grades] == ["wrong"] * 150
 
 
 # ---------------------------------------------------------------- as a program

@@ -109,7 +109,7 @@ def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataF
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
     texts, golds, ids = ([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], [r.id for r, _ in flat])
     ends = [r.finished[i] for r, i in flat]
-    grades = grading.grade_many(texts, golds, reading, ids=ids, finished=ends)
+    grades = grading.grade_many(texts, golds, reading, finished=ends)
     for line in grading.warnings_about(grades, ids):
         print(line)
     unboxed = sum(g.verdict == "no answer" and bool(grading.extract_answer(text, finished=end))

@@ -227,10 +227,11 @@ def split(text: str, *separators: str) -> list[str]:
     return [*pieces, text[last:].strip()]
 
 
+@lru_cache(maxsize=8192)
 def malformed(text: str) -> str | None:
     r"""Why `text` is not a LaTeX expression at all ("unbalanced braces", …), or None: what is checked of every gold."""
     if not text.strip(" \t\r\n$"):
-        return "empty"
+        return "no answer"
     if len(text) > MAX_LENGTH:
         return f"longer than {MAX_LENGTH} characters"
     braces = re.sub(r"\\.|[^{}]", "", text, flags=re.DOTALL)

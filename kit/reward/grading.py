@@ -21,11 +21,10 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 >>> [g.verdict for g in grade_many([r"\boxed{3}", "hm", r"\boxed{9^{9^{9^{9}}}}"], ["3", "3", "3"])]
 ['correct', 'no answer', 'timeout']
 
-Numbers, words and shapes are decided in `kit.reward.answers`. What needs a parser goes to math-verify in worker processes
-(`kit.reward.workers`) with a memory limit and a deadline per answer. Any thread, notebook or forked process may call; verdicts
-are cached. `official` is what the paper's official code (arXiv 2504.01296) rewards, `strict` how its text can be read too, and
-`last-number` is for models that do not box. That code also takes an unclosed box and "answer is 42", and forgives a factor of 100
-and a relative 1e-4; here neither counts.
+`kit.reward.answers` decides numbers, words and shapes; what needs a parser goes to math-verify in the worker processes of
+`kit.reward.workers`. Any thread or forked process may call; verdicts are cached. `official` is what the paper's official code
+(arXiv 2504.01296) rewards, which also takes an unclosed box and "answer is 42", and forgives a factor of 100 and a relative
+1e-4; here neither counts. `strict` is how the paper's text can be read too; `last-number` is for models that do not box.
 """
 
 from __future__ import annotations
@@ -35,8 +34,6 @@ import decimal
 import json
 import math
 import numbers
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,72 +61,59 @@ class Grade:
         return self.verdict == "correct"
 
 
-def grade(response: str, gold: object, reading: str = "last-number", **options: object) -> Grade:
-    """The verdict on one response. `gold` and the options are those of `grade_many`."""
-    return grade_many([response], [gold], reading, **options)[0]  # type: ignore[arg-type]
+def grade(response: str, gold: object, reading: str = "last-number", finished: bool | None = None) -> Grade:
+    """The verdict on one response; see `grade_many`."""
+    return grade_many([response], [gold], reading, finished)[0]
 
 
 def grade_many(
-    responses: Sequence[str], golds: Sequence[object], reading: str = "last-number", multiple: str = "first",
-    ids: Sequence[object] | None = None, finished: Sequence[bool | None] | bool | None = None,
+    responses: Sequence[str], golds: Sequence[object], reading: str = "last-number",
+    finished: Sequence[bool | None] | bool | None = None,
 ) -> list[Grade]:
     """The verdicts on many responses, in order.
 
     Args:
         responses: texts of the generated part, thinking included.
-        golds: for each response a text, a number, or a list of them (OlympiadBench).
+        golds: for each response a text, a number, or a list of them, whose first counts (as in the official code).
         reading: "official", "strict" or "last-number", see the module's docstring; a run has its own, training.reading.
-        multiple: of a list, "first" grades the first element (the official code), "all" asks for all, in any order.
-        ids: the problems' ids, to name those whose gold answer is broken; row numbers otherwise.
         finished: whether each response ended by itself (True), was cut off at a token limit (False), or nobody knows
             (None). One value for all, or one for each.
 
-    Raises ValueError on lists of different lengths or an unknown reading. Warns of gold answers that cannot be parsed.
+    Raises ValueError on lists of different lengths or an unknown reading.
     """
-    for name, value, values in (("reading", reading, READINGS), ("multiple", multiple, ("first", "all"))):
-        if value not in values:
-            raise ValueError(f"{name} is {value!r}; known are {', '.join(values)}")
+    if reading not in READINGS:
+        raise ValueError(f"reading is {reading!r}; known are {', '.join(READINGS)}")
     if isinstance(responses, str) or isinstance(golds, str):
         raise ValueError("grade_many takes lists; grade takes one response and its gold answer")
     ends = [finished] * len(responses) if finished is None or isinstance(finished, bool) else finished
-    for name, given in (("golds", golds), ("ids", ids), ("finished", ends)):
-        if given is not None and len(given) != len(responses):
-            raise ValueError(f"{len(responses)} responses but {len(given)} {name}")
-
-    keys = [gold if isinstance(gold, str) else (type(gold), str(gold)) for gold in golds]
-    known = {key: _gold_text(gold, multiple) for key, gold in dict(zip(keys, golds, strict=True)).items()}
+    if not len(responses) == len(golds) == len(ends):
+        raise ValueError(f"{len(responses)} responses but {len(golds)} golds (and {len(ends)} times finished)")
     found = [extract_answer(text, reading, end)[: MAX_LENGTH + 1] for text, end in zip(responses, ends, strict=True)]
-    pairs = [(known[key][0], answer) for key, answer in zip(keys, found, strict=True)]
-    verdicts = ["unparseable gold" if known[key][1] else _decide(*pair) for key, pair in zip(keys, pairs, strict=True)]
-    told = _ask(pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict)
-    verdicts = [verdict or told[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
-    for row, verdict in enumerate(verdicts):
-        if verdict == "unparseable gold":
-            warnings.warn(_complaint(row, golds, ids, known[keys[row]][1]), stacklevel=2)
+    verdicts = _verdicts([(_gold_text(gold), answer) for gold, answer in zip(golds, found, strict=True)])
     return [Grade(verdict, answer[:MAX_LENGTH]) for verdict, answer in zip(verdicts, found, strict=True)]
 
 
-def check_golds(golds: Sequence[object], ids: Sequence[object] | None = None) -> list[str]:
+def check_golds(golds: Sequence[object], ids: Sequence[object]) -> list[str]:
     """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded."""
-    texts = [_gold_text(gold, "first") for gold in golds]
-    states = [error or _decide(text, _PROBE) for text, error in texts]
-    told = _ask((text, _PROBE) for (text, _), state in zip(texts, states, strict=True) if not state)
-    states = [state or told[text, _PROBE] for (text, _), state in zip(texts, states, strict=True)]
-    return [_complaint(row, golds, ids, texts[row][1]) for row, state in enumerate(states) if state != "wrong"]
+    texts = [_gold_text(gold) for gold in golds]
+    verdicts = _verdicts([(text, _PROBE) for text in texts])
+    return [f"problem {name}: gold answer {str(gold)[:80]!r} is unparseable: {malformed(text) or 'math-verify cannot read it'}"
+            for name, gold, text, verdict in zip(ids, golds, texts, verdicts, strict=True) if verdict != "wrong"]
 
 
-def _complaint(row: int, golds: Sequence[object], ids: Sequence[object] | None, error: str | None) -> str:
-    name = f"row {row}" if ids is None else ids[row]
-    return f"problem {name}: gold answer {str(golds[row])[:80]!r} is unparseable: {error or 'math-verify cannot read it'}"
+def _verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    verdicts = [_decide(*pair) for pair in pairs]
+    told = _ask({pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict})
+    return [verdict or told[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
 
 
 @lru_cache(maxsize=CACHE)
 def _decide(gold: str, answer: str) -> str:
     """The verdict where no parser is needed, or "" where one is."""
+    if malformed(gold):
+        return "unparseable gold"
     if not answer or answer == gold:
         return "correct" if answer else "no answer"
-    if answer.isdecimal() and gold.isdecimal() and answer.isascii() and gold.isascii():
-        return "correct" if answer.lstrip("0") == gold.lstrip("0") else "wrong"
     try:
         return "correct" if not malformed(answer) and same(gold, answer, None) else "wrong"
     except NeedsParser:
@@ -153,38 +137,27 @@ def _ask(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return told
 
 
-def verdict_counts(grades: Iterable[Grade]) -> dict[str, int]:
-    """How often each verdict was given, all five of them, in the order of VERDICTS."""
-    counts = Counter(grade.verdict for grade in grades)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def warnings_about(grades: Sequence[Grade], ids: Sequence[object] | None = None) -> list[str]:
+def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
     """One line for too many timeouts (more than 0.1 %) and one for unparseable golds, with the problems' ids."""
-    lines, late = [], verdict_counts(grades)["timeout"]
+    lines, late = [], sum(grade.verdict == "timeout" for grade in grades)
     if late > TIMEOUT_SHARE * len(grades):
         lines.append(f"warning: {late} of {len(grades)} answers ({late / len(grades):.2%}) ran into the grader's deadline")
-    rows = [row for row, grade in enumerate(grades) if grade.verdict == "unparseable gold"]
-    if rows:
-        names = dict.fromkeys(f"row {row}" if ids is None else str(ids[row]) for row in rows)
-        lines.append(f"warning: unparseable gold answers ({len(rows)} responses): {', '.join(names)}")
+    broken = [str(name) for name, grade in zip(ids, grades, strict=True) if grade.verdict == "unparseable gold"]
+    if broken:
+        lines.append(f"warning: unparseable gold answers ({len(broken)} responses): {', '.join(dict.fromkeys(broken))}")
     return lines
 
 
-def _gold_text(gold: object, multiple: str) -> tuple[str, str | None]:
-    """(the gold answer as one text, what is wrong with it or None)."""
+def _gold_text(gold: object) -> str:
+    """The gold answer as text; "" where it is none."""
     if hasattr(gold, "tolist"):  # numpy, from a parquet file
         gold = gold.tolist()
     if isinstance(gold, str) and gold.startswith('["') and gold.endswith('"]'):  # a JSON list as text
         with contextlib.suppress(ValueError):
             gold = json.loads(gold)
     if isinstance(gold, list | tuple):
-        texts = [_gold_text(part, multiple) for part in (gold if multiple == "all" else gold[:1])] or [("", "an empty list")]
-        return ", ".join(text for text, _ in texts), next((error for _, error in texts if error), None)
-    if isinstance(gold, bool) or not isinstance(gold, str | numbers.Real | decimal.Decimal):
-        return "", f"a {type(gold).__name__}, not a text"
-    if not isinstance(gold, str) and not math.isfinite(gold):
-        return "", "not a number"
-    text = str(gold).strip()
-    text = extract_answer(text) or text if "boxed" in text else text
-    return text, malformed(text)
+        return _gold_text(gold[0]) if gold else ""
+    if not isinstance(gold, str):
+        is_number = isinstance(gold, numbers.Real | decimal.Decimal) and not isinstance(gold, bool)
+        return str(gold) if is_number and math.isfinite(gold) else ""
+    return extract_answer(gold) or gold if "boxed" in gold else gold.strip()
