@@ -128,7 +128,7 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
 
     def say(text: str) -> None:
         seconds = int(time.monotonic() - began)
-        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}", flush=True)
+        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}\n", end="", flush=True)  # one write: lanes print side by side
 
     def work(lane: list[Stage]) -> None:
         for stage in lane:
