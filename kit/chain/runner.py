@@ -58,6 +58,8 @@ def run_all(config: Config) -> pd.DataFrame:
 
     The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
     """
+    # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
+    trl_fields.passed(config)
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
         return run_stages(config, stages(config), interrupted)
@@ -92,7 +94,7 @@ def side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
             while wait(futures, timeout=0).not_done:
                 interrupt_kernels()
-                wait(futures, timeout=2)  # again, if one was only starting
+                wait(futures, timeout=10)  # again, if one was only starting; others must not be disturbed while they end
             raise KitError("interrupted; the same call goes on where it stopped") from None
 
 
@@ -119,7 +121,6 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
     folder is refused.
     """
     run, began, stop = paths.of(config), time.monotonic(), threading.Event()
-    trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
     if not config.schedules:
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     rows: list[dict[str, Any]] = []
