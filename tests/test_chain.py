@@ -164,7 +164,7 @@ def test_runs_of_several_seeds_go_side_by_side_and_the_first_ones_figures_come_l
     config = dataclasses.replace(load("params/smoke.yaml"), seeds=(2, 3), parallel=2)
     both, seen = threading.Barrier(2, timeout=20), []
 
-    def note(run: Config, groups: list[list[list[Stage]]]) -> pd.DataFrame:
+    def note(run: Config, groups: list[list[list[Stage]]], _: threading.Event) -> pd.DataFrame:
         names = [stage.name for group in groups for lane in group for stage in lane]
         if len(seen) < 2 and run.parallel == 1:
             both.wait()  # the first two are at work at the same time
