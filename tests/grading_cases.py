@@ -2,7 +2,7 @@
 r"""Hand-labelled answers: what a careful person would say of each, written before the grader was run on them.
 
 BOXED: category -> (answer in the box, gold, is it right). RESPONSES: (response, gold, reading, finished, verdict).
-KNOWN_DIFFERENCES: the cases of BOXED that the grader gets wrong, each with the reason; none is a wrong answer called correct.
+GIVEN_UP: the cases of BOXED that the grader gets wrong, by the reason; none is a wrong answer called correct.
 """
 
 R, W = "correct", "wrong"
@@ -597,6 +597,19 @@ RESPONSES: list[tuple[str, str, str, bool | None, str]] = [
     ("The answer is 5. But wait, as I said, no", "5", LAST, None, NONE),
 ]
 
-KNOWN_DIFFERENCES: dict[tuple[str, str], str] = {
-    ("2x+2y<6", "x+y<3"): "math-verify does not divide an inequality in several letters",
-}
+GIVEN_UP: dict[str, list[tuple[str, str]]] = {
+    "math-verify does not divide an inequality in several letters": [("2x+2y<6", "x+y<3")],
+    "a number of words is no number but for the first sixteen, behind \\text": [(r"5 \text{ million}", "5000000"), ("ten", "10")],
+    "a k behind a number is a letter": [("3k", "3000"), ("3K", "3000")],
+    "a function of another letter is another function": [("f(t)=2t", "$f(x)=2 x$"), ("f(x)=x^2", "f(y)=y^2")],
+    "a name stands on the left": [("3=x", "3"), ("5=n", "5")],
+    "brackets turned outward are none": [
+        (r"\left]2,3\right[", "(2,3)"), ("[2,3[", "[2,3)"), (r"\left]-\infty,3\right]", r"(-\infty,3]"),
+        (r"]-1,0[ \cup ]1,2[", r"(-1,0)\cup(1,2)"),
+    ],
+    "rare commands, and rare places for \\text": [
+        (r"\text{\$}36", r"\$36"), (r"{5 \choose 2}", "10"), (r"3\text{:}30", "3:30"), (r"12^{\text{th}}", "12"), (r"21^{\text{st}}", "21"),
+        (r"5\,{\rm cm}", "5"), (r"\SI{5}{m}", "5"), ("3:30 PM", "3:30 p.m."), (r"\mp 2", r"\pm 2"),
+    ],
+}  # fmt: skip
+KNOWN_DIFFERENCES = {pair: reason for reason, pairs in GIVEN_UP.items() for pair in pairs}

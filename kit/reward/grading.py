@@ -34,19 +34,18 @@ import decimal
 import json
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from kit.reward import workers
 from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malformed, same
 
-CACHE = 50_000  # verdicts kept, by (gold, answer)
+CACHE = 50_000  # verdicts kept
 TIMEOUT_SHARE = 0.001  # a larger share of timeouts is a warning
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
 READINGS = ("official", "strict", "last-number")
 _PROBE = r"\sqrt{10007}+\ln 17"  # an answer nobody has: compared with it, a gold must be read to its end
-_told: dict[tuple[str, str], str] = {}  # what the workers said
+_known: dict[tuple[str, str], str] = {}  # verdicts by (gold, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +101,20 @@ def check_golds(golds: Sequence[object], ids: Sequence[object]) -> list[str]:
 
 
 def _verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    verdicts = [_decide(*pair) for pair in pairs]
-    told = _ask({pair for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict})
-    return [verdict or told[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
+    """The verdicts on (gold, answer) pairs. Where a worker was stuck, the gold itself may be to blame."""
+    found = {pair: _known.get(pair) or _decide(*pair) for pair in pairs}
+    asked = [pair for pair, verdict in found.items() if not verdict]
+    if asked:  # without a question no pool is imported
+        found.update(zip(asked, workers.ask(asked), strict=True))
+        stuck = [pair for pair in asked if found[pair] == "timeout" and pair[1] != _PROBE]
+        for pair, state in zip(stuck, _verdicts([(gold, _PROBE) for gold, _ in stuck]), strict=True):
+            found[pair] = "timeout" if state == "wrong" else "unparseable gold"
+    if len(_known) > CACHE:
+        _known.clear()
+    _known.update(found)
+    return [found[pair] for pair in pairs]
 
 
-@lru_cache(maxsize=CACHE)
 def _decide(gold: str, answer: str) -> str:
     """The verdict where no parser is needed, or "" where one is."""
     if malformed(gold):
@@ -120,21 +127,6 @@ def _decide(gold: str, answer: str) -> str:
         return ""
     except RecursionError:  # thousands of = in a row
         return "wrong"
-
-
-def _ask(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """The workers' verdicts. Where one was stuck, the gold itself may be to blame."""
-    told = {pair: _told.get(pair, "") for pair in pairs}
-    new = [pair for pair, verdict in told.items() if not verdict]
-    told.update(zip(new, workers.ask(new) if new else (), strict=True))  # without a question no pool is imported
-    stuck = {pair: (pair[0], _PROBE) for pair, verdict in told.items() if verdict == "timeout" and pair[1] != _PROBE}
-    if stuck:
-        states = _ask(stuck.values())
-        told.update({pair: "unparseable gold" for pair, probe in stuck.items() if states[probe] != "wrong"})
-    if len(_told) > CACHE:
-        _told.clear()
-    _told.update(told)
-    return told
 
 
 def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
