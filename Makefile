@@ -32,8 +32,9 @@ test: .venv/installed  ## all tests that a machine without a GPU can run
 test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in an environment of its own (3.7 GB)
 	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
 
-lab: .venv/installed  ## open the notebooks (on this machine only)
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+lab: .venv/installed  ## open the notebooks in JupyterLab, at 00_run_all (on this machine only)
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) \
+		--LabApp.default_url=/lab/tree/notebooks/00_run_all.ipynb
 
 verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? make verify RUN=laptop
 	$(BIN)/python -m kit verify $(RUN)
