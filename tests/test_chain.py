@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -153,6 +154,28 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_several_seeds_go_side_by_side_and_the_first_ones_figures_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeds, two at a time: all stages of each, a lane each, but for notebook 06 of the first, which shows all of them."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    config = dataclasses.replace(load("params/smoke.yaml"), seeds=(2, 3), parallel=2)
+    both, seen = threading.Barrier(2, timeout=20), []
+
+    def note(run: Config, groups: list[list[list[Stage]]], _: threading.Event) -> pd.DataFrame:
+        names = [stage.name for group in groups for lane in group for stage in lane]
+        if len(seen) < 2 and run.parallel == 1:
+            both.wait()  # the first two are at work at the same time
+        seen.append((run.run, run.parallel, names[-1]))
+        return pd.DataFrame({"stage": names})
+
+    monkeypatch.setattr(runner, "run_stages", note)
+    table = runner.run_all(config)
+    assert sorted(seen[:3]) == [("smoke", 1, "05_behavior"), ("smoke-seed2", 1, "06_figures"), ("smoke-seed3", 1, "06_figures")]
+    assert seen[3] == ("smoke", 2, "06_figures")
+    assert {"smoke/01_base_model", "smoke-seed3/06_figures", "06_figures"} <= set(table.stage)
 
 
 def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:

@@ -14,18 +14,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
+from kit.chain import runner
+from kit.chain.stages import Stage, inputs_of
 from kit.evaluation import evaluate
 from kit.rollout import models, records
 from kit.rollout.records import Response, Sampling
 from kit.runs import catalog, files, fingerprint, lock, paths
-from kit.settings import ROOT, Config, KitError, Schedule
+from kit.settings import ROOT, Config, KitError, Schedule, load
 from kit.training import checkpoints, rounds
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
@@ -210,6 +215,44 @@ def test_a_file_system_without_locks_is_worked_on_without_one(tmp_path: Path, mo
     with lock.hold(tmp_path, "run"):
         assert (tmp_path / lock.NAME).is_file()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- an interrupt -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With real kernels, as Jupyter's stop button in notebook 00 does it: two stages run, a third waits behind one of them."""
+    work = f"import time; from pathlib import Path\n(Path({str(tmp_path)!r}) / schedule).touch()\ntime.sleep(600)"
+    nbformat.write(nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell("params_file = schedule = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(work)], metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    ), tmp_path / "03_evaluate.ipynb")
+    config = dataclasses.replace(load(ROOT / "params" / "smoke.yaml"), parallel=2)
+    one, two, behind = (Stage(name, "03_evaluate", {"schedule": name}) for name in ("base", "iterative", "one-shot"))
+    markers = tmp_path / "results" / "smoke" / "stages"
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr("kit.chain.runner.NOTEBOOKS", tmp_path)
+    monkeypatch.setattr("kit.chain.stages.NOTEBOOKS", tmp_path)
+    monkeypatch.setattr("kit.chain.runner.stages", lambda config: [[[one, behind], [two]]])
+
+    def stop() -> None:
+        while not all((tmp_path / name).is_file() for name in ("base", "iterative")):
+            time.sleep(0.1)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressed: list[float] = []
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KitError, match="^interrupted; the same call goes on where it stopped$"):
+        runner.run_all(config)
+    assert time.monotonic() - pressed[0] < 20
+    assert sorted(path.name for path in markers.iterdir()) == ["base.json", "iterative.json"]  # the third was not begun
+    assert len(capsys.readouterr().out.splitlines()) == 3  # where the results go, and that the two start
+    for stage in (one, two):
+        said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}))[1]
+        assert said == "continues where it stopped"
 
 
 # --- what a stage was made from ---------------------------------------------------------------------------------------

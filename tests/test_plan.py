@@ -143,14 +143,13 @@ def test_activations_are_as_a_traced_pass_has_them(half: bool, checkpointing: bo
 def test_tokens_and_disk_by_hand() -> None:
     work = plan.work(changed(DS, hardware={"lengths": {"math500": 5000.0}}), SMALL)
     row = work.loc["one-shot-4k, round 1: 4000 tokens"]
-    assert row["million tokens"] == row["million at most"] == 180 * 2048 * 4000 / 1e6
+    assert row.tokens == 180 * 2048 * 4000
     checked = 9 * 60 * 16 * 32000  # steps 20 to 180; at most 32000 tokens
-    assert row["disk GiB"] == pytest.approx((9 * 12 * 1_777_088_000 + 4 * checked) / GIB)
-    room = plan.cache_tokens(DS, SMALL, 0.3, 1) / 4768  # responses that vLLM has room for
-    assert row["rollouts hours"] * 3600 == pytest.approx(plan.rollout_seconds(DS, SMALL, 180 * 2048 * 4000, 4768, min(256, room)))
-    assert row["update hours"] * 3600 == pytest.approx(plan.update_seconds(DS, SMALL, 180 * 2048 * 4768, 4768))
-    assert row["hours"] == pytest.approx(row["rollouts hours"] + row["update hours"] + row["evaluation hours"])
-    tokens = work["million tokens"] * 1e6
+    assert row.disk == 9 * 12 * 1_777_088_000 + 4 * checked
+    room = plan.cache_tokens(DS, SMALL, 0.3, 1) / 4150  # responses that vLLM has room for, each with a prompt of 150 tokens
+    assert row.rollouts == pytest.approx(plan.rollout_seconds(DS, SMALL, 180 * 2048 * 4000, 4150, min(256, room)))
+    assert row["update"] == pytest.approx(plan.update_seconds(DS, SMALL, 180 * 2048 * 4150, 4150))
+    tokens = work.tokens
     base = 500 * 16 * 5000 + 40 * 64 * 32000 + 675 * 16 * 32000 + 30 * 64 * 32000 + 60 * 16 * 32000
     assert tokens["evaluation of the base model"] == pytest.approx(base)
     assert tokens["evaluation of 1 pruned models"] == pytest.approx(base - 60 * 16 * 32000)
@@ -186,7 +185,7 @@ FITS = [
 @pytest.mark.parametrize(("base", "changes", "wrong"), FITS, ids=[f"{b.run} {c}" for b, c, _ in FITS])
 def test_what_does_not_fit_is_told_with_a_remedy(base: Config, changes: dict[str, Any], wrong: list[str]) -> None:
     settings, sizes = changed(base, **changes), SMALL if base is DS else LARGE
-    peak, disk = plan.memory(settings, sizes).loc["in all"], plan.work(settings, sizes)["disk GiB"]["in all"]
+    peak, disk = plan.memory(settings, sizes).loc["in all"], plan.work(settings, sizes).disk["in all"] / GIB
     found = plan.obstacles(settings, sizes, peak, disk)
     assert len(found) == len(wrong) and all(text in line for text, line in zip(wrong, found, strict=True)), found
     line = plan.report(settings, sizes)[2]
@@ -212,9 +211,10 @@ def test_every_params_file_of_the_project_fits_what_it_names(path: Path) -> None
             plan.report(settings)
         return
     held, work, line = plan.report(settings)
-    assert " fits " in line and (held.loc["in all"] > 0).any()
+    time = work.filter(like="device ").squeeze()
+    assert " fits " in line and held.loc["in all"].any()
     there = "not counted" not in line  # the problems of smollm2.yaml are made by its command
-    assert (work.hours != "").all() if there else path.stem.startswith("smollm2") and work.hours["in all"]
+    assert time.all() if there else path.stem.startswith("smollm2") and time["in all"]
 
 
 def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
@@ -223,7 +223,9 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
     assert commands.main(["plan", "params/qwq-32b-4k.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "iterative-4k, round 1: 4000 tokens" in printed and "kept activations" in printed
-    assert printed.splitlines()[-1].startswith("Qwen/QwQ-32B, 32,764 million parameters: fits 32 x H100 80 GB")
+    *tables, line = printed.splitlines()
+    assert line.startswith("Qwen/QwQ-32B, 32,764 million parameters: fits 32 x H100 80 GB") and " device hours (assumed" in line
+    assert all(len(row) <= 110 for row in tables)
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT}/params/qwq-32b-4k.yaml\nmodel: {{source: nobody/nothing, shape: null}}\n")
     assert commands.main(["plan", str(file)]) == 1
@@ -234,7 +236,7 @@ def test_the_command_prints_tables_and_a_verdict_and_errors_in_one_line(
 def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
     mine = changed(DS, data={"evaluation": ("mine", "aime24")}, evaluation={"samples_by_set": {}})
     assert "not counted: mine, not there to be counted" in plan.report(mine, SMALL)[2]
-    tokens = plan.work(mine, SMALL)["million tokens"] * 1e6
+    tokens = plan.work(mine, SMALL).tokens
     assert tokens["evaluation of the base model"] == pytest.approx(30 * 16 * 15484 + 60 * 16 * 17712)
     # two models think once and answer at each of the five budgets, as long as the base model answers
     assert tokens["budget forcing of 2 models"] == pytest.approx(2 * 30 * 16 * 6 * 15484)
@@ -243,8 +245,9 @@ def test_a_data_set_of_unknown_size_is_named_and_not_counted() -> None:
 def test_small_numbers_and_large_ones_are_told_with_two_digits_or_more() -> None:
     _, work, line = plan.report(load("params/smoke.yaml"))
     assert work.loc["iterative, round 1: 60 tokens", "million tokens"] == "0.023"  # 6 steps x 8 prompts x 8 responses x 60
-    assert line.startswith("arithmetic, 0.089 million parameters: fits")
-    assert [plan.short(value) for value in (0, 0.0234, 5.67, 1234.5)] == ["", "0.023", "5.7", "1,234"]
+    assert line.startswith("arithmetic, 0.089 million parameters: fits") and "It takes 0.33 minutes (assumed" in line
+    assert list(work.columns) == ["million tokens", "rollouts", "update", "evaluation", "device minutes", "disk GiB"]
+    assert [plan.short(value) for value in (0, 0.002, 0.0234, 5.67, 1234.5)] == ["", "<0.01", "0.023", "5.7", "1,234"]
 
 
 def test_with_transformers_and_sets_of_unknown_size_there_is_a_plan_all_the_same() -> None:

@@ -39,13 +39,10 @@ def new(
 
 def plan(params: str) -> None:
     """What a run needs: memory, tokens, hours, disk, and whether it fits the hardware of its params."""
-    import pandas as pd
-
     from kit.chain import plan
 
     memory, work, verdict = plan.report(load(params))
-    with pd.option_context("display.width", 200, "display.max_columns", None, "display.float_format", "{:,.2f}".format):
-        print(f"GiB of one device:\n{memory}\n\n{work}\n\n{verdict}")
+    print(f"GiB of one device:\n{memory.to_string()}\n\n{work.to_string()}\n\n{verdict}")
 
 
 def dry_run(params: str) -> None:
@@ -161,3 +158,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
+        return 130

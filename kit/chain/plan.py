@@ -3,7 +3,8 @@
 `make plan PARAMS=params/ds-1.5b.yaml` prints it, the runner notebook shows it, before anything is paid for. Formulas stand in the
 docstrings, in bytes, seconds and FLOPs, with N parameters in L layers; widths H of the hidden state, I of the MLP, Q of the
 queries, K of the keys; V words; b responses in a pass, each of s tokens with its prompt; c bytes a number in computation
-(2 bfloat16, 4 float32), r in the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4).
+(2 bfloat16, 4 float32), r in the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4). Memory goes by the longest
+prompts and responses, time by expected ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kit.settings import ROOT, Config, KitError, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
+PROMPT = 150  # tokens that a prompt is expected to have; memory goes by data.prompt_cap
 TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFunction; the logits (4 V b s) never exist whole
 # (c, r) -> what a layer of Qwen2 in transformers 5.17 holds besides its MLP, in hidden states: while it is recomputed, and kept
 # for the backward pass without checkpointing. tests/test_plan.py traces it.
@@ -198,18 +200,16 @@ def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
 def answers(config: Config, z: Sizes, name: str, samples: int, cap: int) -> tuple[float, float]:
     """(tokens, device seconds) of one model's responses to a data set, at the base model's length, at most `cap` tokens."""
     engine, count, length = config.engine, problem_count(config, name) * samples, expected(config, name, cap)
-    whole, at_once = config.data.prompt_cap + length, float(config.evaluation.batch_size)
+    at_once = float(config.evaluation.batch_size)
     if engine.name != "transformers":
-        at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / whole
-    return count * length, rollout_seconds(config, z, count * length, whole, max(1, min(count, at_once)))
+        at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / (PROMPT + length)
+    return count * length, rollout_seconds(config, z, count * length, PROMPT + length, max(1, min(count, at_once)))
 
 
 def work(config: Config, z: Sizes) -> pd.DataFrame:
-    """Tokens of responses (expected, at most), hours of all devices together, disk: a row per round, the evaluations, `in all`.
-
-    Disk: 4 N of weights and 8 N of AdamW a checkpoint, 4 bytes a token of a response.
-    """
-    t, e, f, prompt, rows = config.training, config.evaluation, config.forcing, config.data.prompt_cap, {}
+    """Tokens of responses, seconds of one device for `rollouts`, `update` and `evaluation`, bytes on `disk`: a row per round, the
+    evaluations, `in all`. Disk: 4 N of weights and 8 N of AdamW a checkpoint, 4 bytes a token of a response."""
+    t, e, f, rows = config.training, config.evaluation, config.forcing, {}
     trl, batch = trl_fields.fields(config), t.prompts_per_step * t.responses_per_prompt
     saved = 12 * trained(config, z) + (width(config) * z.parameters if t.lora_rank else 0)
     check = answers(config, z, config.data.validation, config.selection.samples, e.max_new_tokens)
@@ -218,15 +218,15 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
         kept = steps // (schedule.checkpoint_every or t.checkpoint_every)
         for k, limit in enumerate(schedule.limits, 1):
             length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process)
+            written, whole = steps * batch * length, PROMPT + length
             if t.vllm == "colocate":
                 spread = trl["vllm_tensor_parallel_size"]
                 room = cache_tokens(config, z, trl["vllm_gpu_memory_utilization"], spread)
-                at_once = max(1, min(at_once * spread, room / (prompt + length)))
-            written, whole = steps * batch * length, prompt + length
+                at_once = max(1, min(at_once * spread, room / whole))
             rows[f"{name}, round {k}: {limit} tokens"] = {
-                "tokens": written, "at most": steps * batch * limit, "disk": kept * (saved + 4 * check[0]),
-                "rollouts": rollout_seconds(config, z, written, whole, at_once), "evaluation": kept * check[1],
-                "update": update_seconds(config, z, steps * batch * whole, whole)}
+                "tokens": written, "rollouts": rollout_seconds(config, z, written, whole, at_once),
+                "update": update_seconds(config, z, steps * batch * whole, whole),
+                "evaluation": kept * check[1], "disk": kept * (saved + 4 * check[0])}
     samples = {name: e.samples_by_set.get(name, e.samples) for name in config.data.evaluation}
     one, models = [answers(config, z, name, n, e.max_new_tokens) for name, n in samples.items()], len(rows)
     # All at the base model's length, which pruned models stay below.
@@ -240,13 +240,17 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
         rows[what] = {"tokens": tokens, "evaluation": seconds, "disk": 4 * tokens}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
     table.loc["in all"] = table.sum()
-    hours = table[["rollouts", "update", "evaluation"]] / 3600
-    return pd.DataFrame({
-        "million tokens": table.tokens / 1e6, "million at most": table["at most"] / 1e6, **hours.add_suffix(" hours"),
-        "hours": hours.sum(axis=1), "disk GiB": table.disk / GIB})
+    return table
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
+
+REMEDIES = {
+    "update": "share the weights (training.accelerate: params/accelerate/fsdp2.yaml with more processes), train adapters "
+              "(training.lora_rank), or lower training.micro_batch (which with loss_type bnpo is another loss)",
+    "rollouts": "let vLLM write them (training.vllm), lower training.trl.vllm_gpu_memory_utilization, or use more processes",
+    "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
+}
 
 
 def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[str]:
@@ -254,14 +258,8 @@ def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[st
     h, t, e, trl, found = config.hardware, config.training, config.engine, trl_fields.fields(config), []
     if t.processes > h.devices:
         found.append(f"training.processes is {t.processes}, but hardware.devices {h.devices}")
-    remedies = {
-        "update": "share the weights (training.accelerate: params/accelerate/fsdp2.yaml with more processes), train adapters "
-                  "(training.lora_rank), or lower training.micro_batch (which with loss_type bnpo is another loss)",
-        "rollouts": "let vLLM write them (training.vllm), lower training.trl.vllm_gpu_memory_utilization, or use more processes",
-        "evaluation": "lower evaluation.batch_size, or use vLLM (engine.name: vllm, with engine.tensor_parallel)",
-    }
     times = f" x {config.parallel} schedules at a time" if config.parallel > 1 else ""
-    found += [f"{phase} need {gib:.1f} GiB{times} of {h.memory_gib:g} on a device; {remedies[phase]}"
+    found += [f"{phase} need {gib:.1f} GiB{times} of {h.memory_gib:g} on a device; {REMEDIES[phase]}"
               for phase, gib in peak.items() if config.parallel * gib > h.memory_gib]
     engines = []  # of vLLM: the key of its share of the memory, that share, devices of one copy, the longest response
     if t.vllm == "colocate":
@@ -280,24 +278,30 @@ def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[st
 
 
 def short(value: float) -> str:
-    """A number with two digits or more: `0.023`, `5.6`, `1,234`; nothing for 0."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value else ""
+    """A number in two digits or more: `0.023`, `5.6`, `1,234`, `<0.01`; nothing for 0."""
+    if value < 0.01:
+        return "<0.01" if value else ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """(memory in GiB, work in words, a line: whether the run fits its hardware, what it takes, what is only assumed). `z`: the
-    model's sizes, where they are known; else KitError when they are not to be had."""
+    """(memory in GiB, work, both in words; a line: whether the run fits its hardware, what it takes, what is only assumed). `z`:
+    the model's sizes, where they are known; else KitError when they are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
     z, h = z or sizes_of(config), config.hardware
     held, done = memory(config, z), work(config, z)
-    peak, hours, disk = held.loc["in all"], done.hours["in all"], done["disk GiB"]["in all"]
-    where, wrong = f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)", obstacles(config, z, peak, disk)
+    times = done[["rollouts", "update", "evaluation"]].assign(time=lambda table: table.sum(axis=1))
+    unit, seconds = ("hours", 3600) if times.time["in all"] >= 3600 else ("minutes", 60)
+    shown = pd.DataFrame({"million tokens": done.tokens / 1e6, **times / seconds, "disk GiB": done.disk / GIB}).map(short)
+    peak, where = held.loc["in all"], f"{h.devices} x {h.name} ({h.memory_gib:g} GiB each)"
+    wrong = obstacles(config, z, peak, done.disk["in all"] / GIB)
     fits = f"does NOT fit {where}: {'; '.join(wrong)}" if wrong else \
         f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device"
-    line = (f"{config.model.source}, {short(z.parameters / 1e6)} million parameters: {fits}. It takes {short(hours)} hours of "
-            f"all devices together (assumed: {h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of "
-            f"{h.terabytes_per_second:g} TB/s) and {short(disk)} GiB of disk")
+    took = f"{shown.time['in all']} device {unit}" if h.devices > 1 else f"{shown.time['in all']} {unit}"
+    line = (f"{config.model.source}, {short(z.parameters / 1e6)} million parameters: {fits}. It takes {took} (assumed: "
+            f"{h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s) and "
+            f"{shown['disk GiB']['in all']} GiB of disk")
     if unknown := [name for name in (config.data.validation, *config.data.evaluation) if not problem_count(config, name)]:
         line += f"; not counted: {', '.join(unknown)}, not there to be counted"
-    return held, done.map(short), line
+    return held.map(short), shown.rename(columns={"time": f"device {unit}"}), line

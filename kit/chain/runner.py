@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import queue
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,6 +38,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
     "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
 }
+KERNELS: set[Path] = set()  # connection files of the kernels that this process has started and that still run
 
 
 def run_notebook(config: Config) -> None:
@@ -55,26 +58,69 @@ def run_all(config: Config) -> pd.DataFrame:
 
     The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
     """
-    others = seeds.write_params(config)
+    # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
+    trl_fields.passed(config)
+    others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
-        return run_stages(config, stages(config))
+        return run_stages(config, stages(config), interrupted)
     *work, figures = stages(config)
-    queue = [(dataclasses.replace(config, parallel=1), work)]
-    queue += [(dataclasses.replace(other, parallel=1), stages(other)) for other in others]
-    with ThreadPoolExecutor(max_workers=config.parallel) as pool:
-        tables = list(pool.map(lambda asked: run_stages(*asked), queue))
-    tables = [table.assign(stage=f"{run.run}/" + table.stage) for (run, _), table in zip(queue, tables, strict=True)]
-    return pd.concat([*tables, run_stages(config, [*work, figures])])
+    runs = [(dataclasses.replace(config, parallel=1), work)]
+    runs += [(dataclasses.replace(other, parallel=1), stages(other)) for other in others]
+    tables = side_by_side(config.parallel, lambda asked: run_stages(*asked, interrupted), runs, interrupted)
+    tables = [table.assign(stage=f"{run.run}/" + table.stage) for (run, _), table in zip(runs, tables, strict=True)]
+    return pd.concat([*tables, run_stages(config, [*work, figures], interrupted)])
 
 
-def run_stages(config: Config, groups: list[list[list[Stage]]]) -> pd.DataFrame:
-    """Execute the stages of one run, as `run_all`.
+def side_by_side(
+    workers: int, work: Callable[[Any], Any], items: Sequence[Any], interrupted: threading.Event,
+    tell: Callable[[], None] = lambda: None,
+) -> list[Any]:
+    """`work` of each item in threads, `workers` at a time; `tell` is called every 20 seconds.
+
+    An interrupt (Jupyter's stop button) is passed on to the kernels that run, until all have ended; then it is a KitError.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            while True:
+                done, waiting = wait(futures, timeout=20, return_when=FIRST_EXCEPTION)
+                if not waiting or any(future.exception() for future in done):
+                    break
+                tell()
+            pool.shutdown(cancel_futures=True)  # after a failure; else there are none
+            return [future.result() for future in futures if not future.cancelled()]
+        except KeyboardInterrupt:
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while wait(futures, timeout=0).not_done:
+                interrupt_kernels()
+                wait(futures, timeout=10)  # again, if one was only starting; others must not be disturbed while they end
+            raise KitError("interrupted; the same call goes on where it stopped") from None
+
+
+def interrupt_kernels() -> None:
+    """Interrupt what the kernels of all running stages do, as Jupyter's stop button does."""
+    from jupyter_client import BlockingKernelClient
+
+    for connection in tuple(KERNELS):
+        client = BlockingKernelClient()
+        try:
+            client.load_connection_file(str(connection))
+            client.control_channel.send(client.session.msg("interrupt_request", {}))
+            client.control_channel.get_msg(timeout=1)
+        except (OSError, ValueError, queue.Empty):
+            pass  # the kernel is only starting, or has just ended
+        finally:
+            client.stop_channels()
+
+
+def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: threading.Event) -> pd.DataFrame:
+    """Execute the stages of one run, as `run_all`; none is begun once `interrupted` is set.
 
     Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand. Another run in the same
     folder is refused.
     """
     run, began, stop = paths.of(config), time.monotonic(), threading.Event()
-    trl_fields.passed(config)  # refuses, before anything is trained, what TRL would refuse hours later
     if not config.schedules:
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     rows: list[dict[str, Any]] = []
@@ -83,18 +129,19 @@ def run_stages(config: Config, groups: list[list[list[Stage]]]) -> pd.DataFrame:
 
     def say(text: str) -> None:
         seconds = int(time.monotonic() - began)
-        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}", flush=True)
+        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}\n", end="", flush=True)  # one write: lanes print side by side
 
     def work(lane: list[Stage]) -> None:
         for stage in lane:
-            if stop.is_set():
+            if stop.is_set() or interrupted.is_set():
                 return
             running.append(stage)
             try:
                 rows.append(run_stage(config, stage, made, say))
             except BaseException:
                 stop.set()
-                say(f"{stage.name}: failed; what runs beside it is left to end")
+                if not interrupted.is_set():
+                    say(f"{stage.name}: failed; what runs beside it is left to end")
                 raise
             finally:
                 running.remove(stage)
@@ -103,14 +150,8 @@ def run_stages(config: Config, groups: list[list[list[Stage]]]) -> pd.DataFrame:
         files.sweep(run.root)
         say(f"{config.file} -> {run.shown}")
         for group in groups:
-            with ThreadPoolExecutor(max_workers=config.parallel) as pool:
-                waiting = {pool.submit(work, lane) for lane in group}
-                while waiting:
-                    done, waiting = wait(waiting, timeout=20)
-                    for future in done:
-                        future.result()
-                    if waiting and not done:
-                        say(" · ".join(progress(config, stage) for stage in running))
+            side_by_side(config.parallel, work, group, interrupted,
+                         lambda: say(" · ".join(progress(config, stage) for stage in running)))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
     return pd.DataFrame(rows)
@@ -190,6 +231,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     connection.unlink(missing_ok=True)
     if os.path.expanduser("~") == "~":  # a container's user without a home: Jupyter wants one
         os.environ["HOME"] = str(run.kernels.resolve())
+    KERNELS.add(connection)
     try:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{stage.notebook}.ipynb"), str(copy), {"params_file": config.file, **stage.parameters},
@@ -202,6 +244,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     except (PapermillException, CellTimeoutError, DeadKernelError) as error:
         raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
     finally:
+        KERNELS.discard(connection)
         if copy.is_file():
             with files.atomic(copy) as file:
                 file.write(manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
