@@ -94,6 +94,29 @@ def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
         assert not re.search(r"^\s*(def|class) ", source, re.MULTILINE), "logic lives in kit"
 
 
+PAGES = [ROOT / "README.md", ROOT / "notebooks" / "README.md", ROOT / "params" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name)
+def test_a_page_fits_its_column_and_every_link_leads_somewhere(page: Path) -> None:
+    """A link's heading is written as code hosts do: lower case, spaces as dashes, other marks left out."""
+    def anchors(file: Path) -> set[str]:
+        return {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+                for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")}
+
+    text = page.read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if len(line) > 110 and not line.startswith(("|", "!["))] == []
+    assert [line for block in re.findall(r"```.*?\n(.*?)```", text, re.DOTALL) for line in block.splitlines() if len(line) > 90] == []
+    for link in re.findall(r"\]\(((?!https)[^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists() and (not anchor or anchor in anchors(there)), link
+
+
+def test_readme_is_two_screens() -> None:
+    assert len(PAGES[0].read_text(encoding="utf-8").split()) <= 1000
+
+
 def test_ruff_is_content() -> None:
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -41,10 +41,11 @@ def test_a_value_is_inside_as_far_as_its_shown_digits_tell() -> None:
     assert reference.inside(0.004, always_zero) and not reference.inside(0.006, always_zero)
 
 
-def test_readme_says_what_the_shipped_reference_says() -> None:
-    made, text = files.read_json(SHIPPED), (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "notebooks/README.md"])
+def test_a_page_says_what_the_shipped_reference_says(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     between = text.split(texts.MARKERS[0])[1].split(texts.MARKERS[1])[0]
-    assert between.strip() == texts.readme_block(made)
+    assert between.strip() == texts.reference_blocks(files.read_json(SHIPPED))[page]
 
 
 def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds() -> None:

@@ -12,14 +12,18 @@ from typing import Any
 from kit.settings import ROOT, KitError, load
 
 
-def run(params: str) -> None:
-    """The whole chain: execute notebooks/00_run_all.ipynb, which executes the others."""
+def run(params: str, stage: str | None) -> None:
+    """The whole chain: execute notebooks/00_run_all.ipynb, which executes the others. Or one stage, with what it needs."""
     from kit.chain import runner
     from kit.evaluation import reference
     from kit.runs import paths
 
     config = load(params)
     shown = paths.of(config).shown
+    if stage:
+        runner.run_one(config, stage)
+        print(f"done: {shown}/notebooks/{stage}.ipynb")
+        return
     print(f"{config.file} -> {shown}", flush=True)
     runner.run_notebook(config)
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")

@@ -64,22 +64,24 @@ def conclusions(config: Config) -> dict[str, list[str]]:
     return {heading: sentences for heading, sentences in said.items() if sentences}
 
 
-def readme_block(made: dict[str, Any]) -> str:
-    """What README says of a reference, between its two markers."""
-    columns, rows = ("accuracy", "length", "last checkpoint", "hesitation words", "above budget forcing"), {}
+def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
+    """What README.md and notebooks/README.md say of a reference, each between the two markers."""
+    rows: dict[str, dict[str, dict[str, str]]] = {}
     for figure in made["figures"]:
         name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
-        shown = "{mean:{0}} [{low:{0}}, {high:{0}}] ({from:{0}} to {to:{0}})".format(FORMS[figure["quantity"]], **figure)
-        rows.setdefault(name, dict.fromkeys(columns, ""))[quantity] = shown
-    return render("reference.md", made=made, rows=rows, needed=reference.seeds_needed).strip()
+        forms = {"mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]", "range": "{from:{0}} to {to:{0}}"}
+        shown = {ends: form.format(FORMS[figure["quantity"]], **figure) for ends, form in forms.items()}
+        rows.setdefault(name, {})[quantity] = shown
+    return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed).strip()
+            for page in ("README.md", "notebooks/README.md")}
 
 
 def write_readme(made: dict[str, Any]) -> None:
-    """Put `readme_block` into README.md."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, after = text.split(MARKERS[0])[0], text.split(MARKERS[1])[1]
-    with files.atomic(ROOT / "README.md") as file:
-        file.write(f"{before}{MARKERS[0]}\n{readme_block(made)}\n{MARKERS[1]}{after}")
+    """Put the `reference_blocks` into their files."""
+    for page, block in reference_blocks(made).items():
+        before, rest = (ROOT / page).read_text(encoding="utf-8").split(MARKERS[0])
+        with files.atomic(ROOT / page) as file:
+            file.write(f"{before}{MARKERS[0]}\n{block}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}")
 
 
 def write_report(config: Config) -> Path:
