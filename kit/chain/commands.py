@@ -126,7 +126,7 @@ def schema() -> None:
 
 PARAMS = {"params": {"nargs": "?", "default": "params/laptop.yaml", "help": "a params file (default: %(default)s)"}}
 COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
-    run: PARAMS,
+    run: {**PARAMS, "stage": {"nargs": "?", "help": "only this one and what it needs, such as 02_prune_round-iterative-2"}},
     new: {"name": {"help": "of the params file and the run"}, "--model": {"required": True, "help": "folder, or hub id"},
           "--train": {"required": True, "type": Path, "help": "problems to train on: JSON lines, CSV or parquet"},
           "--test": {"required": True, "type": Path, "help": "problems to evaluate on"},

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import shutil
@@ -24,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
+from kit.data import problems
 from kit.evaluation import seeds
-from kit.runs import files, fingerprint, lock, manifest, paths
+from kit.runs import catalog, files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
 
@@ -69,6 +72,18 @@ def run_all(config: Config) -> pd.DataFrame:
     tables = side_by_side(config.parallel, lambda asked: run_stages(*asked, interrupted), runs, interrupted)
     tables = [table.assign(stage=f"{run.run}/" + table.stage) for (run, _), table in zip(runs, tables, strict=True)]
     return pd.concat([*tables, run_stages(config, [*work, figures], interrupted)])
+
+
+def run_one(config: Config, name: str) -> pd.DataFrame:
+    """Execute one stage, and those before it that it needs; returns the table of `run_all`."""
+    groups = stages(config)
+    known = {stage.name: stage for group in groups for lane in group for stage in lane}
+    if name not in known:
+        raise KitError(f"{config.file} has no stage {name}; it has {', '.join(known)}")
+    trl_fields.passed(config)
+    wanted = {name, *known[name].needs}
+    return run_stages(config, [[[stage for stage in lane if stage.name in wanted] for lane in group] for group in groups],
+                      threading.Event())
 
 
 def side_by_side(
@@ -125,33 +140,40 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     rows: list[dict[str, Any]] = []
     made: dict[str, dict[str, list]] = {}
-    running: list[Stage] = []
+    names = [stage.name for group in groups for lane in group for stage in lane]
+    running: dict[str, tuple[Stage, float, int]] = {}  # with when it began, and how much of it was done then
 
-    def say(text: str) -> None:
-        seconds = int(time.monotonic() - began)
-        print(f"{seconds // 60:2d}:{seconds % 60:02d}  {text}\n", end="", flush=True)  # one write: lanes print side by side
+    def say(text: str, name: str = "") -> None:
+        where = f"{names.index(name) + 1} of {len(names)}  {name}: " if name else ""
+        clock = tqdm.format_interval(time.monotonic() - began)
+        print(f"{clock}  {where}{text}\n", end="", flush=True)  # one write: lanes print side by side
+
+    def tell() -> None:
+        for name, (stage, since, before) in tuple(running.items()):
+            done, total, told = progress(config, stage)
+            seconds = (total - done) * (time.monotonic() - since) / max(done - before, 1e-9)
+            say(told + (f", about {tqdm.format_interval(seconds)} left" if before < done < total else ""), name)
 
     def work(lane: list[Stage]) -> None:
         for stage in lane:
             if stop.is_set() or interrupted.is_set():
                 return
-            running.append(stage)
+            running[stage.name] = stage, time.monotonic(), progress(config, stage)[0]
             try:
-                rows.append(run_stage(config, stage, made, say))
+                rows.append(run_stage(config, stage, made, functools.partial(say, name=stage.name)))
             except BaseException:
                 stop.set()
                 if not interrupted.is_set():
-                    say(f"{stage.name}: failed; what runs beside it is left to end")
+                    say("failed; what runs beside it is left to end", stage.name)
                 raise
             finally:
-                running.remove(stage)
+                del running[stage.name]
 
     with lock.hold(run.root, run.shown):
         files.sweep(run.root)
         say(f"{config.file} -> {run.shown}")
         for group in groups:
-            side_by_side(config.parallel, work, group, interrupted,
-                         lambda: say(" · ".join(progress(config, stage) for stage in running)))
+            side_by_side(config.parallel, work, group, interrupted, tell)
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
     return pd.DataFrame(rows)
@@ -166,10 +188,10 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
     if results is not None and all((run.root / name).is_file() for name in results):
         now = made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
         other = [name for name in results if now[name][2] != results[name][2]]
-        say(f"{stage.name}: unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
+        say("unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
         return {"stage": stage.name, "status": "skipped", "seconds": 0.0}
     goes_on, said, code = resumption(before, inputs)
-    say(f"{stage.name}: {said}")
+    say(said)
     if before and not goes_on:
         set_aside(config, stage)
     record = {"inputs": inputs, "done": False, "other_code": code}
@@ -180,7 +202,7 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
     made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
     files.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
                                        "commit": manifest.commit(), "finished": manifest.now()})
-    say(f"{stage.name}: done in {seconds:.0f} s")
+    say(f"done in {seconds:.0f} s")
     return {"stage": stage.name, "status": "executed", "seconds": seconds}
 
 
@@ -250,14 +272,29 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
                 file.write(manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
 
 
-def progress(config: Config, stage: Stage) -> str:
-    """Where a running stage stands, from the log that training writes."""
-    if stage.notebook not in ("01_base_model", "02_prune_round"):
-        return stage.name
-    with contextlib.suppress(OSError, ValueError, IndexError):  # no log yet
-        folder = paths.of(config).training(stage.schedule or "base", stage.parameters.get("round", 0))
-        row = pd.read_csv(folder / "log.csv").iloc[-1]
-        told = f"loss {row.loss:.3f}" if "reward" not in row else \
-            f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
-        return f"{stage.name} step {row.step:.0f}: {told}"
-    return stage.name
+def progress(config: Config, stage: Stage) -> tuple[int, int, str]:
+    """How much of a running stage is done and of how much (steps or problems), and that in words; 0 of 0 where no file tells."""
+    run, own, schedule = paths.of(config), stage.schedule, config.schedules.get(stage.schedule)
+    with contextlib.suppress(OSError, ValueError, IndexError, KitError):  # no log yet
+        if stage.notebook in ("01_base_model", "02_prune_round"):
+            round = stage.parameters.get("round", 0)
+            row = pd.read_csv(run.training(own or "base", round) / "log.csv").iloc[-1]
+            steps = catalog.steps_of(config, own) if schedule else config.arithmetic.drill_steps + config.arithmetic.sft_steps
+            told = f"loss {row.loss:.3f}" if "reward" not in row else \
+                f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
+            if row.step < steps:
+                return int(row.step), steps, f"step {row.step:.0f} of {steps}: {told}"
+            validated = len(list(run.validation(own or "base", round, 0).parent.glob("*.jsonl")))
+            return steps, steps, f"trained; validation, {validated} checkpoints begun"
+        sizes = {name: len(problems.load(name, config)) for name in config.data.evaluation if own not in config.logs.models}
+        written = {
+            "03_evaluate": [(run.rollouts(model, name), n) for model in catalog.models_of(config, own or "base")
+                            for name, n in sizes.items()],
+            "04_budget_forcing": [(run.forcing(model, name) / f"budget{budget}.jsonl", n) for model in config.forced_models
+                                  for name, n in sizes.items() for budget in config.forcing.budgets],
+        }.get(stage.notebook)
+        if written:
+            total = sum(n for _, n in written)
+            done = sum(path.read_bytes().count(b"\n") for path, _ in written if path.is_file())
+            return done, total, f"{done:,} of {total:,} problems answered"
+    return 0, 0, "runs"
