@@ -330,13 +330,14 @@ def test_lists_of_words_without_words_are_refused(tmp_path: Path, keywords: dict
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"models": {"other": {"two": "a", "three": "b"}}}, "`logs.models` has no `base`"),
-    ({"models": {"base": {"two": "a"}}}, "`logs.models.base` names no log for three"),
+    ({"models": {"base": {"two": "a"}}}, "should name a log for each set of data.evaluation, and no other: three"),
     ({"models": {"base": {"two": "a", "three": "b"}}, "labels": {"x": "y"}}, "`logs.labels.x` is not in logs.models"),
-    ({"models": {"base": {"two": "a", "three": "b", "four": "c"}}}, "names logs of four, not in data.evaluation"),
-    ({"models": {"base": {"two": "a", "three": "b"}, "main": {"two": "a", "three": "b"}}}, "metrics/main.csv is another table's"),
+    ({"models": {"base": {"two": "a", "three": "b", "four": "c"}}}, "for each set of data.evaluation, and no other: four"),
+    ({"models": {"base": {"two": "a", "three": "b"}, "main": {"two": "a", "three": "b"}}},
+     "`logs.models.main`: a schedule or a table in metrics/ is called so"),
     ({"models": {"base": {"two": "a", "three": "b"}, "y": {"two": "a", "three": "b"}}, "labels": {"y": "base"}},
      "`logs.labels` calls two models the same: base, base"),
-    ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x` should be a name of letters"),
+    ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x` is '../x'; should be a name of letters"),
 ])
 def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(json.dumps({"run": "x", "data": {"evaluation": ["two", "three"]}, "logs": change}))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from kit.settings.defaults import folder_of
-from kit.settings.schema import NAME, Config
+from kit.settings.schema import Config
 
 # What metrics/ has besides a table per model.
 TABLES = {
@@ -20,40 +20,38 @@ TABLES = {
 def problems_of(config: Config) -> Iterator[str]:
     """Every problem of these settings, each naming its keys and what would be right; none when they are fine."""
     yield from _names(config)
-    yield from _batch(config)
-    yield from _behavior(config)
+    yield from _training(config)
+    judge, reference = config.behavior.judge, config.behavior.reference
+    if judge.url and not judge.model:
+        yield "`behavior.judge.model` is missing: which model should the endpoint use?"
+    if reference == "trained" and (config.model.source != "arithmetic" or config.logs.models and not config.schedules):
+        yield "`behavior.reference` is trained: that is for the laptop's language; name a model"
     if config.schedules or not config.logs.models:  # else nothing is trained and no model is asked
         yield from _schedules(config)
-        yield from _prompts(config)
-        yield from _forcing(config)
+        yield from _prompts_and_forcing(config)
         yield from _model(config)
 
 
 def _names(config: Config) -> Iterator[str]:
     """Of data sets, of models that are known by their logs, and of seeds' runs."""
     data, logs = config.data, config.logs
-    if not re.fullmatch(NAME, config.run):
-        yield f"`run` is {config.run!r}; should be a name of letters, digits, - _ and ."
     sets = [name for name in (data.train, data.validation, *data.evaluation) if name]
     if len(set(sets)) < len(sets):
         yield f"`data` names a set twice: {', '.join(sets)}"
     if "mean" in sets:
         yield "`data`: a set cannot be called mean, which is what the mean over the sets is called"
-    for key, named in {"evaluation.samples_by_set": config.evaluation.samples_by_set,
-                       "behavior.reference_sets": config.behavior.reference_sets}.items():
+    parts = {"evaluation.samples_by_set": config.evaluation.samples_by_set,
+             "behavior.reference_sets": config.behavior.reference_sets}
+    for key, named in parts.items():
         if others := sorted(set(named) - set(data.evaluation)):
             yield f"`{key}`: {', '.join(others)} is not in data.evaluation"
     if logs.models and "base" not in logs.models and not config.schedules:
         yield "`logs.models` has no `base`; the others are compared with it"
     for model, files in logs.models.items():
-        if not re.fullmatch(NAME, model) or model in config.schedules:
-            yield f"`logs.models.{model}` should be a name of letters, digits, - _ and . that no schedule has"
-        if model in TABLES:
-            yield f"`logs.models.{model}`: metrics/{model}.csv is another table's name; call the model something else"
-        if others := [name for name in files if name not in data.evaluation]:
-            yield f"`logs.models.{model}` names logs of {', '.join(others)}, not in data.evaluation"
-        if missing := [name for name in data.evaluation if name not in files]:
-            yield f"`logs.models.{model}` names no log for {', '.join(missing)} of data.evaluation"
+        if model in config.schedules or model in TABLES:
+            yield f"`logs.models.{model}`: a schedule or a table in metrics/ is called so; call the model something else"
+        if wrong := sorted(set(files) ^ set(data.evaluation)):
+            yield f"`logs.models.{model}` should name a log for each set of data.evaluation, and no other: {', '.join(wrong)}"
     for model in set(logs.labels) - set(logs.models):
         yield f"`logs.labels.{model}` is not in logs.models"
     called = [logs.labels.get(model, model) for model in logs.models]
@@ -64,15 +62,12 @@ def _names(config: Config) -> Iterator[str]:
                "itself), each once")
 
 
-def _batch(config: Config) -> Iterator[str]:
-    """How a step's responses are shared out among processes."""
-    t = config.training
-    batch = t.prompts_per_step * t.responses_per_prompt
+def _training(config: Config) -> Iterator[str]:
+    """How a step's responses are shared out among processes, and by whom they are written."""
+    t, batch = config.training, config.training.prompts_per_step * config.training.responses_per_prompt
     if batch % t.processes:
-        fits = [n for n in range(1, batch + 1) if batch % n == 0]
-        near = sorted(sorted(fits, key=lambda n: abs(n - t.processes))[:3])
-        yield (f"`training.processes` is {t.processes}; {t.prompts_per_step} prompts x {t.responses_per_prompt} responses = "
-               f"{batch} do not split into {t.processes} equal shares, but into {', '.join(map(str, near))}")
+        yield (f"`training.processes` is {t.processes}; should divide the {t.prompts_per_step} prompts x "
+               f"{t.responses_per_prompt} responses = {batch} of a step")
     if t.vllm != "off" and t.trl.get("vllm_importance_sampling_correction") and t.top_p < 1:
         yield (f"`training.top_p` is {t.top_p}; with vLLM's correction it should be 1: below it vLLM's probabilities are those "
                "of a cut distribution, and their ratio to the trainer's is biased")
@@ -83,14 +78,6 @@ def _batch(config: Config) -> Iterator[str]:
         yield f"`training.machines` is {t.machines}; should divide processes = {t.processes}"
 
 
-def _behavior(config: Config) -> Iterator[str]:
-    judge, reference = config.behavior.judge, config.behavior.reference
-    if judge.url and not judge.model:
-        yield "`behavior.judge.model` is missing: which model should the endpoint use?"
-    if reference == "trained" and (config.model.source != "arithmetic" or config.logs.models and not config.schedules):
-        yield "`behavior.reference` is trained: that is for the laptop's language; name a model"
-
-
 def _schedules(config: Config) -> Iterator[str]:
     if not config.schedules:
         yield "`schedules` is empty; name at least one, e.g. iterative: {limits: [4000, 3000, 2000]}"
@@ -99,40 +86,32 @@ def _schedules(config: Config) -> Iterator[str]:
     if "base" in config.schedules:
         yield "`schedules.base`: this name is kept for the base model"
     for name, schedule in config.schedules.items():
-        if not re.fullmatch(NAME, name) or "." in name:
-            yield f"`schedules.{name}` should be a name of letters, digits, - and _"
         if any(a <= b for a, b in pairwise(schedule.limits)):
             yield f"`schedules.{name}.limits` is {list(schedule.limits)}; limits should fall from round to round"
         steps = schedule.steps or config.training.steps
         every = schedule.checkpoint_every or config.training.checkpoint_every
         if steps < every:
             yield f"`schedules.{name}.steps` is {steps}, checkpoint_every {every}: no checkpoint would be saved"
-        other = schedule.compare_with
-        if other is not None and (other == name or other not in config.schedules):
-            yield f"`schedules.{name}.compare_with` is {other}; should be another schedule's name"
+        if schedule.compare_with not in {None, *config.schedules} - {name}:
+            yield f"`schedules.{name}.compare_with` is {schedule.compare_with}; should be another schedule's name"
 
 
-def _prompts(config: Config) -> Iterator[str]:
-    p = config.prompts
+def _prompts_and_forcing(config: Config) -> Iterator[str]:
+    p, f = config.prompts, config.forcing
     if p is None:
         yield "`prompts` is missing"
-        return
-    named = f" or name one of prompts.wordings ({', '.join(p.wordings)})" if p.wordings else ""
-    for key in ("train_user", "evaluation_user", "forcing_user"):
-        if "{question}" not in p.text(key):
-            yield f"`prompts.{key}` should contain {{question}}{named}"
-    if not p.text("forcing_ending").strip():
-        yield f"`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is{named}"
-
-
-def _forcing(config: Config) -> Iterator[str]:
-    f = config.forcing
+    else:
+        named = f" or name one of prompts.wordings ({', '.join(p.wordings)})" if p.wordings else ""
+        for key in ("train_user", "evaluation_user", "forcing_user"):
+            if "{question}" not in p.text(key):
+                yield f"`prompts.{key}` should contain {{question}}{named}"
+        if not p.text("forcing_ending").strip():
+            yield f"`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is{named}"
     if any(a >= b for a, b in pairwise(f.budgets)):
         yield f"`forcing.budgets` is {list(f.budgets)}; each should be larger than the one before"
     known = ["base", *(f"{name}/round{k}" for name, s in config.schedules.items() for k in range(1, len(s.limits) + 1))]
-    for name in config.forced_models:
-        if name not in known:
-            yield f"`forcing.models` names {name}; there are {', '.join(known)}"
+    for name in set(config.forced_models) - set(known):
+        yield f"`forcing.models` names {name}; there are {', '.join(known)}"
     if f.budgets and not f.models:
         yield "`forcing.models` is empty; name at least base, or leave `forcing.budgets` empty"
 

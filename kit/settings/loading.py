@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import functools
 import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from ruamel.yaml import YAML, YAMLError
 
 from kit.settings import checks, defaults
 from kit.settings.defaults import ROOT
-from kit.settings.schema import Config, KitError
+from kit.settings.schema import FORMS, Config, KitError
 
 ADAPTER = TypeAdapter(Config)
+SHOULD = {"int_type": "be a whole number", "string_type": "be text", "bool_type": "be true or false", "tuple_type": "be a list",
+          "dict_type": "be a table of keys", "dataclass_type": "be a table of keys"}  # where pydantic speaks JSON's language
 
 
 def load(params_file: str | Path) -> Config:
@@ -48,8 +51,11 @@ def from_table(table: Mapping[str, Any], shown: str) -> Config:
         problems = [_told(e) for e in found]
         broken = [[part for part in e["loc"] if isinstance(part, str)] for e in found]  # paths of keys; a list is one key
         if not any(key[0] in ("schedules", "logs") for key in broken):  # else too much hangs on what is broken
+            kept = copy.deepcopy(dict(table))
+            for *path, last in broken:
+                functools.reduce(lambda place, name: place.get(name, {}), path, kept).pop(last, None)
             with contextlib.suppress(ValidationError):  # look at the keys that are fine as well
-                config = _built(_without(table, broken))
+                config = _built(kept)
     if config is not None:
         words = {key[-1] for key in broken}
         problems += [p for p in checks.problems_of(config) if not words & set(re.findall(r"\w+", p))]
@@ -62,15 +68,34 @@ def _built(table: Mapping[str, Any]) -> Config:
     return ADAPTER.validate_json(json.dumps(table, default=str))  # strict, but JSON's lists are tuples
 
 
-def _without(table: Mapping[str, Any], keys: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """A table without these keys, each given by its path."""
-    kept = copy.deepcopy(dict(table))
-    for *path, last in keys:
-        place = kept
-        for name in path:
-            place = place.get(name, {})
-        place.pop(last, None)
-    return kept
+def _told(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a line: the key, its value, and what would be right."""
+    path, value, kind = [part for part in error["loc"] if part != "[key]"], error["input"], error["type"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    if kind == "missing":
+        return f"`{key}` is missing"
+    if kind == "unexpected_keyword_argument":
+        return f"unknown key `{key}`; {_meant(path[-1], _keys(path[:-1]))}"
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    is_ = "" if path[-1] in ("url", "key_variable") else f" is {shown};"  # somebody's key may stand there: it is not repeated
+    own = FORMS.get(error.get("ctx", {}).get("pattern")) or SHOULD.get(kind)
+    should = own or re.sub(r"^.*?should | after validation.*", "", error["msg"])
+    return f"`{key}`{is_} should {should}"
+
+
+def _keys(path: Sequence[str | int]) -> list[str]:
+    """The keys that the table at `path` may have, by the schema."""
+    whole = node = ADAPTER.json_schema()
+    for part in path:
+        node = node.get("properties", {}).get(part) or node["additionalProperties"]
+        node = node.get("anyOf", [node])[0]  # without `or null`
+        node = whole["$defs"][node["$ref"].split("/")[-1]] if "$ref" in node else node
+    return [name for name in node["properties"] if name != "file"]
+
+
+def _meant(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
 
 
 def find(params_file: str | Path) -> Path:
@@ -96,7 +121,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        reason = re.sub(r'found duplicate key "(.*?)".*', r"key `\1` twice", reason)
         raise KitError(f"{_shown(path)}{where}: not readable as YAML ({reason})") from None
     if not isinstance(table, dict):
         raise KitError(f"{_shown(path)}: should be a table of `key: value` lines")
@@ -134,56 +158,11 @@ def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-KINDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list",
-         "object": "a table of keys"}
-BOUNDS = {"exclusiveMinimum": "above {}", "minimum": "of at least {}", "exclusiveMaximum": "below {}", "maximum": "at most {}",
-          "minItems": "with at least {} entry", "maxItems": "with at most {} entries", "minProperties": "with at least {} entry"}
-
-
-def _told(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in our words: the key, its value, and what the schema says it should be."""
-    path, value = error["loc"], error["input"]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-    if error["type"] == "missing":
-        return f"`{key}` is missing"
-    node = ADAPTER.json_schema()
-    definitions = node["$defs"]
-    for part in path:
-        known = node.get("properties", {})
-        node = node["items"] if isinstance(part, int) else known.get(part) or node["additionalProperties"]
-        if node is False:  # the table has no other keys than those
-            return f"unknown key `{key}`; {_meant(part, [name for name in known if name != 'file'])}"
-        node = node.get("anyOf", [node])[0]  # without `or null`
-        node = definitions[node["$ref"].split("/")[-1]] if "$ref" in node else node
-    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    is_ = "" if path[-1] in ("url", "key_variable") else f" is {shown};"  # somebody's key may stand there: it is not repeated
-    return f"`{key}`{is_} should be {_should(node)}"
-
-
-def _should(node: Mapping[str, Any]) -> str:
-    """What the schema says of a key, in words."""
-    if "errorMessage" in node:
-        return node["errorMessage"]
-    if "enum" in node:
-        return f"one of {', '.join(node['enum'])}"
-    bounds = [words.format(node[bound]) for bound, words in BOUNDS.items() if bound in node]
-    return f"{KINDS[node['type']]} {' and '.join(bounds)}".strip()
-
-
-def _meant(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
-
-
 def schema_text() -> str:
     """The JSON schema of a params file. No key is missing in it: a file may extend others, or be there to be extended."""
     whole = ADAPTER.json_schema()
-    for table in (whole, *whole["$defs"].values()):
-        keys = table.get("properties", {})
-        # Only a schedule is never laid over another one: it is whole wherever it stands.
+    for table in (whole, *whole["$defs"].values()):  # only a schedule is never laid over another one: it is whole where it stands
         table["required"] = [name for name in table.get("required", []) if table["title"] == "Schedule"]
-        for name, node in keys.items():
-            keys[name] = {k: v for k, v in node.items() if k != "title" and not (k == "default" and isinstance(v, dict))}
     path = {"type": "string", "description": "path of a params file, from this one's folder"}
     del whole["properties"]["file"]
     whole["properties"]["extends"] = {"anyOf": [path, {"type": "array", "items": path}],

@@ -47,8 +47,12 @@ def neutral(default: Any, meaning: str, **constraints: Any) -> Any:
     return key(default, meaning, exclude=True, **constraints)
 
 
+FORMS: dict[str, str] = {}  # pattern -> what a text of this form should be, for messages
+
+
 def form(pattern: str, should: str) -> Any:
     """Text of a form; `should` says which form, in our error messages and in editors."""
+    FORMS[pattern] = f"be {should}"
     return Annotated[str, Field(pattern=pattern, json_schema_extra={"errorMessage": should})]
 
 
@@ -61,6 +65,7 @@ Operations = Annotated[tuple[Annotated[int, Field(ge=1, le=6)], ...], Field(min_
 NAME = r"[\w.-]*[^\W_][\w.-]*"
 Name = form(f"^{NAME}$", "a name of letters, digits, - _ and .")
 NameOrNone = form(f"^({NAME})?$", "a name of letters, digits, - _ and .")
+ScheduleName = form(r"^[\w-]*[^\W_][\w-]*$", "a name of letters, digits, - and _")
 Phrases = Annotated[tuple[form(r"\S", "a word or phrase"), ...], Field(min_length=1)]
 ADDRESS = r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:[1-9]\d{0,4})?(/[^\s?#@]*)?"
 Address = form(f"^{ADDRESS}$", "an address like http://127.0.0.1:8000/v1, with no user or key in it")
@@ -270,7 +275,7 @@ class Forcing(Table):
 
 class Logs(Table):
     """Models known by their generation logs in the official format (kit.rollout.logs); the others are compared with `base`."""
-    models: dict[str, dict[str, str]] = key({}, "model: {data set: file, or folder of rank files}")
+    models: dict[Name, dict[str, str]] = key({}, "model: {data set: file, or folder of rank files}")
     labels: dict[str, str] = key({}, "model: how tables and figures call it")
     folder: str = key("", "the paths above are relative to it")
     tokenizer: str | None = key(None, "counts the lengths that a log lacks; null: they are missing, and tables say so")
@@ -322,10 +327,10 @@ class Behavior(Table):
 
 class Config(Table):
     """All settings of one run."""
-    run: str = neutral(..., "folder of the run below results/, by default the file's name; of letters, digits, - _ and .")
+    run: Name = neutral(..., "folder of the run below results/, by default the file's name; of letters, digits, - _ and .")
     data: Data = key(..., "names of the data sets, and where they are")
     prompts: Prompts | None = key(None, "by default those of the model's family, or params/shared/plain.yaml; of no use to logs")
-    schedules: dict[str, Schedule] = key({}, "name: the rounds that it trains")
+    schedules: dict[ScheduleName, Schedule] = key({}, "name: the rounds that it trains")
     logs: Logs = Logs()
     model: Model = Model()
     arithmetic: Arithmetic = Arithmetic()
