@@ -33,7 +33,8 @@ test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in
 	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
 
 lab: .venv/installed  ## open the notebooks in JupyterLab, at 00_run_all (on this machine only)
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) \
+	@git config filter.notebooks.clean .ci/clean-notebook 2>/dev/null || true  # what Jupyter saves into a notebook stays out of git
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.ci/jupyter:$$JUPYTER_CONFIG_PATH $(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root) \
 		--LabApp.default_url=/lab/tree/notebooks/00_run_all.ipynb
 
 verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? make verify RUN=laptop

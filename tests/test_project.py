@@ -6,9 +6,12 @@ import ast
 import importlib.util
 import json
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,44 @@ def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
         source = "".join(cell["source"])
         assert len(source.splitlines()) <= 25
         assert not re.search(r"^\s*(def|class) ", source, re.MULTILINE), "logic lives in kit"
+
+
+def test_what_jupyter_saves_into_a_notebook_leaves_git_clean_and_an_edit_does_not(tmp_path: Path) -> None:
+    """In a clone with the filter that `make lab` sets; saved as JupyterLab does after running the first code cell."""
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        return subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "git config filter.notebooks.clean .ci/clean-notebook" in (ROOT / "Makefile").read_text()
+    notebook = tmp_path / "notebooks" / NOTEBOOKS[0].name
+    notebook.parent.mkdir()
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    shutil.copy(ROOT / ".ci" / "clean-notebook", tmp_path / ".ci")
+    shutil.copy(NOTEBOOKS[0], notebook)
+    git("init", "-q")
+    git("config", "filter.notebooks.clean", ".ci/clean-notebook")
+    git("add", ".")
+    git("commit", "-qm", "a")
+    saved = json.loads(notebook.read_text())
+    saved["metadata"]["language_info"] = {"codemirror_mode": {"name": "ipython"}, "name": "python", "version": "3.13.1"}
+    saved["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    cell = next(cell for cell in saved["cells"] if cell["cell_type"] == "code")
+    cell |= {"execution_count": 1, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["said\n"]}]}
+    settings = types.SimpleNamespace(FileContentsManager=types.SimpleNamespace())
+    runpy.run_path(str(ROOT / ".ci" / "jupyter" / "jupyter_server_config.py"), {"c": settings})
+
+    def save() -> None:
+        notebook.write_text(json.dumps(saved, indent=1) + "\n")
+        settings.FileContentsManager.post_save_hook({"type": "notebook"}, str(notebook), None)
+
+    save()
+    assert git("status", "--porcelain") == "" and "said" in notebook.read_text()
+    cell["source"].append("\nedited")
+    save()
+    assert git("status", "--porcelain") == f" M notebooks/{notebook.name}\n"  # and nothing is staged
+    changed = git("diff")
+    assert r'+    "\nedited"' in changed and "said" not in changed and "3.13.1" not in changed
 
 
 PAGES = [ROOT / "README.md", ROOT / "notebooks" / "README.md", ROOT / "params" / "README.md"]
