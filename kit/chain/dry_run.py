@@ -28,6 +28,7 @@ from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
 from kit.laptop import arithmetic
 from kit.report import inputs, tables
+from kit.reward import length_rewards
 from kit.rollout import models, sampling
 from kit.runs import catalog, manifest, paths
 from kit.settings import Config, Engine, KitError, family_of, folder_of
@@ -56,6 +57,7 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
     """The whole path on the scaled settings; returns metrics/main.csv. Raises KitError as the real run would."""
     if not real.schedules:
         raise KitError(f"{real.file}: nothing is trained or generated in this run, so there is nothing to try")
+    length_rewards.check(real)
     config, began = scaled(real), time.monotonic()
     shutil.rmtree(paths.of(config).root, ignore_errors=True)
     with quiet():

@@ -17,6 +17,7 @@ import pandas as pd
 from kit.data import problems
 from kit.data.sources import SOURCES
 from kit.evaluation import forcing
+from kit.reward import length_rewards
 from kit.runs import catalog
 from kit.settings import ROOT, Config, KitError, read_yaml
 from kit.training import trl_fields
@@ -289,6 +290,7 @@ def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.Dat
     the model's sizes, where they are known; else KitError when they are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
+    length_rewards.check(config)
     z, h = z or sizes_of(config), config.hardware
     held, done = memory(config, z), work(config, z)
     times = done[["rollouts", "update", "evaluation"]].assign(time=lambda table: table.sum(axis=1))

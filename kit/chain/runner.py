@@ -30,6 +30,7 @@ from tqdm import tqdm
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.data import problems
 from kit.evaluation import seeds
+from kit.reward import length_rewards
 from kit.runs import catalog, files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
@@ -62,6 +63,7 @@ def run_all(config: Config) -> pd.DataFrame:
     The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
     """
     # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
+    length_rewards.check(config)
     trl_fields.passed(config)
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
@@ -80,6 +82,7 @@ def run_one(config: Config, name: str) -> pd.DataFrame:
     known = {stage.name: stage for group in groups for lane in group for stage in lane}
     if name not in known:
         raise KitError(f"{config.file} has no stage {name}; it has {', '.join(known)}")
+    length_rewards.check(config)
     trl_fields.passed(config)
     wanted = {name, *known[name].needs}
     return run_stages(config, [[[stage for stage in lane if stage.name in wanted] for lane in group] for group in groups],

@@ -17,11 +17,12 @@ Messages = list[dict[str, str]]
 TAGS = ("<think>", "</think>")
 
 
-def training_messages(prompts: Prompts, question: str, limit: int | None) -> Messages:
-    """System message (with the limit in tokens; None leaves the sentence out), then the question."""
+def training_messages(prompts: Prompts, question: str, limit: int | None, more: str = "") -> Messages:
+    """System message (with the limit in tokens; None leaves the sentence out; `more` is put behind it), then the question."""
     system = prompts.system
     if limit is not None:
         system += " " + prompts.limit_sentence.replace("{limit}", str(limit))
+    system += f" {more}" if more else ""
     user = prompts.text("train_user").replace("{question}", question)
     if prompts.system_role == "user":
         return [{"role": "user", "content": f"{system}\n\n{user}"}]

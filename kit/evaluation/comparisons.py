@@ -65,21 +65,23 @@ Pair = tuple[Any, str, str]  # in what the two differ, a model, the model that i
 def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
     """Table -> (its column that says in what two models differ, its pairs of models).
 
-    changes: each model and the base, and the last round of each schedule that saw no limit (and is nobody's counterpart).
+    changes: each model and the base, and the last round of each control, which nothing asked for brevity (and is nobody's
+    counterpart).
     one_shot: a round of an iterative schedule and the one-shot model, for each limit that both reach, from the second round on:
     the first round is itself one-shot training at its limit.
-    controls: `without a limit`: each last round and that of a schedule that saw no limit; `compare_with`: a control's last
+    controls: `without a limit`: each last round and that of such a control; `compare_with`: a control's last
     round and its counterpart's; `training prompt`: a model's answers in that prompt and those in the evaluation prompt.
     """
     models, schedules = catalog.model_names(config), config.schedules
     last = {name: catalog.last_round(config, name) for name in schedules}
-    free = [name for name, plan in schedules.items() if not plan.state_limit and plan.compare_with is None]
-    plain = {name: plan for name, plan in schedules.items() if plan.state_limit and plan.compare_with is None}
+    free = [name for name, plan in schedules.items() if plan.free]
+    plain = {name: plan for name, plan in schedules.items() if not plan.free and plan.compare_with is None}
     changes = [(model, model, other) for model in models if model != "base"
                for other in ("base", *(last[name] for name in free)) if other != model]
-    singles = {(plan.limits[0], plan.reading): last[name] for name, plan in plain.items() if len(plan.limits) == 1}
+    limited = {name: plan for name, plan in plain.items() if plan.reward is None}
+    singles = {(plan.limits[0], plan.reading): last[name] for name, plan in limited.items() if len(plan.limits) == 1}
     one_shot = [(limit, catalog.round_name(name, k), singles[limit, plan.reading])
-                for name, plan in plain.items() for k, limit in enumerate(plan.limits, 1)
+                for name, plan in limited.items() for k, limit in enumerate(plan.limits, 1)
                 if k > 1 and (limit, plan.reading) in singles]
     controls = [("without a limit", last[name], last[other]) for other in free for name in plain]
     controls += [("compare_with", last[name], last[plan.compare_with]) for name, plan in schedules.items() if plan.compare_with]

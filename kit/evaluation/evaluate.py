@@ -55,9 +55,9 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
 def in_training_prompt(config: Config, model: str) -> Ask:
     """A control: the training prompt, with the limit that this model was trained under (the base: the lowest that is stated)."""
     schedule, _, limit = catalog.facts(config)[model]
-    stated = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit]
-    told = min(stated, default=None) if model == "base" else limit if config.schedules[schedule].state_limit else None
-    return functools.partial(prompts.training_messages, limit=told)
+    stated, plan = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit], config.schedules.get(schedule)
+    told = min(stated, default=None) if model == "base" else limit if plan and plan.state_limit else None
+    return lambda words, question: prompts.training_messages(words, question, told, plan.stated(question) if plan else "")
 
 
 def sampling(config: Config, name: str) -> Sampling:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kit.reward.grading import grade_many
+from kit.reward.grading import Grade, grade_many
 from kit.reward.loops import ends_in_loop
 
 
@@ -41,10 +41,18 @@ class TokenLimitReward:
         self, completion_ids: Sequence[list[int]], answer: Sequence[str],
         log_metric: Callable[[str, float], None] | None = None, **_: Any,
     ) -> list[float]:
-        kept = [ids[: self.limit] for ids in completion_ids]
+        _, grades = self.graded([ids[: self.limit] for ids in completion_ids], answer, log_metric)
+        return [float(grade.correct) for grade in grades]
+
+    def graded(
+        self, kept: Sequence[list[int]], answer: Sequence[str], log_metric: Callable[[str, float], None] | None
+    ) -> tuple[list[bool], list[Grade]]:
+        """(whether each of these responses ended by itself, its grade). Logs the share of loops, the tokens of the thinking."""
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
         finished = [bool(ids) and ids[-1] in self.ends for ids in kept]
-        grades = grade_many(texts, list(answer), reading=self.reading, finished=finished)
         if log_metric and kept:
             log_metric("loops", sum(map(ends_in_loop, kept)) / len(kept))
-        return [float(grade.correct) for grade in grades]
+            close = self.tokenizer.convert_tokens_to_ids("</think>")
+            if close not in (None, self.tokenizer.unk_token_id):  # else it is no word of this tokenizer
+                log_metric("thinking", sum(ids.index(close) + 1 if close in ids else len(ids) for ids in kept) / len(kept))
+        return finished, grade_many(texts, list(answer), reading=self.reading, finished=finished)

@@ -16,6 +16,7 @@ from kit.settings.schema import (
     Logs,
     Model,
     Prompts,
+    Reward,
     Schedule,
     Selection,
     Training,
@@ -24,6 +25,6 @@ from kit.settings.schema import (
 
 __all__ = [
     "HELD_OUT", "NAME", "ROOT", "Arithmetic", "Config", "Data", "Engine", "Evaluation", "Forcing", "Habits", "Judge", "KitError",
-    "Logs", "Model", "Prompts", "Schedule", "Selection", "Training", "Watch", "family_of", "find", "folder_of", "from_table",
-    "load", "notebook", "read_yaml", "schema_text", "window_of", "write_schema", "yaml_text",
+    "Logs", "Model", "Prompts", "Reward", "Schedule", "Selection", "Training", "Watch", "family_of", "find", "folder_of",
+    "from_table", "load", "notebook", "read_yaml", "schema_text", "window_of", "write_schema", "yaml_text",
 ]

@@ -92,6 +92,15 @@ def _schedules(config: Config) -> Iterator[str]:
         every = schedule.checkpoint_every or config.training.checkpoint_every
         if steps < every:
             yield f"`schedules.{name}.steps` is {steps}, checkpoint_every {every}: no checkpoint would be saved"
+        if r := schedule.reward:
+            for key, n in (("target", r.target), ("target_to", r.target_to), ("targets", max(r.targets or (0,)))):
+                if n and n > schedule.limits[-1]:
+                    yield f"`schedules.{name}.reward.{key}` is {n}; up to {schedule.limits[-1]} tokens are generated (`limits`)"
+            if r.targets and (r.target or r.targets[0] > r.targets[1]):
+                yield f"`schedules.{name}.reward`: `targets` are two, the smaller one first, and stand in place of `target`"
+            if r.state_target and not (r.target or r.targets) or r.target_to and (not r.target or r.state_target):
+                yield (f"`schedules.{name}.reward`: `state_target` and `target_to` need a `target`, and one that changes cannot "
+                       "be stated")
         if schedule.compare_with not in {None, *config.schedules} - {name}:
             yield f"`schedules.{name}.compare_with` is {schedule.compare_with}; should be another schedule's name"
 
@@ -134,6 +143,8 @@ def _model(config: Config) -> Iterator[str]:
     if a.hidden_size % (2 * a.heads) or a.heads % a.key_value_heads:
         yield "`arithmetic.hidden_size` should be a multiple of twice `heads`, and `heads` of `key_value_heads`"
     stated = [n for s in config.schedules.values() if s.state_limit for n in s.limits]
+    stated += [n for s in config.schedules.values() if s.reward and s.reward.state_target
+               for n in s.reward.targets or (s.reward.target or 0,)]
     if bad := [n for n in stated if n > 600 or n > 100 and n % 10]:
         yield f"`schedules`: the laptop model has no word for the limit {bad}; up to 100, or tens up to 600"
     for name in (config.data.train, config.data.validation, *config.data.evaluation):

@@ -6,6 +6,7 @@ What keys say of each other is in settings/checks; settings/loading reads the fi
 
 from __future__ import annotations
 
+import zlib
 from typing import Annotated, Any, Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -45,6 +46,11 @@ def neutral(default: Any, meaning: str, **constraints: Any) -> Any:
     """A key on which no result depends, only where, in which pieces or how fast it is worked out: a new value redoes nothing
     (runs/fingerprint)."""
     return key(default, meaning, exclude=True, **constraints)
+
+
+def later(default: Any, meaning: str, **constraints: Any) -> Any:
+    """A key that came when there were finished runs: with its default it is not told, and redoes none of them."""
+    return key(default, meaning, exclude_if=lambda value: value == default, **constraints)
 
 
 FORMS: dict[str, str] = {}  # pattern -> what a text of this form should be, for messages
@@ -204,6 +210,7 @@ class Training(Table):
     processes: Count = neutral(1, "over all machines, one per device; more than one are started by `accelerate launch`")
     machines: Count = neutral(1, "of `processes / machines` devices each")
     accelerate: str = neutral("params/accelerate/ddp.yaml", "accelerate's own config file, for several processes")
+    drop_groups: bool = later(False, "groups of equal rewards leave the loss, and its mean (DLER; DAPO, without drawing anew)")
     trl: dict[str, JsonValue] = key({}, "further fields of TRL's GRPOConfig, passed through (kit.training.trl_fields)")
 
     @property
@@ -233,6 +240,32 @@ class Watch(Table):
     patience: int = key(20, "steps in a row without reward, or that far off, that stop a round; 0: never stop", ge=0)
 
 
+class Reward(Table):
+    """What a response earns (kit.reward.length_rewards), and what goes with it."""
+    name: Name = key("token_limit", "of the function, such as none, laser, kimi; notebook 07 shows all")
+    weight: float | None = key(None, "of its length term; null: the method's own")
+    settings: dict[str, float] = key({}, "its function's other arguments, such as buffer")
+    target: Count | None = key(None, "tokens; null: the round's limit, up to which is generated")
+    target_to: Count | None = key(None, "tokens; the target goes there evenly over the steps of a round (a curriculum)")
+    targets: tuple[Count, Count] | None = key(None, "in place of `target`: each prompt has its own, drawn between these (L1)")
+    state_target: form(r"\{target\}", "a text with {target} in it") | None = key(
+        None, "what the training prompt says of the target, with {target} in it; null: nothing")
+    scale_rewards: Literal["group", "batch", "none"] | None = key(
+        None, "what advantages are divided by: the std of the group, of the batch, or nothing; null: the method's own")
+    recipe: Literal["common", "own"] = key("common", "own: the optimizer settings of the method's paper, in place of training's")
+
+    def target_of(self, question: str) -> int | None:
+        """The target of a prompt, in tokens; None where it is the round's limit."""
+        if self.targets is None:
+            return self.target
+        low, high = self.targets
+        return low + zlib.crc32(question.encode()) % (high - low + 1)
+
+    def stated(self, question: str) -> str:
+        """What the training prompt of this question says of its target; "" where it says nothing."""
+        return (self.state_target or "").replace("{target}", str(self.target_of(question)))
+
+
 class Schedule(Table):
     """A sequence of pruning rounds; one-shot is a list of one limit."""
     limits: tuple[Count, ...] = key(..., "token limit of each round; they fall", min_length=1)
@@ -243,6 +276,16 @@ class Schedule(Table):
     select: Literal["rule", "last"] = key("rule", "checkpoint of a round: by the paper's rule, or its last one")
     reading: Reading | None = key(None, "of its reward; null: training.reading")
     compare_with: str | None = key(None, "a control's counterpart: the schedule that differs from it in one thing")
+    reward: Reward | None = later(None, "null: the token limit's, 1 for a right answer within it")
+
+    def stated(self, question: str) -> str:
+        """What the training prompt says of the reward's target."""
+        return self.reward.stated(question) if self.reward else ""
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing asks for brevity: a control."""
+        return not self.state_limit and self.compare_with is None and (self.reward is None or self.reward.name == "none")
 
 
 class Selection(Table):

@@ -15,11 +15,11 @@ import pandas as pd
 
 from kit.data import problems, prompts
 from kit.evaluation import evaluate
-from kit.reward import grading
+from kit.reward import grading, length_rewards
 from kit.rollout import records
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError
+from kit.settings import Config, KitError, Reward
 
 SIZE = 4
 GROUPS = (8, 32, 128)  # of SIZE responses: 32 in all; where no rewards differ 128, then 512, which miss 1 % once in 170 times
@@ -45,10 +45,11 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
         for begin, end in pairwise((0, *GROUPS)):
             found += records.collect(
                 engine(), chosen[begin:end],
-                lambda p: prompts.encode(tokenizer, prompts.training_messages(config.prompts, p.question, told)),
+                lambda p: prompts.encode(tokenizer, prompts.training_messages(
+                    config.prompts, p.question, told, plan.stated(p.question))),
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
                 keep_ids=True)
-            rows = [_row(found, limit, tokenizer, plan.reading or t.reading) for limit in (*limits, None)]
+            rows = [_row(found, limit, tokenizer, plan.reading or t.reading, plan.reward) for limit in (*limits, None)]
             if rows[0]["varied"]:
                 break
     table = pd.DataFrame(rows)
@@ -70,8 +71,10 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
     return table
 
 
-def _row(found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: str) -> dict[str, Any]:
-    """The figures of these groups with responses cut at `limit`, as the reward cuts them."""
+def _row(
+    found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: str, reward: Reward | None
+) -> dict[str, Any]:
+    """The figures of these groups with responses cut at `limit`, as the token limit's reward cuts them."""
     texts, golds, ended = [], [], []
     for r in found:
         ids = [known or tokenizer(text, add_special_tokens=False)["input_ids"]  # a server may not tell them
@@ -81,7 +84,13 @@ def _row(found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: s
         golds += [r.answer] * SIZE
     grades = grading.grade_many(texts, golds, reading, finished=ended)
     right = [g.correct for g in grades]
-    varied = [len(set(right[i : i + SIZE])) > 1 for i in range(0, len(right), SIZE)]
+    earned = list(map(float, right))
+    for k, r in enumerate(found if reward else ()):
+        group, lengths = slice(k * SIZE, (k + 1) * SIZE), [min(n, limit or n) for n in r.model_answer_length]
+        earned[group] = length_rewards.rewards_of(
+            reward, right[group], lengths, reward.target_of(r.question) or limit or max(lengths), ended[group],
+            [g.verdict != "no answer" for g in grades[group]])
+    varied = [len(set(earned[i : i + SIZE])) > 1 for i in range(0, len(earned), SIZE)]
     return {"limit": limit, "cut": 1 - sum(ended) / len(ended), "right": sum(right) / len(right),
             "no_box": sum(g.verdict == "no answer" for g in grades) / len(grades), "varied": sum(varied) / len(varied)}
 

@@ -20,6 +20,7 @@ processes, training/selection chooses among its checkpoints.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import urllib.request
@@ -28,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from kit.data import contamination, prompts
-from kit.reward import grading
+from kit.reward import grading, length_rewards
 from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
-from kit.settings import Config, KitError
+from kit.settings import Config, KitError, Schedule
 from kit.training import checkpoints, trl_fields, watch
 
 
@@ -48,6 +49,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
     from trl import GRPOTrainer
 
     torch.set_num_threads(config.threads)
+    config = dataclasses.replace(config, training=length_rewards.training_of(config.training, config.schedules[schedule].reward))
     start, tokenizer, rows = prepare(config, schedule, round)
     run, plan, title = paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
     limit, steps = plan.limits[round - 1], catalog.steps_of(config, schedule)
@@ -66,7 +68,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
             trainer = GRPOTrainer(
                 model=str(start),
                 args=args,
-                reward_funcs=get_token_limit_reward(limit, tokenizer, plan.reading or config.training.reading, ends),
+                reward_funcs=reward_of(config, plan, limit, steps, tokenizer, ends),
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
                 callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, bar),
@@ -79,6 +81,8 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
         trainer.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
             trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
+        if config.training.drop_groups:
+            trainer._generate_and_score_completions = without_equal_groups(trainer)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
         trainer._get_train_sampler = after_epochs(epochs, trainer._get_train_sampler)
         alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
@@ -93,6 +97,7 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
     """What a round starts from, its tokenizer and its training rows; KitError, before anything is written, where this machine
     cannot run the round or something is missing."""
     t, plan = config.training, config.schedules[schedule]
+    length_rewards.check(config)
     trl_fields.passed(config)
     start = catalog.start_of_round(config, schedule, round)
     for package, key, needed in (("vllm", "vllm", t.vllm != "off"), ("peft", "lora_rank", t.lora_rank is not None)):
@@ -103,7 +108,28 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
         check_server(config, start)
     start = models.fetch(start, config.model.revision)
     tokenizer = models.load_tokenizer(start, config)
-    return start, tokenizer, training_rows(config, tokenizer, plan.limits[round - 1] if plan.state_limit else None)
+    return start, tokenizer, training_rows(config, tokenizer, plan.limits[round - 1] if plan.state_limit else None, plan)
+
+
+def reward_of(config: Config, plan: Schedule, limit: int, steps: int, tokenizer: Any, ends: set[int]) -> Any:
+    """The reward function of a round."""
+    t, reading = config.training, plan.reading or config.training.reading
+    if plan.reward is None:
+        return get_token_limit_reward(limit, tokenizer, reading, ends)
+    return length_rewards.LengthReward(plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)
+
+
+def without_equal_groups(trainer: Any) -> Callable[[Any], dict[str, Any]]:
+    """The trainer's rollouts without the tokens of groups that teach nothing: they count neither in the loss nor in its mean."""
+    score, size = trainer._generate_and_score_completions, trainer.num_generations
+
+    def scored(inputs: Any) -> dict[str, Any]:
+        found = score(inputs)
+        teaches = (found["advantages"].view(-1, size) != 0).any(1).repeat_interleave(size)
+        mask = found["completion_mask"] * teaches[:, None]
+        return found | {"completion_mask": mask, "num_items_in_batch": trainer.accelerator.gather(mask.sum()).sum()}
+
+    return scored
 
 
 def check_server(config: Config, start: str) -> None:
@@ -119,15 +145,17 @@ def check_server(config: Config, start: str) -> None:
         ) from None
 
 
-def training_rows(config: Config, tokenizer: Any, limit: int | None) -> list[dict[str, Any]]:
-    """The training set as TRL wants it: prompt messages (stating `limit`), gold answer, id. Too long ones are dropped."""
-    rows, dropped = [], 0
+def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Schedule | None = None) -> list[dict[str, Any]]:
+    """The training set as TRL wants it: prompt messages (stating `limit`, and what the reward wants stated), gold answer, id, and
+    the reward's target in tokens where it has one. Too long ones are dropped."""
+    reward, rows, dropped = plan and plan.reward, [], 0
     for p in contamination.training_problems(config):
-        messages = prompts.training_messages(config.prompts, p.question, limit)
+        messages = prompts.training_messages(config.prompts, p.question, limit, plan.stated(p.question) if plan else "")
         if len(prompts.encode(tokenizer, messages)) > config.data.prompt_cap:
             dropped += 1
         else:
-            rows.append({"prompt": messages, "answer": p.answer, "id": p.id})
+            target = reward.target_of(p.question) if reward else None
+            rows.append({"prompt": messages, "answer": p.answer, "id": p.id} | ({"target": target} if target else {}))
     if dropped:
         print(f"{dropped} of {dropped + len(rows)} training prompts are over {config.data.prompt_cap} tokens: dropped")
     for line in grading.check_golds([row["answer"] for row in rows], [row["id"] for row in rows]):
