@@ -5,7 +5,7 @@ the largest of logit + Gumbel noise is a sample of the softmax). So however a ba
 drawn by the real policy. The reward is 1 for an even sum of token ids, since an untrained model earns no other.
 
 Run with `python -m tests.seeded_rollouts` in place of `python -m kit round`. TEST_KILL=n: the second process is killed when it
-begins its n-th batch. TEST_REFUSE: the second process finds something wrong with the settings.
+begins its n-th batch and the checkpoint before it is written. TEST_REFUSE: the second process finds something wrong with the settings.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import copy
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kit.chain import commands
@@ -42,6 +44,11 @@ def seeded(generate: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: Any, input_ids: Any, attention_mask: Any, generation_config: Any, **rest: Any) -> Any:
         batches["begun"] += 1
         if os.environ.get("RANK") == "1" and os.environ.get("TEST_KILL") == str(batches["begun"]):
+            written = f"checkpoint-{batches['begun'] - 1}/trainer_state.json"  # which the other process may still be at
+            until = time.monotonic() + 30
+            while not [*Path(os.environ["KIT_RESULTS"]).rglob(written)] and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(1)
             os.kill(os.getpid(), signal.SIGKILL)
         keys, seen = [], Counter()
         for row, mask in zip(input_ids.tolist(), attention_mask.bool().tolist(), strict=True):

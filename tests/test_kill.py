@@ -17,7 +17,7 @@ from conftest import SMALL, Chain, small_chain
 
 from kit.chain import verify
 
-STARTED = re.compile(r"^ *\d+:\d\d  (\S+): (?:starts|continues|.*starts again|.*goes on)")
+STARTED = re.compile(r"^ *[\d:]+  \d+ of \d+  (\S+): (?:starts|continues|.*starts again|.*goes on)")
 
 
 def moments(chain: Chain, count: int, rng: random.Random) -> list[tuple[str, float]]:

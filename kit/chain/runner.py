@@ -27,6 +27,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from kit.chain import kernels
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.data import problems
 from kit.evaluation import seeds
@@ -65,6 +66,7 @@ def run_all(config: Config) -> pd.DataFrame:
     # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
     length_rewards.check(config)
     trl_fields.passed(config)
+    kernels.fork_kernels()
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
         return run_stages(config, stages(config), interrupted)

@@ -1,0 +1,110 @@
+"""Kernels that start at once: forks of one process that has imported what the stages need.
+
+Torch, transformers and TRL take five seconds of a core to import, and a chain has a dozen stages. None of the kit's own modules
+is imported before the fork: a stage runs the code that is there when it begins. Where there is an NVIDIA device, kernels start
+on their own as ever, for a process that has touched CUDA must not be forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
+           "datasets", "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2",
+           "trl.trainer.grpo_trainer", "torch._dynamo")
+ONE = threading.Lock()  # lanes ask at the same time
+
+
+class Forked:
+    """A forked kernel, handled as jupyter_client handles a `Popen`. It is no child of ours: how it exited is not known."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.descriptor = pid, os.pidfd_open(pid)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        return 0 if select.select([self.descriptor], [], [], timeout)[0] else None
+
+    def poll(self) -> int | None:
+        return self.wait(0)
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self.descriptor, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def parent() -> subprocess.Popen[str]:
+    """The process that is forked. It ends with this one, and its kernels with it (ipykernel looks for its parent)."""
+    return subprocess.Popen([sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def fork_kernels() -> None:
+    """From now on jupyter_client's kernels in this process are forked, where that can be done."""
+    from jupyter_client.provisioning import local_provisioner
+
+    if hasattr(os, "pidfd_open") and not Path("/dev/nvidiactl").exists():
+        local_provisioner.launch_kernel = launch
+
+
+def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **given: Any) -> Any:
+    """What jupyter_client's `launch_kernel` does. Where the parent has died, the kernel starts on its own."""
+    from jupyter_client import launcher
+
+    asked = {"argv": cmd[cmd.index("ipykernel_launcher"):], "env": env, "cwd": cwd or os.getcwd()}
+    with ONE, contextlib.suppress(OSError, ValueError):
+        parent().stdin.write(json.dumps(asked) + "\n")
+        parent().stdin.flush()
+        return Forked(int(parent().stdout.readline()))
+    return launcher.launch_kernel(cmd, env=env, cwd=cwd, **given)
+
+
+def main() -> None:
+    """The parent: imports, then forks a kernel for each line that it reads."""
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is imported, and ends when this process does
+    for name in MODULES:
+        importlib.import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the kernels, each by itself
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that have ended leave nothing behind
+    for line in sys.stdin:
+        if os.fork() == 0:
+            become(**json.loads(line))
+            break
+
+
+def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
+    """Be the kernel that was asked for."""
+    os.setsid()
+    print(os.getpid(), flush=True)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv = argv
+    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

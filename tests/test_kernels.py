@@ -1,0 +1,45 @@
+"""Kernels that are forks: what they have, that they can be interrupted, and that none outlives its parent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+from jupyter_client.provisioning import local_provisioner
+
+from kit.chain import kernels
+from kit.settings import ROOT
+
+
+def said(client: Any, code: str) -> str:
+    found: list[str] = []
+    client.execute_interactive(code, output_hook=lambda message: found.append(message["content"].get("text", "")))
+    return "".join(found)
+
+
+def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_provisioner, "launch_kernel", kernels.launch)
+    start_new_kernel()[0].shutdown_kernel()  # the parent has imported everything
+    began = time.monotonic()
+    manager, client = start_new_kernel(cwd=str(ROOT / "notebooks"))
+    assert time.monotonic() - began < 6
+    assert said(client, "import os, sys; print(os.getcwd(), 'trl' in sys.modules, [m for m in sys.modules if m[:4] == 'kit.'])") \
+        == f"{ROOT / 'notebooks'} True ['kit.chain']\n"
+
+    client.execute("import time; time.sleep(60)")
+    time.sleep(1)
+    manager.interrupt_kernel()
+    assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
+
+    kernels.parent().kill()
+    until = time.monotonic() + 20
+    while manager.is_alive() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not manager.is_alive(), "it ends with its parent"
+    client.stop_channels()
+    manager, client = start_new_kernel()  # on its own
+    assert said(client, "import sys; print('trl' in sys.modules)") == "False\n"
+    manager.shutdown_kernel()
+    kernels.parent.cache_clear()
