@@ -27,14 +27,13 @@ from unittest import mock
 
 import pandas as pd
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kit.data import problems, prompts
 from kit.rollout import engines, models
 from kit.rollout.records import Sampling
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError, load
+from kit.settings import ROOT, Config, KitError, load
 from kit.training import rounds
 
 RESPONSES, TURNS, STEPS, VLLM = 512, 5, 4, ROOT / ".venv-vllm" / "bin" / "python"
@@ -74,15 +73,15 @@ def sampler(config: Config, plain: bool) -> Callable[[list[list[int]]], int]:
     return responses
 
 
-class VLLM_CPU:
+class VLLMOnCPU:
     """vLLM's CPU engine in a process and an environment of its own, on one core like the others."""
 
     def __init__(self, config: Config, ends: set[int]) -> None:
-        command = [str(VLLM), "-c", CHILD, catalog.base_model(config), str(config.evaluation.max_new_tokens), json.dumps(sorted(ends))]
+        command = [str(VLLM), "-c", CHILD, catalog.base_model(config), str(config.evaluation.max_new_tokens), json.dumps([*ends])]
         more = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(config.threads),
                 "VLLM_CPU_KVCACHE_SPACE": "2"}
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                      env=os.environ | more)
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                      text=True, env=os.environ | more)
 
     def __call__(self, ids: list[list[int]]) -> tuple[int, float]:
         self.child.stdin.write(json.dumps(ids) + "\n")
@@ -100,7 +99,7 @@ def sampling(config: Config) -> pd.DataFrame:
     ids = asked(config, tokenizer)
     ways = {"kit.rollout.sampling": sampler(config, plain=False), "transformers' generate": sampler(config, plain=True)}
     if VLLM.exists():
-        ways["vLLM's CPU engine"] = VLLM_CPU(config, models.end_tokens(catalog.base_model(config), config, tokenizer))
+        ways["vLLM's CPU engine"] = VLLMOnCPU(config, models.end_tokens(catalog.base_model(config), config, tokenizer))
     rows = []
     for turn in range(TURNS + 1):  # the first one warms up
         for way, respond in ways.items():
@@ -115,7 +114,8 @@ def sampling(config: Config) -> pd.DataFrame:
 def steps(config: Config) -> pd.DataFrame:
     """A row per turn and way: seconds of a step of the round with the highest limit, without each turn's first step."""
     free = max(config.schedules, key=lambda name: config.schedules[name].limits[0])
-    few = dataclasses.replace(config.schedules[free], limits=config.schedules[free].limits[:1], steps=STEPS, checkpoint_every=STEPS)
+    limits = config.schedules[free].limits[:1]
+    few = dataclasses.replace(config.schedules[free], limits=limits, steps=STEPS, checkpoint_every=STEPS)
     small, rows = dataclasses.replace(config, schedules={free: few}, run="bench"), []
     for turn in range(1, TURNS + 1):
         for way, train in {"kit.training": ours, "TRL as it comes": plain_trl}.items():

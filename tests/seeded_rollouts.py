@@ -5,7 +5,8 @@ the largest of logit + Gumbel noise is a sample of the softmax). So however a ba
 drawn by the real policy. The reward is 1 for an even sum of token ids, since an untrained model earns no other.
 
 Run with `python -m tests.seeded_rollouts` in place of `python -m kit round`. TEST_KILL=n: the second process is killed when it
-begins its n-th batch and the checkpoint before it is written. TEST_REFUSE: the second process finds something wrong with the settings.
+begins its n-th batch and the checkpoint before it is written. TEST_REFUSE: the second process finds something wrong with the
+settings.
 """
 
 from __future__ import annotations
