@@ -117,6 +117,8 @@ def test_two_rounds_train_validate_select_and_chain(tiny_world: Config, capsys: 
     log = pd.read_csv(run.training("iterative", 1) / "log.csv")
     assert list(log.step) == [1, 2] and (log.limit == 24).all()
     assert (log.length <= 24).all() and log.truncated.between(0, 1).all() and log.kl.notna().all()
+    parts = log[["generate", "grade", "reference"]]
+    assert (parts > 0).all(axis=None) and (parts.sum(axis=1) < log.seconds).all()
     assert "nothing is learned" in capsys.readouterr().out  # an untrained model earns nothing: said in words
 
     table = selection.validate_round(tiny_world, "iterative", 1)

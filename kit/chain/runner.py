@@ -32,7 +32,7 @@ from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of
 from kit.data import problems
 from kit.evaluation import seeds
 from kit.reward import length_rewards
-from kit.runs import catalog, files, fingerprint, lock, manifest, paths
+from kit.runs import account, catalog, files, fingerprint, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
 
@@ -179,6 +179,7 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
         say(f"{config.file} -> {run.shown}")
         for group in groups:
             side_by_side(config.parallel, work, group, interrupted, tell)
+        files.write_csv(run.account, account.table(config))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
     return pd.DataFrame(rows)

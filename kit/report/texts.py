@@ -20,7 +20,7 @@ from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, read, rows_of, set_label
 from kit.report.style import description
 from kit.report.tables import MEASURES, cell, differences
-from kit.runs import catalog, files, paths
+from kit.runs import account, catalog, files, paths
 from kit.settings import ROOT, Config, yaml_text
 
 MARKERS = ("<!-- written by: python -m kit reference -->", "<!-- end of what it wrote -->")
@@ -94,7 +94,7 @@ def write_report(config: Config) -> Path:
         "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
         conclusions=conclusions(config),
-        stages={p.stem: f"{files.read_json(p).get('seconds', 0):.0f}" for p in sorted(run.stages.glob("*.json"))},
+        account=account.table(config),
         settings=yaml_text(manifest.get("settings", {})))
     with files.atomic(run.root / "report.html") as file:
         file.write(text)

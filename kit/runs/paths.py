@@ -18,6 +18,7 @@
         figures/                                 PNG, SVG, tables
         vllm.log                                 what the latest vLLM said (engine.name: vllm)
         stages/                                  what is finished, with which inputs
+        account.csv                              what the time went into
         replaced/<stage>/                        what a stage had made before its inputs changed; the latest only, safe to delete
 
 Outside the runs, in the project: cache/ (sets fetched from the hub, or under $KIT_CACHE) and data/ (sets and logs that the user
@@ -43,7 +44,7 @@ class RunPaths:
         self.notebooks, self.figures, self.metrics = root / "notebooks", root / "figures", root / "metrics"
         self.base_model = root / "models" / "base"
         self.contamination = root / "data" / "contamination.csv"
-        self.vllm_log = root / "vllm.log"
+        self.vllm_log, self.account = root / "vllm.log", root / "account.csv"
         self.stages, self.replaced = root / "stages", root / "replaced"
         self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done
 

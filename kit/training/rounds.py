@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
             trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
         if config.training.drop_groups:
             trainer._generate_and_score_completions = without_equal_groups(trainer)
+        keep_time(trainer)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
         trainer._get_train_sampler = after_epochs(epochs, trainer._get_train_sampler)
         alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
@@ -164,6 +166,24 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Sched
         raise KitError(f"{config.file}: training.prompts_per_step is {config.training.prompts_per_step}, "
                        f"but {config.data.train} has {len(rows)} problems (after what was dropped, as told above)")
     return rows
+
+
+def keep_time(trainer: Any) -> None:
+    """Let TRL's log of a step have the seconds of its parts: `seconds/generate`, `seconds/grade`, and `seconds/rollouts`, which
+    has both and the reference model's pass over the responses."""
+    parts = {"_generate": "generate", "_calculate_rewards": "grade", "_generate_and_score_completions": "rollouts"}
+
+    def timed(plain: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            began = time.perf_counter()
+            found = plain(*given)
+            trainer._metrics["train"][f"seconds/{part}"].append(time.perf_counter() - began)
+            return found
+
+        return call
+
+    for method, part in parts.items():
+        setattr(trainer, method, timed(getattr(trainer, method), part))
 
 
 def after_epochs(epochs: int, sampler_of: Callable[..., Any]) -> Callable[..., Any]:

@@ -31,7 +31,10 @@ LOGGED = {  # column of log.csv: key in TRL's log
     "loops": "loops",
     "grad_norm": "grad_norm",
     "loss": "loss",
-    "seconds": "step_time",
+    "seconds": "step_time",  # of which, by part (rounds.keep_time):
+    "generate": "seconds/generate",
+    "grade": "seconds/grade",
+    "reference": "seconds/rollouts",
 }
 
 # --- the log ----------------------------------------------------------------------------------------------------------
@@ -55,7 +58,10 @@ def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = Tr
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             if not logs or "reward" not in logs or not state.is_world_process_zero:
                 return
-            self.rows.append({"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}})
+            row = {"step": state.global_step, "limit": limit, **{k: logs.get(v) for k, v in LOGGED.items()}}
+            if row["reference"]:
+                row["reference"] -= row["generate"] + row["grade"]
+            self.rows.append(row)
             files.write_csv(path, pd.DataFrame(self.rows))
             found = warnings_about(self.rows, config.watch, state.max_steps)
             self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
