@@ -94,7 +94,7 @@ def write_report(config: Config) -> Path:
         "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
         conclusions=conclusions(config),
-        account=account.table(config),
+        account=account.table(config).astype(str),
         settings=yaml_text(manifest.get("settings", {})))
     with files.atomic(run.root / "report.html") as file:
         file.write(text)

@@ -21,9 +21,11 @@ def table(config: Config) -> pd.DataFrame:
     run, rows = paths.of(config), []
     for path in sorted(run.notebooks.glob("0[1-9]*.ipynb")):
         notebook = files.read_json(path)
+        if not (whole := notebook["metadata"]["papermill"]["duration"]):  # it still runs
+            continue
         cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
         seconds = [c["metadata"].get("papermill", {}).get("duration") or 0.0 for c in cells]
-        parts = {"start": max(0.0, (notebook["metadata"]["papermill"]["duration"] or 0.0) - sum(seconds)) + sum(seconds[:1])}
+        parts = {"start": max(0.0, whole - sum(seconds)) + sum(seconds[:1])}
         for cell, spent in list(zip(cells, seconds, strict=True))[1:]:
             call = CALL.search("".join(cell["source"]))
             name = call[1] if call and spent >= SHORT else "other"
