@@ -8,6 +8,7 @@ computation.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -23,8 +24,10 @@ from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
-TABLES = ("keywords", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge", "perplexity")  # in metrics/
-KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "labeller", "phase", "kind", "quantity")  # their first columns
+TABLES = ("keywords", "words", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge",
+          "perplexity")  # in metrics/
+KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "word", "labeller", "phase", "kind",
+        "quantity")  # their first columns
 
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
@@ -61,7 +64,8 @@ def repeated_runs(words: Sequence[str], n: int) -> tuple[int, int]:
 def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.Cues) -> pd.DataFrame:
     """A row per response (the first `behavior.samples` of each problem): what was counted in its text.
 
-    Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`), steps, a count
+    Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`) and word
+    (`word <word>`), steps, a count
     per phase, stated (share of the response at whose end its final answer has been stated first, NaN without an answer), repeats
     and runs (of n words), loop (whether it ends in one).
     """
@@ -72,9 +76,12 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
         text = r.model_answer[i]
         labels, words = phases.label(phases.steps_of(text, unit), cues), text.split()
         repeats, runs = repeated_runs(words, config.behavior.ngram)
+        found = {name: Counter(" ".join(word.lower().split()) for word in keyword_pattern(tuple(listed)).findall(text))
+                 for name, listed in config.keywords.items()}
         rows.append({
             "id": r.id, "sample": i, "length": r.model_answer_length[i],
-            **{f"words {name}": len(keyword_pattern(tuple(listed)).findall(text)) for name, listed in config.keywords.items()},
+            **{f"words {name}": counter.total() for name, counter in found.items()},
+            **{f"word {word}": found[name][word.lower()] for name, listed in config.keywords.items() for word in listed},
             "steps": len(labels), **{phase: labels.count(phase) for phase in phases.PHASES},
             "stated": share, "repeats": repeats, "runs": runs, "loop": ends_in_loop(words),
         })
@@ -96,7 +103,7 @@ def _write(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.DataF
 
 
 def write_tables(config: Config) -> dict[str, pd.DataFrame]:
-    """Read the responses of every model and write metrics/keywords.csv, phases.csv, first_answer.csv, repetition.csv,
+    """Read the responses of every model and write metrics/keywords.csv, words.csv, phases.csv, first_answer.csv, repetition.csv,
     percentiles.csv and moves.csv (the changes against the first model). What was counted is kept in traces/<model>/<set>.csv.
     """
     from tqdm.auto import tqdm
@@ -109,7 +116,8 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
         for name, table in counts.items():
             files.write_csv(paths.of(config).traces(model, name), table)
         made = {
-            "keywords": measures.keywords(counts, config), "phases": measures.phase_shares(counts, config),
+            "keywords": measures.keywords(counts, config), "words": measures.words(counts, config),
+            "phases": measures.phase_shares(counts, config),
             "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
             "percentiles": measures.percentiles(evaluate.load_grades(config, model), config),
         }

@@ -70,6 +70,12 @@ def keywords(counts: Counts, config: Config) -> pd.DataFrame:
         .assign(keywords=label) for label in config.keywords])
 
 
+def words(counts: Counts, config: Config) -> pd.DataFrame:
+    """Occurrences per response of each single keyword, a row per data set and word."""
+    return pd.concat([_ratios(counts, config, per_response=(f"word {word}", "", 1.0)).assign(keywords=label, word=word)
+                      for label, listed in config.keywords.items() for word in listed])
+
+
 def phase_shares(counts: Counts, config: Config, labeller: str = "rules") -> pd.DataFrame:
     """Steps of each phase: percent of all steps (a donut's share) and number per response, a row per data set and phase."""
     names = [p for p in (*phases.PHASES, UNLABELLED) if all(p in table for table in counts.values())]

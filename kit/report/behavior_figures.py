@@ -17,20 +17,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kit.report.inputs import has, read, set_label
-from kit.report.style import GREY, curves, legend, panels, plot, points, styled
+from kit.report.style import GREY, curves, legend, panels, plot, points, styled, tell
 from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
 
-# Phases of one kind share a colour, in shades and hatches; wedges carry the phase's number too.
+# Phases of one kind share a colour, in shades and hatches.
 KINDS = {"framing": "#8c8c8c", "core": "#009E73", "checking": "#0072B2", "hesitation": "#D55E00", "unlabelled": "#222222"}
 HATCHES = ("", "//", "\\\\", "..", "xx")
-SMALLEST_NUMBERED = 4.0  # percent
+SMALLEST_NAMED = 5.0  # percent
+WORDS = 9  # the most frequent ones
 
 
 def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: int) -> Figure:
     """Panels of (table, column, title): a horizontal bar per model with its 95 % interval, the first model on top."""
-    figure, axes = panels(len(found), columns, height=1 + 0.32 * max(len(table) for table, _, _ in found), sharey=True)
+    figure, axes = panels(len(found), columns, height=0.6 + 0.24 * max(len(table) for table, _, _ in found), sharey=True)
     for axis, (table, column, title) in zip(axes, found, strict=True):
         bar = so.Bar(width=0.65, alpha=0.75, edgewidth=0)
         drawn = plot(config, table, column, "label").add(bar, legend=False)
@@ -39,20 +40,24 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
         drawn.on(axis).plot()
         for y, row in enumerate(table.to_dict("records")):
             known, end = pd.notna(row[column]), max(row[column], row[f"{column}_high"])
-            axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=8, va="center",
+            axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=7.5, va="center",
                           color="black" if known else GREY)
-        axis.set(xlabel="", ylabel="", xlim=(0, max(0.5, 1.15 * table[[column, f"{column}_high"]].max(axis=None))))
-        axis.set_title(textwrap.fill(title, 36), fontsize=10)
-        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col())  # seaborn names the models at every panel
+        most = table[[column, f"{column}_high"]].max(axis=None)
+        axis.set(xlabel="", ylabel="", xlim=(0, 1.25 * most if most > 0 else 1))
+        axis.set_title(textwrap.fill(title, 54 // columns), fontsize=8.5)
+        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)  # seaborn names the models at every panel
+        axis.locator_params(axis="x", nbins=4 if most > 0 else 1)
+        tell(figure, [f"{title}: " + ", ".join(f"{r['label']} {r[column]:.3g}" for r in table.to_dict("records"))])
     return figure
 
 
 @styled
 def keyword_bars(config: Config) -> Figure:
-    """Keywords of each list per response and per 1,000 tokens, mean of the sets, with 95 % intervals."""
-    return _bars(config, [(own, column, f"{words} words {unit}")
-                          for words, own in read(config, "keywords", overall=True).groupby("keywords", sort=False)
-                          for column, unit in (("per_response", "per response"), ("per_1000_tokens", "per 1,000 tokens"))], 2)
+    """Each keyword per response, mean of the sets, with 95 % intervals: words of hesitation, and of core computation."""
+    table = read(config, "words", overall=True)
+    most = table.groupby(["keywords", "word"], sort=False).per_response.max().nlargest(WORDS).index
+    return _bars(config, [(own, "per_response", f"{word} ({words})")
+                          for (words, word), own in table.groupby(["keywords", "word"], sort=False) if (words, word) in most], 3)
 
 
 @styled
@@ -73,15 +78,17 @@ def repetition_bars(config: Config) -> Figure:
 def perplexity_points(config: Config) -> Figure:
     """Perplexity of the traces under a fixed reference model, for each set and their mean, with 95 % intervals."""
     table = read(config, "perplexity")
-    table["title"] = [set_label(config, s).replace(" (", "\n(") for s in table.set]
-    figure, (axis,) = panels(1, 1, width=9, height=3.2)
-    points(axis, config, table, "title", "perplexity", 6, so.Dodge(by=["color"]))
-    axis.set(ylabel="perplexity (1: no surprise)", xlabel="")
-    axis.set_ylim(bottom=1)
+    names = sorted(dict.fromkeys(table.set), key=lambda name: name != "mean")
+    figure, axes = panels(len(names), min(3, len(names)), height=0.6 + 0.2 * table.model.nunique(), sharey=True, sharex=True)
+    for axis, name in zip(axes, names, strict=True):
+        points(axis, config, table[table.set == name], "perplexity", "label", 5)
+        axis.set_title(set_label(config, name), fontsize=8.5)
+        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)
+        axis.set(xlabel="", ylabel="")
     source = table.reference.iloc[0]
-    axis.set_title(f"Reference model: {'a second small one, trained with another seed' if source == 'trained' else source}")
-    legend(figure, config, table.model)
-    return figure
+    model = "a second small one, trained with another seed" if source == "trained" else source
+    figure.supxlabel(f"perplexity (1: no surprise); reference model: {model}", fontsize=8.5)
+    return tell(figure, (f"{r.label} {r.perplexity:.3g}" for r in table[table.set == names[0]].itertuples()))
 
 
 @styled
@@ -99,25 +106,31 @@ def judge_donuts(config: Config) -> Figure:
 
 
 def _donuts(table: pd.DataFrame, by: str) -> Figure:
-    names, seen = list(dict.fromkeys(table[by])), set(table[table.share > 0].phase)
+    names, seen = list(dict.fromkeys(table[by])), table[table.share > 0].drop_duplicates("phase")
     looks = {}
-    for kind, own in table[table.phase.isin(seen)].drop_duplicates("phase").groupby("kind", sort=False):
+    for kind, own in seen.groupby("kind", sort=False):
         shades = seaborn.light_palette(KINDS[kind], len(own) + 1)[1:]
         looks |= {phase: {"facecolor": shades[k], "hatch": HATCHES[k]} for k, phase in enumerate(own.phase)}
-    listed = [phase for phase in dict.fromkeys(table.phase) if phase in seen]
-    figure, axes = panels(len(names), min(3, len(names)), height=3.3)
+    listed = [phase for kind in KINDS for phase in seen[seen.kind == kind].phase]  # of one kind, side by side
+    figure, axes = panels(len(names), min(2, len(names)), height=2.1)
     for axis, name in zip(axes, names, strict=True):
         own = table[table[by] == name].set_index("phase").reindex(listed)
         shares = own.share.fillna(0.0).clip(lower=0.0)
         if shares.sum() > 0:
-            numbers = [f"{k}" if share >= SMALLEST_NUMBERED else "" for k, share in enumerate(shares, 1)]
-            axis.pie(shares, labels=numbers, startangle=90, counterclock=False, labeldistance=1.06, textprops={"fontsize": 8},
-                     colors=[looks[phase]["facecolor"] for phase in listed], hatch=[looks[phase]["hatch"] for phase in listed],
-                     wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
-        axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=9)
-        axis.set_title(name, fontsize=10, loc="center")
-    handles = [Patch(**looks[phase], edgecolor="white", label=f"{k}. {phase}") for k, phase in enumerate(listed, 1)]
-    figure.legend(handles=handles, loc="outside lower center", ncol=2, fontsize=8)
+            labels = [textwrap.fill(phase, 20) if share >= SMALLEST_NAMED else "" for phase, share in shares.items()]
+            _, texts = axis.pie(
+                shares, labels=labels, startangle=90, counterclock=False, labeldistance=1.08, textprops={"fontsize": 7},
+                colors=[looks[phase]["facecolor"] for phase in listed], hatch=[looks[phase]["hatch"] for phase in listed],
+                wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
+            for text in texts:  # above and below the ring a name of several lines would reach into it
+                height = text.get_position()[1]
+                text.set_va("bottom" if height > 0.6 else "top" if height < -0.6 else "center")
+        axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=7.5)
+        axis.set_title(name, fontsize=8.5, loc="center", pad=10)
+        tell(figure, [f"{name}: {own.per_response.sum():.1f} steps a response; " + ", ".join(
+            f"{share:.0f} % {phase}" for phase, share in shares.sort_values(ascending=False).items() if share >= SMALLEST_NAMED)])
+    handles = [Patch(color=KINDS[kind], label=kind) for kind in KINDS if kind in set(seen.kind)]
+    figure.legend(handles=handles, loc="outside lower center", ncol=5, fontsize=8)
     return figure
 
 
@@ -129,7 +142,7 @@ def length_curves(config: Config) -> Figure:
     """
     table = read(config, "percentiles")
     shown, sets = table[table.model.isin(["base", *catalog.last_rounds(config)])], list(dict.fromkeys(table.set))
-    figure, axes = panels(len(sets), min(2, len(sets)), height=3.1)
+    figure, axes = panels(len(sets), min(2, len(sets)), height=2.2, sharex=True)
     for axis, name in zip(axes, sets, strict=True):
         own = shown[shown.set == name]
         right, wrong = own[own.verdict == "correct"], own[own.verdict == "wrong"]
@@ -139,13 +152,16 @@ def length_curves(config: Config) -> Figure:
             axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
         axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)")
         axis.set_ylim(bottom=0)
+        axis.label_outer()
     kinds = [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in (("correct", "-"), ("wrong", "--"))]
-    legend(figure, config, shown.model, columns=6, more=kinds)
-    return figure
+    legend(figure, config, shown.model, columns=3, more=kinds)
+    half = shown[shown.percentile == 50]
+    return tell(figure, (f"{r.label}, {set_label(config, r.set)}: half of the {r.verdict} ones have at most {r.length:.0f} tokens"
+                         for r in half.itertuples()))
 
 
 def available(config: Config) -> list[Callable[[Config], Figure]]:
     """The figures of notebook 05 whose tables are there."""
-    sources = {keyword_bars: "keywords", phase_donuts: "phases", judge_donuts: "phases_judge", first_answer_bars: "first_answer",
+    sources = {keyword_bars: "words", phase_donuts: "phases", judge_donuts: "phases_judge", first_answer_bars: "first_answer",
                repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles"}
     return [draw for draw, source in sources.items() if has(config, source)]

@@ -7,6 +7,7 @@ rounds of a schedule are paler; published values are hollow.
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import seaborn
 import seaborn.objects as so
 from IPython.display import Image
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
@@ -28,14 +30,15 @@ from kit.settings import Config
 
 GREY = "#555555"
 STYLE: dict[str, Any] = {
-    "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
-    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.facecolor": "white",
+    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+    "font.size": 9, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.facecolor": "white",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
     "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 6, "svg.fonttype": "none",
     "text.parse_math": False,  # a $ in a label is a $
 }
 # Okabe and Ito's colours for the colour-blind, ordered so that neighbours also differ in lightness: colour, marker, line.
 LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
+WIDTH = 7.5  # inches: a page's text column
 PUBLISHED = {"paper": "o", "autothink": "s", "lapo": "^", "decs": "D"}
 styled = plt.rc_context(STYLE)  # decorates a function that draws
 
@@ -47,12 +50,12 @@ def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
     for k, name in enumerate(names):
         models, colour = catalog.models_of(config, name), LOOKS[k % len(LOOKS)][0]
         marker, line = LOOKS[(k + k // len(LOOKS)) % len(LOOKS)][1:]  # a colour that comes again has another marker and line
-        shades = seaborn.light_palette(colour, len(models) + 2)[2:]
+        shades = seaborn.light_palette(colour, len(models) + 1)[1:]
         found |= {model: (shade, marker, line) for model, shade in zip([*models, name], [*shades, colour], strict=True)}
     return found | {f"published {source}": (GREY, marker, "-") for source, marker in PUBLISHED.items()}
 
 
-def panels(count: int, columns: int, width: float = 11, height: float = 3.2, **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, width: float = WIDTH, height: float = 2.4, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of `columns`, each `height` inches high, with room for a legend below."""
     rows = max(1, -(-count // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, **options)
@@ -111,43 +114,63 @@ def legend(figure: Figure, config: Config, names: Iterable[str], called: Mapping
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncol=columns, fontsize=8)
 
 
-def name_points(axis: Axes, named: Sequence[tuple[float, float, str]]) -> None:
-    """Write a name beside each point (x, y, name), at the corner where it covers fewest of the points and the other names."""
+def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
+    """Write a name beside each point (x, y, name), inside the panel, where it covers fewest points, lines and other names."""
     named = [point for point in named if point[0] == point[0]]  # a length may not be known
     axis.figure.canvas.draw()  # only now is it known where the points lie on the page
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([point[:2] for point in named])]
+    dots = [at for c in axis.collections if isinstance(c, PathCollection) for at in c.get_offsets()]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([*dots, *(point[:2] for point in named)])]
+    drawn = [(line.get_path(), line.get_transform()) for line in axis.lines]
+    drawn += [(path, c.get_transform()) for c in axis.collections if isinstance(c, LineCollection) for path in c.get_paths()]
+    lines = [path.transformed(transform) for path, transform in drawn]
+    around = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
     for x, y, name in named:
-        texts = [axis.annotate(name, (x, y), (right, up), textcoords="offset points", fontsize=7, color=GREY,
-                               ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
-                 for right in (4, -4) for up in (3, -3)]
-        best = min(texts, key=lambda text: text.get_window_extent().count_overlaps(taken))
-        taken.append(best.get_window_extent())
-        for text in texts:
-            if text is not best:
-                text.remove()
+        text = axis.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, color=GREY, in_layout=False)
+        places = [{"position": (far * right, far * up), "ha": ("center", "left", "right")[right],
+                   "va": ("center", "bottom", "top")[up]} for far in (5, 10, 16, 24) for right, up in around]
+        costs = []
+        for place in places:
+            text.set(**place)
+            box = text.get_window_extent()
+            inside = axis.bbox.contains(*box.p0) and axis.bbox.contains(*box.p1)
+            crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
+            costs.append(box.count_overlaps(taken) + crossed + 9 * (not inside))
+        text.set(**places[costs.index(min(costs))])
+        taken.append(text.get_window_extent())
+
+
+def tell(figure: Figure, shown: Iterable[str]) -> Figure:
+    """Put what the figure shows into words: for readers who cannot see it, its label becomes the alternative text."""
+    figure.set_label(" ".join(filter(None, [figure.get_label(), "; ".join(shown) + "."])))
+    return figure
 
 
 @styled
-def show(draw: Callable[[Config], Figure], config: Config) -> Image:
-    """Draw a figure, keep it under its function's name, and return it for a notebook, with its description as alternative text.
+def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Image:
+    """Draw a figure, keep it under its function's name, and return it for a notebook, with what it shows as alternative text.
 
-    Run, commit and date are in the metadata of both files.
+    The file's metadata have run, commit, date and both: the caption, and in words what was drawn (the figure's label). A figure
+    `of` a part of a run, such as one round, is not kept.
     """
-    name, text = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
-    (title, source, date), figure = origin(config, name), draw(config)
-    shared, folder = {"Title": title, "Source": source, "Description": text}, paths.of(config).figures
+    name, caption = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
+    (title, source, date), figure = origin(config, name), draw(config, *of)
+    shared = {"Title": title, "Source": source, "Description": f"{caption}\n{figure.get_label()}"}
     metadata = {"svg": {**shared, "Date": date}, "png": {**shared, "Creation Time": date, "Software": None}}
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
-    edges = figure.get_tightbbox().padded(0.1)
+    edges, folder, kept = figure.get_tightbbox().padded(0.1), paths.of(config).figures, {}
     for suffix, facts in metadata.items():
-        with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
-            figure.savefig(file, format=suffix, metadata=facts, bbox_inches=edges)
+        kept[suffix] = io.BytesIO()
+        figure.savefig(kept[suffix], format=suffix, metadata=facts, bbox_inches=edges)
+        if not of:
+            with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
+                file.write(kept[suffix].getvalue())
     plt.close(figure)  # else a notebook shows it as well
-    return Image(filename=folder / f"{name}.png", alt=text)
+    return Image(kept["png"].getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
 
 
-def description(picture: Path) -> str:
-    """What a kept figure shows, from the PNG's metadata."""
+def described(picture: Path) -> tuple[str, str]:
+    """Caption and alternative text of a kept figure, from the PNG's metadata."""
     with PIL.Image.open(picture) as image:
-        return image.info.get("Description", picture.stem.replace("_", " "))
+        caption, _, shown = image.info.get("Description", picture.stem.replace("_", " ")).partition("\n")
+    return caption, f"{caption} {shown}"

@@ -6,6 +6,7 @@ the run and params/published.yaml.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,14 @@ def save(table: pd.DataFrame, config: Config, name: str) -> pd.DataFrame:
     return table
 
 
+def caption(name: str) -> str:
+    """What a kept table shows, in words: the first sentence of its function, or the title of a published one."""
+    if source := published()["tables"].get(name.removeprefix("published_")):
+        return source["title"]
+    draw = globals().get(name, difference_table if name in ("one_shot_table", "controls_table") else None)
+    return " ".join(inspect.getdoc(draw).split("\n\n")[0].split()) if draw else name.replace("_", " ")
+
+
 def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "") -> str:
     """`value unit [low, high]` of a row's columns `column`, `column_low`, `column_high`; empty where it is not known."""
     value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
@@ -47,25 +56,35 @@ def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "
 
 
 def main_table(config: Config) -> pd.DataFrame:
-    """Ours in the paper's layout: per set accuracy ± half of the 95 % interval and mean length, and their means over the sets.
-
-    `× shortest` is length as a multiple of the shortest correct chain; changes are against the base, paired on problems.
-    """
-    main, found = read(config, "main"), []
+    """Every model on the mean of the sets, and its changes against the base, paired on problems, with 95 % intervals."""
     changes = {r.model: r for r in rows_of(config, "changes") if r.against == "base"}
-    for model, own in main.groupby("model", sort=False):
-        row = {"model": own.label.iloc[0]}
-        for r in own.itertuples():
-            length = UNKNOWN if pd.isna(r.length) else f"{r.length:.0f}"
-            half = (r.accuracy_high - r.accuracy_low) / 2
-            row[config.set_labels.get(r.set, r.set)] = f"{r.accuracy:.1f} ± {half:.1f} / {length}"
-        multiple = own.multiple.iloc[-1]
-        row["× shortest"] = "" if pd.isna(multiple) else f"{multiple:.2f}"
-        if model in changes:
-            row["accuracy change"] = cell(changes[model], "accuracy_change")
-            row["length change"] = cell(changes[model], "length_change", "+.0f", " %") or UNKNOWN
-        found.append(row)
-    return pd.DataFrame(found).fillna("").set_index("model")
+    rows = []
+    for r in rows_of(config, "main"):
+        against = changes.get(r.model)
+        rows.append({"model": r.label, "accuracy (%)": cell(r, "accuracy", ".1f"),
+                     "length (tokens)": cell(r, "length", ".0f") or UNKNOWN,
+                     "accuracy change (points)": cell(against, "accuracy_change") if against else "",
+                     "length change (%)": (cell(against, "length_change", "+.0f") or UNKNOWN) if against else ""})
+    return pd.DataFrame(rows).set_index("model")
+
+
+def set_table(config: Config) -> pd.DataFrame:
+    """Every model on every set, in the paper's layout: accuracy (%, ± half of the 95 % interval) / mean length (tokens).
+
+    `× shortest` is length as a multiple of the shortest correct response (known for generated problems only).
+    """
+    found: dict[str, dict[str, str]] = {}
+    for r in read(config, "main").itertuples():
+        length = UNKNOWN if pd.isna(r.length) else f"{r.length:.0f}"
+        row = found.setdefault(r.label, {})
+        row[config.set_labels.get(r.set, r.set)] = f"{r.accuracy:.1f} ± {(r.accuracy_high - r.accuracy_low) / 2:.1f} / {length}"
+        row["× shortest"] = "" if pd.isna(r.multiple) else f"{r.multiple:.2f}"
+    return filled(pd.DataFrame(found.values(), index=pd.Index(found, name="model")))
+
+
+def filled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the columns in which no row has anything."""
+    return table.loc[:, (table.fillna("") != "").any()].fillna("")
 
 
 def forcing_table(config: Config) -> pd.DataFrame:
@@ -117,7 +136,7 @@ def what_differs(config: Config, model: str) -> str:
 
 
 def difference_table(config: Config, name: str) -> pd.DataFrame:
-    """`one_shot` or `controls`, mean of the sets: both models' accuracy and length, and the paired differences."""
+    """Pairs of models that differ in one thing (`one_shot`, `controls`), mean of the sets, and their differences, paired."""
     return pd.DataFrame([
         {"what differs": r.what, "model": r.label, "against": r.against_label,
          "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",
@@ -157,7 +176,7 @@ def reference_table(made: dict[str, Any], own: Config | None = None) -> pd.DataF
 
 
 def published_table(name: str = "autothink") -> pd.DataFrame:
-    """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty."""
+    """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty, columns go."""
     def pair(values: Sequence[float | None]) -> str:
         return "" if set(values) == {None} else " / ".join("–" if v is None else f"{v:g}" for v in values)
 
@@ -169,7 +188,7 @@ def published_table(name: str = "autothink") -> pd.DataFrame:
         rows.append({"model": entry["model"], "label": source["tables"][name]["label"], **of_sets,
                      "mean": pair(entry.get("mean") or means), "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
                      "length change": f"{change['length']:+d} %" if change else ""})
-    return pd.DataFrame(rows).set_index("model")
+    return filled(pd.DataFrame(rows).set_index("model"))
 
 
 def published_changes() -> pd.DataFrame:

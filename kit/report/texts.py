@@ -18,8 +18,8 @@ from markupsafe import Markup
 from kit.evaluation import reference
 from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, read, rows_of, set_label
-from kit.report.style import description
-from kit.report.tables import MEASURES, cell, differences
+from kit.report.style import described
+from kit.report.tables import MEASURES, caption, cell, differences
 from kit.runs import account, catalog, files, paths
 from kit.settings import ROOT, Config, yaml_text
 
@@ -52,7 +52,9 @@ def conclusions(config: Config) -> dict[str, list[str]]:
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
     found |= {"moves": rows_of(config, "moves", overall=False)}
     found |= {name: differences(config, name) for name in ("one_shot", "controls")}
-    text = render("sentences.txt", **found, measured=measured, cell=cell,
+    best = next((catalog.last_round(config, name) for name in config.schedules if name in stated), catalog.model_names(config)[-1])
+    text = render("sentences.txt", **found, measured=measured, cell=cell, best=best,
+                  main={r.model: r for r in rows_of(config, "main")},
                   reference=reference.of(config) or {}, needed=reference.seeds_needed, which=which, config=config,
                   pruned=[r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated])
     said: dict[str, list[str]] = {}
@@ -87,13 +89,13 @@ def write_readme(made: dict[str, Any]) -> None:
 def write_report(config: Config) -> Path:
     """Write results/<run>/report.html from what the run has so far; returns its path. Its order is the template's matter."""
     run = paths.of(config)
-    figures = {p.stem: (description(p), base64.b64encode(p.read_bytes()).decode()) for p in sorted(run.figures.glob("*.png"))}
+    figures = {p.stem: (*described(p), base64.b64encode(p.read_bytes()).decode()) for p in sorted(run.figures.glob("*.png"))}
     tables = {p.stem: pd.read_csv(p, dtype=str, keep_default_na=False) for p in sorted(run.figures.glob("*.csv"))}
     manifest = files.read_json(run.manifest) if run.manifest.is_file() else {}
     text = render(
         "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
-        conclusions=conclusions(config),
+        conclusions=conclusions(config), captions={name: caption(name) for name in tables},
         account=account.table(config).astype(str),
         settings=yaml_text(manifest.get("settings", {})))
     with files.atomic(run.root / "report.html") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+import seaborn
 import seaborn.objects as so
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from kit.report.inputs import has, published, read, rows_of, set_label
-from kit.report.style import GREY, STYLE, curves, legend, name_points, panels, plot, plt, points, styled
+from kit.report.style import GREY, STYLE, WIDTH, curves, legend, looks, name_points, panels, plt, points, styled, tell
 from kit.report.tables import published_changes
 from kit.runs import catalog
 from kit.settings import Config
@@ -22,22 +23,22 @@ from kit.settings import Config
 def trade_off(config: Config) -> Figure:
     """Accuracy against mean length of every model, with 95 % intervals: the mean of the sets (large) and each set (small).
 
-    Numbers at the points are the token limits of the rounds; the thin line is the base model under budget forcing.
+    Rounds are named by their token limits; the thin line is the base model under budget forcing.
     """
-    stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
-    limits = [(r.length, r.accuracy, f"{r.limit:.0f}") for r in rows_of(config, "main") if r.schedule in stated]
-    return _by_set(config, ["base"], limits, "mean length (tokens); numbers: the round's token limit", close=True)
+    named = [(r.length, r.accuracy, r.label) for r in rows_of(config, "main")]
+    return _by_set(config, ["base"], named, "mean length (tokens)", close=True)
 
 
 @styled
 def budget_forcing(config: Config) -> Figure:
     """Accuracy against mean total length under budget forcing (lines, with 95 % bands) and of every model left alone (markers).
 
-    Small numbers are the budgets of the base model.
+    Numbers at the points are the budgets of the base model.
     """
     stopped = [r for r in rows_of(config, "forcing") if r.model == "base" and r.forced > 0]
     budgets = [(r.length, r.accuracy, f"{r.budget}") for r in stopped]
-    return _by_set(config, config.forced_models, budgets, "mean total length (tokens); small numbers: budgets")
+    figure = _by_set(config, config.forced_models, budgets, "mean total length (tokens); at the points: the base's budget")
+    return tell(figure, (f"base, budget {r.budget}: {r.accuracy:.1f} % at {r.length:.0f} tokens" for r in stopped))
 
 
 def _by_set(
@@ -45,37 +46,39 @@ def _by_set(
 ) -> Figure:
     """A large panel for the mean of the sets, a small one for each set: models as points, `forced` ones as curves over budgets.
 
-    `named` are the points of the large panel with a number beside them, `x` is what its lengths are called. `close`: rounds are
+    `named` are the points of the large panel with a name beside them, `x` is what its lengths are called. `close`: rounds are
     joined by a line, and only as much of the accuracy is shown as the models span.
     """
     main = read(config, "main")
     forcing = read(config, "forcing") if has(config, "forcing") else main.iloc[:0]
     names = [name for name in ["mean", *config.data.evaluation] if name in set(main.set)]
-    rows = max(2, len(names) // 2)  # of small panels, two beside each other
-    figure = plt.figure(figsize=(11, 2.4 * rows + 0.6))
-    grid = figure.add_gridspec(rows, 4 if len(names) > 1 else 2)
+    rows = -(-(len(names) - 1) // 4)  # of small panels
+    figure = plt.figure(figsize=(WIDTH, 3.4 + 1.6 * rows))
+    grid = figure.add_gridspec(1 + rows, min(4, len(names) - 1) or 1, height_ratios=[2] + [1] * rows)
     for k, name in enumerate(names):
-        axis = figure.add_subplot(grid[(k - 1) // 2, 2 + (k - 1) % 2] if k else grid[:, :2])
+        axis = figure.add_subplot(grid[1 + (k - 1) // 4, (k - 1) % 4] if k else grid[0, :])
         own, curve = main[main.set == name], forcing[(forcing.set == name) & forcing.model.isin(forced)]
         curves(axis, config, curve, "length", "accuracy", marker=".", linestyle="-", linewidth=1)
         if close:
             curves(axis, config, own, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
             axis.set_ylim(max(0, own.accuracy_low.min() - 8), min(100, own.accuracy_high.max() + 3))
-        points(axis, config, own, "length", "accuracy", 6 if k else 8)
+        points(axis, config, own, "length", "accuracy", 5 if k else 7)
         _published(axis, config, name)
         if own.core.notna().all():
             axis.axvline(own.core.iloc[0], color=GREY, linewidth=1, linestyle=":")
         if own.length.isna().all():
             axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color=GREY)
-        axis.set_title(set_label(config, name), fontsize=9 if k else 11)
+        axis.set_title(set_label(config, name).replace(" (", "\n(" if k else " ("), fontsize=8 if k else 10)
+        axis.tick_params(labelsize=7 if k else 9)
         axis.set(xlabel="", ylabel="")
         axis.set_xlim(left=0)
     more = [Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing"),
             Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")]
-    name_points(figure.axes[0], named)
     figure.axes[0].set(xlabel=x, ylabel="accuracy (pass@1, %)")
-    legend(figure, config, main.schedule if close else main.model, line=close, columns=6 if close else 4, more=more)
-    return figure
+    legend(figure, config, main.schedule if close else main.model, line=close, columns=3, more=more)
+    name_points(figure.axes[0], named)
+    overall = main[main.set == names[0]]
+    return tell(figure, (f"{r.label} {r.accuracy:.1f} % at {r.length:.0f} tokens" for r in overall.itertuples()))
 
 
 def _published(axis: Axes, config: Config, name: str) -> None:
@@ -97,33 +100,36 @@ def relative_trade_off(config: Config) -> Figure:
     changes, theirs = read(config, "changes", overall=True), published_changes()
     ours = changes[changes.against == "base"]
     ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")})
-    figure, (axis,) = panels(1, 1, width=8, height=5)
+    figure, (axis,) = panels(1, 1, height=4)
     axis.axhline(0, color="#999999", linewidth=1)
     points(axis, config, ours, "length", "accuracy_change", 7)
     points(axis, config, theirs, "length", "accuracy_change")
-    axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)", xlim=(0, 110))
+    axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)")
+    axis.set_xlim(0, max(110, 5 + ours.length_high.max()))
     called = dict(zip(theirs.model, theirs.model + " (" + theirs.letter + ")", strict=True))
     legend(figure, config, [*ours.model, *theirs.model], called, columns=3)
-    name_points(axis, [(r.length, r.accuracy_change, r.name) for r in theirs.itertuples()])
-    return figure
+    name_points(axis, [(r.length, r.accuracy_change, r.label) for r in ours.itertuples()]
+                + [(r.length, r.accuracy_change, r.name) for r in theirs.itertuples()])
+    return tell(figure, (f"{r.label} {r.accuracy_change:+.1f} points at {r.length:.0f} % of the length"
+                         for r in [*ours.itertuples(), *theirs.itertuples()]))
 
 
 @styled
 def efficiency(config: Config) -> Figure:
     """The accuracy-efficiency score: ours (filled, with 95 % intervals) and published (hollow); 0 is each one's own base."""
     table = pd.concat([read(config, "efficiency", overall=True), published_changes()]).dropna(subset=["score"])
-    figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.28 * len(table))
+    figure, (axis,) = panels(1, 1, height=0.4 + 0.25 * len(table))
     axis.axvline(0, color="#999999", linewidth=1)
     points(axis, config, table, "score", "label")
     axis.set(xlabel="accuracy-efficiency score (0: the base model; filled: ours, hollow: published)", ylabel="")
-    return figure
+    return tell(figure, (f"{r.label} {r.score:.2f}" for r in table.itertuples()))
 
 
 @styled
 def equal_spend(config: Config) -> Figure:
     """Accuracy bought with tokens, with 95 % bands: one of several responses right (left), one under a hard cap (right)."""
     shown = ["base", *catalog.last_rounds(config)]
-    figure, (many, one) = panels(2, 2, height=3.7, sharey=True)
+    figure, (many, one) = panels(2, 2, height=3, sharey=True)
     for axis, name, x, y in ((many, "spend", "tokens", "passed"), (one, "caps", "spent", "accuracy")):
         table = read(config, name, overall=True)
         if len(table):
@@ -134,29 +140,30 @@ def equal_spend(config: Config) -> Figure:
     many.xaxis.set_minor_formatter("")
     one.set(title="one response, stopped at a cap", xlabel="mean tokens spent", ylabel="")
     legend(figure, config, shown, line=True)
-    return figure
+    return tell(figure, (f"{r.label} gives {r.affords:.1f} responses for the tokens of one of the base's, one of them right for "
+                         f"{r.passed:.1f} % of the problems (the base: {r.base:.1f} %)"
+                         for r in rows_of(config, "spend_gaps") if r.gap == r.gap))
 
 
 @styled
 def problem_changes(config: Config) -> Figure:
-    """How many problems changed by how much in accuracy and in length (to the next 10 %), after each schedule's last round."""
+    """How many problems changed by how much in accuracy and in length, after each schedule's last round; darker: more of them."""
     table = read(config, "per_problem").dropna(subset=["length_change"])
     models = [model for model in catalog.last_rounds(config) if model in set(table.model)]
-    figure, axes = panels(len(models), min(3, len(models) or 1), height=3.4, sharex=True, sharey=True)
+    figure, axes = panels(len(models), min(3, len(models) or 1), height=2.5, sharex=True, sharey=True)
+    told = []
     for axis, model in zip(axes, models, strict=True):
         own = table[table.model == model]
-        cells = own.assign(length_change=own.length_change.round(-1)).value_counts(["model", "length_change", "accuracy_change"])
-        drawn = plot(config, cells.reset_index(name="problems"), "length_change", "accuracy_change")
-        sizes = so.Continuous((3, 25), norm=(0, max(cells)))  # by default equal counts, such as a single one, have no size
-        drawn = drawn.add(so.Dot(alpha=0.6, edgewidth=0), pointsize="problems", legend=False).scale(pointsize=sizes)
-        drawn.on(axis).plot()
+        seaborn.histplot(own, x="length_change", y="accuracy_change", binwidth=(10, 20), binrange=((-100, 100), (-110, 110)),
+                         ax=axis, color=looks(config)[model][0], cbar=True, cbar_kws={"label": "problems"})
         better, worse = (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
-        told = f"{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse"
-        axis.set_title(f"{own.label.iloc[0]}\n{told}", fontsize=9)
+        shares = f"{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse"
+        told.append(f"{own.label.iloc[0]} {shares}")
+        axis.set_title(f"{own.label.iloc[0]}\n{shares.replace(', ', chr(10), 1)}", fontsize=8)
         axis.axhline(0, color="#999999", linewidth=0.8)
         axis.axvline(0, color="#999999", linewidth=0.8)
         axis.set(xlabel="length change (%)", ylabel="accuracy change (points)" if axis is axes[0] else "")
-    return figure
+    return tell(figure, told)
 
 
 @styled
@@ -164,7 +171,7 @@ def seeds(config: Config) -> Figure:
     """Every comparison of accuracy seed by seed (grey) and over the seeds (black), with 95 % intervals."""
     each, combined = (read(config, name, overall=True) for name in ("seeds", "seeds_combined"))
     each, combined = (table[table.quantity == "accuracy change"] for table in (each, combined))
-    figure, (axis,) = panels(1, 1, width=8, height=0.4 + 0.55 * combined.comparison.nunique())
+    figure, (axis,) = panels(1, 1, height=0.4 + 0.5 * combined.comparison.nunique())
     axis.axvline(0, color="#999999", linewidth=1)
     where = {"x": "value", "y": "comparison", "xmin": "low", "xmax": "high"}
     drawn = so.Plot(combined.reset_index(), **where).theme(STYLE)
@@ -173,4 +180,4 @@ def seeds(config: Config) -> Figure:
     over = so.Shift(y=-0.25)
     drawn.add(so.Range(color="black"), over).add(so.Dot(color="black", pointsize=7), over).on(axis).plot()
     axis.set(xlabel="accuracy difference (points); grey: one seed each, black: mean over the seeds", ylabel="")
-    return figure
+    return tell(figure, (f"{r.comparison} {r.value:+.1f} points [{r.low:+.1f}, {r.high:+.1f}]" for r in combined.itertuples()))

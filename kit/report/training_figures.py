@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.report.inputs import published, read, set_label
-from kit.report.style import GREY, curves, legend, looks, name_points, panels, points, styled
+from kit.report.style import GREY, curves, legend, looks, name_points, panels, points, styled, tell
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
@@ -18,7 +18,7 @@ def round_curves(config: Config, schedule: str, round: int) -> Figure:
     """Reward, mean length and truncated share at every training step of one round, with its limit drawn in."""
     log = files.read_csv(paths.of(config).training(schedule, round) / "log.csv")
     figure, _ = _step_by_step(config, log.assign(schedule=schedule, round=round, total_step=log.step))
-    figure.suptitle(f"{catalog.schedule_label(config, schedule)}, round {round}")
+    figure.suptitle(f"{catalog.schedule_label(config, schedule)}, round {round}", fontsize=10)
     return figure
 
 
@@ -41,7 +41,7 @@ def training_curves(config: Config) -> Figure:
 def _step_by_step(config: Config, log: pd.DataFrame) -> tuple[Figure, list[Axes]]:
     """Three panels over `total_step`, a line per schedule; the limits beside the lengths."""
     log = log.assign(truncated=100 * log.truncated)
-    figure, axes = panels(3, 3, height=3)
+    figure, axes = panels(3, 3, height=2.3)
     for axis, column, title in zip(axes, ("reward", "length", "truncated"),
                                    ("reward", "mean length (tokens)", "truncated (%)"), strict=True):
         curves(axis, config, log, "total_step", column, "schedule", marker="")
@@ -54,27 +54,36 @@ def _step_by_step(config: Config, log: pd.DataFrame) -> tuple[Figure, list[Axes]
         axes[1].step(own.total_step, own.limit, where="mid", linewidth=0.9, alpha=0.7, **look)
         axes[1].annotate(f"limit {first.limit:.0f}", (first.total_step, first.limit), xytext=(2, 3), textcoords="offset points",
                          fontsize=8, **look)
+    ends = log.groupby("schedule", sort=False)
+    tell(figure, (f"{catalog.schedule_label(config, name)}: from step {own.total_step.iloc[0]} to {own.total_step.iloc[-1]} "
+                  f"reward {own.reward.iloc[0]:.2f} to {own.reward.iloc[-1]:.2f}, length {own.length.iloc[0]:.0f} to "
+                  f"{own.length.iloc[-1]:.0f} tokens" for name, own in ends))
     return figure, axes
 
 
 @styled
 def validation_points(config: Config) -> Figure:
-    """Every checkpoint on the validation set, the selected ones ringed; beside it the paper's own 4k round (hollow)."""
+    """Every checkpoint on the validation set, the selected ones ringed, with their limits; beside it the paper's 4k round."""
     table, source = read(config, "validation"), published()["validation_curve"]
-    figure, (ours, theirs) = panels(2, 2, height=4, width_ratios=(3, 2))
+    figure, (ours, theirs) = panels(2, 2, height=3, width_ratios=(3, 2))
     curves(ours, config, table, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
     points(ours, config, table.drop(columns="length_low", errors="ignore"), "length", "accuracy", 4, by="schedule")
-    ring = {"marker": "o", "color": "none", "markeredgecolor": "black", "markersize": 12, "linestyle": "", "label": "selected"}
-    star = {"marker": "*", "color": "black", "markersize": 11, "linestyle": "", "label": "base"}
-    for rows, look in ((table[table.selected], ring), (table[table.step == 0].iloc[:1], star)):
+    ring = {"marker": "o", "color": "none", "markeredgecolor": "black", "markersize": 11, "linestyle": "", "label": "selected"}
+    star = {"marker": "*", "color": "black", "markersize": 10, "linestyle": "", "label": "base"}
+    chosen = table[table.selected]
+    for rows, look in ((chosen, ring), (table[table.step == 0].iloc[:1], star)):
         ours.plot(rows.length, rows.accuracy, **look)
     ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (%)")
     steps = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
     theirs.plot(steps.length, steps.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)
-    theirs.margins(x=0.12)
+    theirs.margins(x=0.2)
     theirs.set(title=f"published: DS-1.5B, limit {source['limit']} ({source['label']})", xlabel="mean length (tokens)",
                ylabel="accuracy on AIME22+23 (%)", ylim=(15, 25))
-    legend(figure, config, table.schedule, line=True, columns=6, more=[Line2D([], [], **look) for look in (star, ring)])
+    theirs.xaxis.set_major_formatter("{x:,.0f}")
+    theirs.xaxis.get_major_locator().set_params(nbins=4)
+    legend(figure, config, table.schedule, line=True, columns=3, more=[Line2D([], [], **look) for look in (star, ring)])
+    name_points(ours, [(r.length, r.accuracy, f"{r.limit:.0f}") for r in chosen.itertuples()])
     ends = steps.index[[0, -1]]
     name_points(theirs, [(p.length, p.accuracy, f"step {p.Index}" if p.Index in ends else "") for p in steps.itertuples()])
-    return figure
+    return tell(figure, (f"{catalog.schedule_label(config, r.schedule)}, limit {r.limit:.0f}: step {r.step} selected, "
+                         f"{r.accuracy:.1f} % at {r.length:.0f} tokens" for r in chosen.itertuples()))

@@ -12,8 +12,8 @@ from kit.settings.schema import Config
 # What metrics/ has besides a table per model.
 TABLES = {
     "main", "changes", "training", "validation", "spend", "spend_gaps", "caps", "efficiency", "per_problem", "one_shot",
-    "controls", "forcing", "forcing_gaps", "keywords", "phases", "phases_judge", "first_answer", "repetition", "percentiles",
-    "moves", "perplexity", "seeds", "seeds_combined",
+    "controls", "forcing", "forcing_gaps", "keywords", "words", "phases", "phases_judge", "first_answer", "repetition",
+    "percentiles", "moves", "perplexity", "seeds", "seeds_combined",
 }
 
 
