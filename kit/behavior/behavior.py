@@ -111,7 +111,7 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
     unit, cues = step_unit(config), phases.cues_of(config)
     parts: dict[str, list[pd.DataFrame]] = {}
     first: measures.Counts = {}
-    for model, columns in tqdm(list(_models(config)), desc="traces"):
+    for model, columns in tqdm(list(_models(config)), desc="traces", leave=False, delay=2):
         counts = {name: count(config, responses(config, model, name), unit, cues) for name in config.data.evaluation}
         for name, table in counts.items():
             files.write_csv(paths.of(config).traces(model, name), table)
@@ -139,13 +139,15 @@ def missing_lengths(config: Config) -> list[str]:
 
 def write_perplexity(config: Config) -> pd.DataFrame | None:
     """Perplexity of every model's traces under `behavior.reference`; writes metrics/perplexity.csv. None without a reference."""
+    from tqdm.auto import tqdm
+
     b = config.behavior
     if not b.reference:
         return None
     reference = perplexity.reference(config)
     parts = []
-    for name, columns in _models(config):
-        sums = {key: perplexity.of_rollouts(*reference, config, responses(config, name, key), f"{name}: {key}")
+    for name, columns in tqdm(list(_models(config)), desc="perplexity", leave=False, delay=2):
+        sums = {key: perplexity.of_rollouts(*reference, config, responses(config, name, key))
                 for key in b.reference_sets or config.data.evaluation}
         read = {key: tokens.sum() for key, (_, tokens) in sums.items()}
         read[measures.MEAN] = sum(read.values())

@@ -46,14 +46,14 @@ def reference(config: Config) -> tuple[Any, Any]:
 
 
 def of_rollouts(
-    model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout], progress: str = ""
+    model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(-log p summed, tokens) of the first `reference_samples` responses of each problem: two arrays, a value per problem."""
     b = config.behavior
     rows = [(k, encoded(tokenizer, config, r.question, text))
             for k, r in enumerate(rollouts) for text in r.model_answer[: b.reference_samples]]
     size = min(b.window, getattr(model.config, "max_position_embeddings", None) or b.window)
-    loss, tokens = score(model, [row for _, row in rows], size, b.batch_tokens, progress)
+    loss, tokens = score(model, [row for _, row in rows], size, b.batch_tokens)
     owner = [k for k, _ in rows]
     return np.bincount(owner, loss, len(rollouts)), np.bincount(owner, tokens, len(rollouts))
 
@@ -83,17 +83,14 @@ def windows(length: int, start: int, size: int) -> Iterator[tuple[int, int, int]
         counted, begin = end, end - size // 2
 
 
-def score(
-    model: Any, rows: Sequence[tuple[list[int], int]], size: int, batch_tokens: int, progress: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
+def score(model: Any, rows: Sequence[tuple[list[int], int]], size: int, batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """(-log p summed over the response, its tokens) of each row; windows of like lengths are read together."""
     import torch
-    from tqdm.auto import tqdm
 
     jobs = [(k, *w) for k, (ids, start) in enumerate(rows) for w in windows(len(ids), start, size)]
     jobs.sort(key=lambda job: job[2] - job[1])
     loss, tokens = np.zeros(len(rows)), np.zeros(len(rows))
-    with torch.inference_mode(), tqdm(total=len(jobs), desc=progress, disable=not progress) as bar:
+    with torch.inference_mode():
         while jobs:
             longest = jobs[-1][2] - jobs[-1][1]
             count = min(len(jobs), max(1, batch_tokens // longest))
@@ -107,5 +104,4 @@ def score(
             for i, (k, begin, end, counted) in enumerate(batch):
                 loss[k] += nll[i, counted - begin - 1 : end - begin - 1].sum()
                 tokens[k] += end - counted
-            bar.update(count)
     return loss, tokens

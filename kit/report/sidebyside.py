@@ -104,7 +104,8 @@ def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
         return [{"phase": phase, "kind": phases.KINDS[phase], "pieces": words.split(step)}
                 for step, phase in zip(steps, phases.label(steps, cues), strict=True)]
 
-    return render("traces.html", run=config.run, unit=unit, labels=config.set_labels, pairs=pairs, steps_of=steps_of, shown=SHOWN)
+    return render("traces.html", run=config.run, unit=unit, labels=config.set_labels, called=catalog.labels(config),
+                  pairs=pairs, steps_of=steps_of, shown=SHOWN)
 
 
 def embedded(text: str) -> str:

@@ -78,6 +78,7 @@ def set_table(config: Config) -> pd.DataFrame:
         length = UNKNOWN if pd.isna(r.length) else f"{r.length:.0f}"
         row = found.setdefault(r.label, {})
         row[config.set_labels.get(r.set, r.set)] = f"{r.accuracy:.1f} ± {(r.accuracy_high - r.accuracy_low) / 2:.1f} / {length}"
+        row.pop("× shortest", None)  # the last set's, which is the mean
         row["× shortest"] = "" if pd.isna(r.multiple) else f"{r.multiple:.2f}"
     return filled(pd.DataFrame(found.values(), index=pd.Index(found, name="model")))
 
@@ -136,7 +137,7 @@ def what_differs(config: Config, model: str) -> str:
 
 
 def difference_table(config: Config, name: str) -> pd.DataFrame:
-    """Pairs of models that differ in one thing (`one_shot`, `controls`), mean of the sets, and their differences, paired."""
+    """Pairs of models that differ in one thing, mean of the sets, and their paired differences."""
     return pd.DataFrame([
         {"what differs": r.what, "model": r.label, "against": r.against_label,
          "accuracy (%) / length": f"{r.accuracy:.1f} / {r.length:.0f}",

@@ -52,7 +52,8 @@ def conclusions(config: Config) -> dict[str, list[str]]:
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
     found |= {"moves": rows_of(config, "moves", overall=False)}
     found |= {name: differences(config, name) for name in ("one_shot", "controls")}
-    best = next((catalog.last_round(config, name) for name in config.schedules if name in stated), catalog.model_names(config)[-1])
+    ends = [catalog.last_round(config, name) for name in config.schedules if name in stated]
+    best = [*ends, catalog.model_names(config)[-1]][0]
     text = render("sentences.txt", **found, measured=measured, cell=cell, best=best,
                   main={r.model: r for r in rows_of(config, "main")},
                   reference=reference.of(config) or {}, needed=reference.seeds_needed, which=which, config=config,

@@ -56,8 +56,10 @@ def load_model(source: str | Path, config: Config) -> Any:
     """A causal language model from a folder or hub id: safetensors only, no remote code unless params allow it."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     source, m = fetch(source, config.model.revision), config.model
+    logging.disable_progress_bar()  # "Loading weights", and "Writing model shards" at every checkpoint
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source, use_safetensors=True, dtype=getattr(torch, m.dtype), trust_remote_code=m.trust_remote_code)

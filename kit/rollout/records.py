@@ -103,7 +103,8 @@ def collect(
     done = _done(path, problems, sampling) if path.exists() else {}
     together = engine.batch_size is not None
     size = max(1, engine.batch_size // sampling.samples if together else len(problems))
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done)) as bar:
+    with path.open("a", encoding="utf-8") as file, tqdm(
+            total=len(problems), desc=title, initial=len(done), leave=False) as bar:
         for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
             missing = [p for p in chunk if p.id not in done]
             if not missing:
