@@ -161,12 +161,12 @@ def test_perplexity_of_a_runs_traces_has_a_row_per_set(
 
 def test_a_table_of_other_models_or_a_damaged_one_is_told_in_one_line(real: Config) -> None:
     renamed = dataclasses.replace(real, schedules={"other": real.schedules["iterative"]})
-    with pytest.raises(KitError, match=r"keywords.csv: is of iterative/round1, which .* does not name; run the notebook"):
+    with pytest.raises(KitError, match=r"words.csv: is of iterative/round1, which .* does not name; run the notebook"):
         behavior_figures.keyword_bars(renamed)
-    path = paths.of(real).metrics / "keywords.csv"
+    path = paths.of(real).metrics / "words.csv"
     whole = path.read_bytes()
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(KitError, match="keywords.csv: damaged"):
+    with pytest.raises(KitError, match="words.csv: damaged"):
         behavior_figures.keyword_bars(real)
     path.write_bytes(whole)
 
@@ -186,5 +186,5 @@ def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> No
 def test_a_run_without_grades_is_told_in_one_line(real: Config) -> None:
     with pytest.raises(KitError, match="amc23.jsonl: not there yet; run notebooks/03"):
         behavior.step_unit(dataclasses.replace(real, run="nothing"))
-    with pytest.raises(KitError, match="keywords.csv: not there yet"):
+    with pytest.raises(KitError, match="words.csv: not there yet"):
         behavior_figures.keyword_bars(dataclasses.replace(real, run="nothing"))

@@ -58,11 +58,11 @@ def test_every_table_figure_and_csv_is_there_and_not_empty(smoke: tuple[Path, st
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").read_text().lstrip().startswith("<?xml")
     assert (folder / "report.html").stat().st_size > 100_000
-    tables = ["main_table", "keyword_table", "forcing_table", "gap_table", "one_shot_table", "controls_table", "spend_table",
-               "published_paper", "published_autothink", "published_lapo", "published_decs"]
+    tables = ["main_table", "set_table", "keyword_table", "forcing_table", "gap_table", "one_shot_table", "controls_table",
+               "spend_table", "published_paper", "published_autothink", "published_lapo", "published_decs"]
     csvs = [folder / "figures" / f"{name}.csv" for name in tables]
-    metrics = ("main", "changes", "training", "validation", "keywords", "phases", "first_answer", "repetition", "perplexity",
-               "percentiles", "moves", "forcing", "forcing_gaps", "spend", "caps", "per_problem")
+    metrics = ("main", "changes", "training", "validation", "keywords", "words", "phases", "first_answer", "repetition",
+               "perplexity", "percentiles", "moves", "forcing", "forcing_gaps", "spend", "caps", "per_problem")
     csvs += [folder / "metrics" / f"{name}.csv" for name in metrics]
     assert "<section>" in (folder / "figures" / "traces.html").read_text()
     for path in csvs:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import PIL.Image
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
@@ -58,14 +59,19 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return settings
 
 
-def test_the_main_table_has_the_papers_layout(made_up: Config) -> None:
+def test_the_main_table_has_accuracy_length_and_both_changes_and_the_sets_stand_in_the_papers_layout(made_up: Config) -> None:
     table = tables.main_table(made_up)
     assert list(table.index) == ["base", "iterative, 70", "no limit"]
-    assert table.loc["base", "mean"] == "80.0 ± 2.0 / 90"
-    assert table.loc["iterative, 70", "× shortest"] == "2.25"
-    assert table.loc["iterative, 70", "accuracy change"] == "+1.0 [-1.0, +1.5]"
-    assert table.loc["iterative, 70", "length change"] == "-50 % [-52, -48]"
-    assert table.loc["base", "length change"] == ""
+    assert list(table.columns) == ["accuracy (%)", "length (tokens)", "accuracy change (points)", "length change (%)"]
+    assert list(table.loc["base"]) == ["80.0 [78.0, 82.0]", "90 [87, 93]", "", ""]
+    assert list(table.loc["iterative, 70"])[2:] == ["+1.0 [-1.0, +1.5]", "-50 [-52, -48]"]
+    sets = tables.set_table(made_up)
+    assert list(sets.columns)[-1] == "× shortest" and sets.loc["iterative, 70", "× shortest"] == "2.25"
+    assert sets.loc["base", "mean"] == "80.0 ± 2.0 / 90"
+
+
+def test_a_column_in_which_nothing_is_known_is_left_out() -> None:
+    assert "length change" in tables.published_table("paper") and "length change" not in tables.published_table("autothink")
 
 
 def test_keywords_are_compared_with_the_base(made_up: Config) -> None:
@@ -88,7 +94,29 @@ def test_each_figure_is_written_as_png_and_svg_with_the_runs_name_and_what_it_sh
     path = paths.of(made_up).figures / f"{draw.__name__}.png"
     assert path.read_bytes().startswith(b"\x89PNG") and b"run smoke" in path.read_bytes()
     assert "run smoke" in path.with_suffix(".svg").read_text()
-    assert image.alt == style.description(path) and image.alt.startswith(draw.__doc__.strip().split(",")[0])
+    caption, alternative = style.described(path)
+    assert caption.startswith(draw.__doc__.strip().split(",")[0]) and image.alt == alternative and caption in alternative
+    with PIL.Image.open(path) as picture:
+        assert picture.width >= 200 * 7 and image.width == pytest.approx(picture.width * 96 / 200, abs=1)
+
+
+def test_the_alternative_text_says_what_is_drawn(made_up: Config) -> None:
+    alternative = style.show(trade_off.trade_off, made_up).alt
+    assert "iterative, 70 81.0 % at 45 tokens" in alternative and "base 80.0 % at 90 tokens" in alternative
+
+
+def test_a_name_covers_no_point_no_line_and_no_other_name(made_up: Config) -> None:
+    """Three points closer to each other than their names are wide, joined by a line, at the panel's edge."""
+    figure, axis = style.plt.subplots(figsize=(3, 3))
+    at = [(0.95, 0.5, "first of them"), (0.97, 0.53, "second of them"), (0.96, 0.56, "third of them")]
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.plot([x for x, _, _ in at], [y for _, y, _ in at], marker="o")
+    style.name_points(axis, at)
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert [box.count_overlaps(boxes) for box in boxes] == [1, 1, 1]  # each its own
+    line = axis.lines[0].get_path().transformed(axis.transData)
+    assert not any(line.intersects_bbox(box, filled=False) for box in boxes)
+    assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.p0, box.p1))
 
 
 def test_every_model_is_a_point_at_its_length_and_accuracy(made_up: Config) -> None:
@@ -128,7 +156,7 @@ def test_the_figure_grows_with_the_number_of_sets(made_up: Config) -> None:
 
 
 def test_a_bar_in_a_label_does_not_end_a_cell_of_a_markdown_table(made_up: Config) -> None:
-    tables.save(tables.main_table(dataclasses.replace(made_up, set_labels={"two": "2 | steps"})), made_up, "piped")
+    tables.save(tables.set_table(dataclasses.replace(made_up, set_labels={"two": "2 | steps"})), made_up, "piped")
     assert "| 2 \\| steps |" in (paths.of(made_up).figures / "piped.md").read_text().splitlines()[0]
 
 

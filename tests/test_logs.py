@@ -180,7 +180,7 @@ def test_missing_lengths_are_unknown_everywhere_and_never_a_crash(
     assert list(table.accuracy) == list(evaluated.accuracy) and not table.accuracy_low.isna().any()
     comparisons.compare_models(settings)
     behavior.write_tables(settings)
-    assert tables.main_table(settings).loc["base", "mean"].endswith("/ unknown")
+    assert tables.main_table(settings).loc["base", "length (tokens)"] == "unknown"
     assert set(tables.keyword_table(settings)["core per 1,000 tokens"]) == {"unknown"}
     style.show(trade_off.trade_off, settings)
 
@@ -387,7 +387,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
         assert abs(r.accuracy - 100 * sum(theirs) / len(theirs)) < 8
     table = tables.main_table(mine)
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
-    assert table.loc["the same after RL", "mean"].endswith("/ unknown")
+    assert table.loc["the same after RL", "length (tokens)"] == table.loc["the same after RL", "length change (%)"] == "unknown"
     assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model and the control"][0]
     drawn = (trade_off.trade_off, trade_off.relative_trade_off, trade_off.efficiency, trade_off.equal_spend,
              trade_off.problem_changes)

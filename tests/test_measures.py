@@ -70,6 +70,7 @@ def test_a_row_per_response_holds_what_was_counted(settings: Config) -> None:
     table = counted(settings, rollouts([text, ""]))
     row = table.iloc[0]
     assert (row["words hesitation"], row["words core"], row.steps) == (2, 1, 4)
+    assert sum(row[f"word {word}"] for word in HESITATION) == 2 and row["word compute"] == 1
     assert (row[COMPUTE], row[CHECK_WHOLE], row.length) == (1, 3, 100)
     assert text[: round(row.stated * len(text))] == "Compute first 3 + 4 = 7 "
     assert table.iloc[1].steps == 0 and np.isnan(table.iloc[1].stated)

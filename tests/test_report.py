@@ -147,8 +147,8 @@ def test_what_a_model_or_a_params_file_says_is_text_and_nothing_else(drawn: nbfo
 
 def test_the_run_shows_every_comparison_it_has(drawn: nbformat.NotebookNode, finished: Config) -> None:
     found = texts.conclusions(finished)
-    assert list(found) == ["Against the base model and the control", "Budget forcing", "One-shot against iterative", "Controls",
-                           "Behavior", "Equal spend", "Several seeds"]
+    assert list(found) == ["In short", "Against the base model and the control", "Budget forcing", "One-shot against iterative",
+                           "Controls", "Behavior", "Equal spend", "Several seeds"]
     assert found["Budget forcing"][0].startswith("Pruned models lie above the budget-forcing curve at every length they share")
     table = tables.difference_table(finished, "controls")
     assert set(table.index) == {"a limit, against the same RL without one", "limit not stated in the prompt",

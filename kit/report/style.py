@@ -117,6 +117,8 @@ def legend(figure: Figure, config: Config, names: Iterable[str], called: Mapping
 def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
     """Write a name beside each point (x, y, name), inside the panel, where it covers fewest points, lines and other names."""
     named = [point for point in named if point[0] == point[0]]  # a length may not be known
+    if not named:
+        return
     axis.figure.canvas.draw()  # only now is it known where the points lie on the page
     dots = [at for c in axis.collections if isinstance(c, PathCollection) for at in c.get_offsets()]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([*dots, *(point[:2] for point in named)])]
@@ -141,7 +143,7 @@ def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
 
 def tell(figure: Figure, shown: Iterable[str]) -> Figure:
     """Put what the figure shows into words: for readers who cannot see it, its label becomes the alternative text."""
-    figure.set_label(" ".join(filter(None, [figure.get_label(), "; ".join(shown) + "."])))
+    figure.set_label(" ".join([figure.get_label(), *["; ".join(told) + "." for told in [list(shown)] if told]]).strip())
     return figure
 
 

@@ -57,9 +57,9 @@ def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "
 
 def main_table(config: Config) -> pd.DataFrame:
     """Every model on the mean of the sets, and its changes against the base, paired on problems, with 95 % intervals."""
+    main, rows = read(config, "main", overall=True), []
     changes = {r.model: r for r in rows_of(config, "changes") if r.against == "base"}
-    rows = []
-    for r in rows_of(config, "main"):
+    for r in main.itertuples():
         against = changes.get(r.model)
         rows.append({"model": r.label, "accuracy (%)": cell(r, "accuracy", ".1f"),
                      "length (tokens)": cell(r, "length", ".0f") or UNKNOWN,

@@ -77,7 +77,7 @@ def _by_set(
     figure.axes[0].set(xlabel=x, ylabel="accuracy (pass@1, %)")
     legend(figure, config, main.schedule if close else main.model, line=close, columns=3, more=more)
     name_points(figure.axes[0], named)
-    overall = main[main.set == names[0]]
+    overall = main[main.set == names[0]].dropna(subset=["length"])
     return tell(figure, (f"{r.label} {r.accuracy:.1f} % at {r.length:.0f} tokens" for r in overall.itertuples()))
 
 
@@ -100,6 +100,7 @@ def relative_trade_off(config: Config) -> Figure:
     changes, theirs = read(config, "changes", overall=True), published_changes()
     ours = changes[changes.against == "base"]
     ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")})
+    ours = ours.dropna(subset=["length"])
     figure, (axis,) = panels(1, 1, height=4)
     axis.axhline(0, color="#999999", linewidth=1)
     points(axis, config, ours, "length", "accuracy_change", 7)
