@@ -11,6 +11,7 @@ token is predicted once, from at least half a window of context.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,11 +32,12 @@ def reference(config: Config) -> tuple[Any, Any]:
     if source == "trained":
         seed = arithmetic.world_seed(config)
         taught = dataclasses.replace(config.arithmetic, seed=seed + 7919, sft_steps=steps, drill_steps=max(1, steps // 4))
-        own = dataclasses.replace(config, run=f"{config.run}/reference", arithmetic=taught)
+        own, makes_data = copy.copy(config), copy.copy(config)
+        for inner, world in ((own, taught), (makes_data, dataclasses.replace(taught, seed=seed))):
+            vars(inner).update(run=f"{config.run}/reference", arithmetic=world)  # a run in the run: params cannot name one so
         source = str(paths.of(own).base_model)
         if not catalog.has_weights(paths.of(own).base_model):
-            world = dataclasses.replace(taught, seed=seed)
-            arithmetic.make_data(dataclasses.replace(own, arithmetic=world))  # the held-out questions stay held out
+            arithmetic.make_data(makes_data)  # the held-out questions stay held out
             arithmetic.train_base(own)
     elif source == "base":
         source = catalog.base_model(config)
