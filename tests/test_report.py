@@ -97,12 +97,17 @@ class Page(HTMLParser):
         self.tags: dict[str, int] = {}
         self.texts: list[str] = []
         self.handlers: list[str] = []
-        self.outside_scroll = 0
+        self.outside_scroll = self.outside_main = self.unreachable = self.undescribed = 0
         self.scroll: list[bool] = []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag == "pre" or given.get("class") in ("scroll", "steps"):  # what scrolls can be reached by keyboard, and has a name
+            self.unreachable += given.get("tabindex") != "0" or not given.get("aria-label")
+        self.undescribed += tag == "img" and len(given.get("alt") or "") < 60
+        self.outside_main += tag in ("h1", "p", "table", "img", "details") and "main" not in self.open
         self.tags[tag] = self.tags.get(tag, 0) + 1
         self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action", "data", "srcset")]
         self.handlers += [name for name, _ in attributes if name.startswith("on")]
@@ -130,6 +135,10 @@ def test_the_report_is_one_page_that_needs_nothing_else(drawn: nbformat.Notebook
             assert base64.b64decode(address.split(",")[1]).startswith(b"\x89PNG")
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags) and page.handlers == []
     assert 'name="viewport" content="width=device-width' in text and "default-src 'none'" in text
+    assert page.outside_main == page.unreachable == page.undescribed == 0  # what axe-core found amiss once
+    folded = text.index("<details>")
+    assert text.index("The claim under test") < text.index("<img") < text.index("accuracy change (points)") < folded
+    assert text.count("<table>", 0, folded) == 1 and 3 <= text.count("<li>", 0, folded) <= 5
     assert page.outside_scroll == 0 and "color-scheme: light dark" in text
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     everything = "".join(page.texts)

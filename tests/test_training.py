@@ -14,7 +14,7 @@ from kit.laptop import arithmetic
 from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models
 from kit.runs import catalog, files, paths
-from kit.settings import ROOT, Config, KitError, read_yaml
+from kit.settings import ROOT, Config, KitError, load, read_yaml
 from kit.training import rounds, selection
 from kit.training.selection import Point, select
 
@@ -289,3 +289,14 @@ def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys
     kept = rounds.training_rows(capped, tokenizer, 24)
     assert len(kept) == sum(n <= cap for n in lengths) < len(lengths)
     assert f"{len(lengths) - len(kept)} of {len(lengths)} training prompts are over {cap} tokens" in capsys.readouterr().out
+
+
+def test_what_the_choice_needs_is_asked_for_before_a_round_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    config = load("params/smoke.yaml")
+    with pytest.raises(KitError, match="base/round0/validation.csv: not there yet, .* run notebook 01_base_model first"):
+        selection.validation_before(config, "iterative", 1)
+    with pytest.raises(KitError, match="run notebook 02_prune_round with schedule=iterative round=1 first"):
+        selection.validation_before(config, "iterative", 2)
+    files.write_csv(paths.of(config).training("iterative", 1) / "validation.csv", pd.DataFrame({"step": [0]}))
+    assert list(selection.validation_before(config, "iterative", 2).step) == [0]

@@ -75,6 +75,16 @@ def validate_base(config: Config) -> pd.DataFrame:
     return table
 
 
+def validation_before(config: Config, schedule: str, round: int) -> pd.DataFrame:
+    """The validation table that a round's step 0 comes from: the round before's, or the base model's. KitError where it is not
+    there yet, which is worth knowing before the round is trained."""
+    path = paths.of(config).training(*("base", 0) if round == 1 else (schedule, round - 1)) / "validation.csv"
+    if not path.is_file():
+        notebook = "01_base_model" if round == 1 else f"02_prune_round with schedule={schedule} round={round - 1}"
+        raise KitError(f"{path}: not there yet, and this round's choice needs it; run notebook {notebook} first, to its end")
+    return files.read_csv(path)
+
+
 def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
     """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
     start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
@@ -89,8 +99,7 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     """
     run, tolerance = paths.of(config), config.selection.tolerance
     folder, place = run.models(schedule, round), run.training(schedule, round)
-    origin = ("base", 0) if round == 1 else (schedule, round - 1)
-    before = files.read_csv(run.training(*origin) / "validation.csv")
+    before = validation_before(config, schedule, round)
     found = catalog.checkpoints(folder)
     if not found:
         raise KitError(f"{folder}: no checkpoint to choose from; train this round first")
