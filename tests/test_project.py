@@ -155,6 +155,14 @@ def test_a_page_fits_its_column_and_every_link_leads_somewhere(page: Path) -> No
         assert there.exists() and (not anchor or anchor in anchors(there)), link
 
 
+def test_every_params_file_and_every_notebook_is_listed_on_its_folders_page() -> None:
+    for folder, ending in (("params", "yaml"), ("notebooks", "ipynb")):
+        told = re.findall(r"`([\w.*-]+)`", (ROOT / folder / "README.md").read_text(encoding="utf-8"))
+        missing = [path.name for path in (ROOT / folder).glob(f"*.{ending}")
+                   if not any(path.match(name) or path.stem == name for name in told)]
+        assert missing == [], folder
+
+
 def test_readme_is_two_screens() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").split()) <= 1000
 
