@@ -108,8 +108,8 @@ def test_all_figures_and_the_page_are_drawn_from_what_there_is(real: Config) -> 
     assert all((folder / f"{name}.{kind}").stat().st_size > 5000 for name in drawn for kind in ("png", "svg"))
     text, path = sidebyside.write(real)
     assert path == folder / "traces.html" and path.read_text() == text
-    assert text.count("<section>") == len(sidebyside.pick(sidebyside.pairs_of(real, *MODELS))) >= 2
-    assert "words: the log has no token counts" in text  # a pair is compared in one unit
+    assert text.count("<section>") == len(sidebyside.pick(sidebyside.cases_of(real, MODELS))) >= 2
+    assert "words: the log has no token counts" in text  # a case is compared in one unit
 
 
 def test_changes_are_told_in_words_and_as_a_table(real: Config) -> None:

@@ -1,4 +1,4 @@
-"""Side by side: pairs picked by rules, a page on which a response can do nothing."""
+"""Side by side: cases picked by rules, a page on which a response can do nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from kit.behavior import phases
 from kit.report import sidebyside
-from kit.report.sidebyside import Pair, Side
+from kit.report.sidebyside import Case, Side
 from kit.settings import ROOT, Config, load
 
 EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src=x onerror=alert(2)>\n\nWait, &lt;b&gt; <!-- "
@@ -22,20 +22,20 @@ def settings() -> Config:
     return load(ROOT / "params" / "smoke.yaml")
 
 
-def pair(id: str, before: float, after: float, verdicts: tuple[str, str] = ("correct", "correct"), text: str = "x = 1") -> Pair:
-    return Pair("", "two", id, "question", "7", Side("base", text, before, verdicts[0]),
-                Side("iterative/round1", text, after, verdicts[1]), "tokens")
+def case(id: str, before: float, after: float, verdicts: tuple[str, str] = ("correct", "correct"), text: str = "x = 1") -> Case:
+    sides = Side("base", text, before, verdicts[0]), Side("iterative, 60", text, after, verdicts[1])
+    return Case("", "two", id, 0, "question", "7", sides, "tokens")
 
 
-def test_pairs_are_picked_by_the_rules() -> None:
-    pairs = [pair("a", 100, 90), pair("b", 100, 50), pair("c", 100, 10), pair("d", 100, 120), pair("e", 100, 60),
-             pair("f", 100, 5, ("correct", "wrong")), pair("g", 100, 50, ("correct", "no answer")),
-             pair("h", 100, 70, ("correct", "wrong")), pair("i", 100, 1, ("wrong", "correct")),
-             pair("j", 100, 0, ("wrong", "wrong"))]
+def test_cases_are_picked_by_the_rules() -> None:
+    cases = [case("a", 100, 90), case("b", 100, 50), case("c", 100, 10), case("d", 100, 120), case("e", 100, 60),
+             case("f", 100, 5, ("correct", "wrong")), case("g", 100, 50, ("correct", "no answer")),
+             case("h", 100, 70, ("correct", "wrong")), case("i", 100, 1, ("wrong", "correct")),
+             case("j", 100, 0, ("wrong", "wrong"))]
     # right twice, by reduction: d -0.2, a 0.1, e 0.4, b 0.5, c 0.9; broken: h 0.3, g 0.5, f 0.95
-    assert [(p.rule, p.id) for p in sidebyside.pick(pairs)] == [("median", "e"), ("largest", "c"), ("broke", "g")]
-    assert sidebyside.pick(list(reversed(pairs))) == sidebyside.pick(pairs)
-    assert sidebyside.pick([pair("a", 10, 5, ("wrong", "wrong"))]) == []
+    assert [(p.rule, p.id) for p in sidebyside.pick(cases)] == [("median", "e"), ("largest", "c"), ("broke", "g")]
+    assert sidebyside.pick(list(reversed(cases))) == sidebyside.pick(cases)
+    assert sidebyside.pick([case("a", 10, 5, ("wrong", "wrong"))]) == []
 
 
 class Tags(HTMLParser):
@@ -58,7 +58,7 @@ class Tags(HTMLParser):
 
 
 def test_a_response_with_a_script_does_nothing(settings: Config) -> None:
-    hostile = dataclasses.replace(pair("<b>", 3, 2, text=EVIL), rule="broke", question=EVIL, answer=EVIL)
+    hostile = dataclasses.replace(case("<b>", 3, 2, text=EVIL), rule="broke", question=EVIL, answer=EVIL)
     text = sidebyside.page([hostile], settings, "paragraphs")
     tags = Tags()
     tags.feed(text)
@@ -70,16 +70,16 @@ def test_a_response_with_a_script_does_nothing(settings: Config) -> None:
 
 
 def test_the_notebooks_copy_cannot_leave_its_frame(settings: Config) -> None:
-    hostile = dataclasses.replace(pair("a", 3, 2, text=EVIL), rule="median")
+    hostile = dataclasses.replace(case("a", 3, 2, text=EVIL), rule="median")
     frame = sidebyside.embedded(sidebyside.page([hostile], settings, "paragraphs"))
     tags = Tags()
     tags.feed(frame)
-    assert tags.seen == ["iframe"] and tags.attributes == {"sandbox", "srcdoc", "style"}
+    assert tags.seen == ["iframe"] and tags.attributes == {"sandbox", "srcdoc", "style", "title"}
 
 
 def test_steps_are_marked_without_colour_and_words_underlined(settings: Config) -> None:
     text = "Compute 3 + 4 = 7 . Wait , let me double-check . 3 + 4 = 7 , right . </think> \\boxed{ 7 }"
-    shown = sidebyside.page([dataclasses.replace(pair("a", 20, 10, text=text), rule="largest")], settings, "sentences")
+    shown = sidebyside.page([dataclasses.replace(case("a", 20, 10, text=text), rule="largest")], settings, "sentences")
     assert f'title="{phases.COMPUTE}"><b>▪</b>' in shown and f'title="{phases.CHECK_WHOLE}"><b>✓</b>' in shown
     assert "<mark>Wait</mark> , let me <mark>double-check</mark>" in shown
     kinds = "|".join(dict.fromkeys(phases.KINDS.values()))
@@ -90,13 +90,13 @@ def test_steps_are_marked_without_colour_and_words_underlined(settings: Config) 
 
 def test_the_page_needs_nothing_else_and_fits_a_phone(settings: Config) -> None:
     shown = sidebyside.page([], settings, "sentences")
-    assert "No pair fits" in shown
+    assert "No case fits" in shown
     assert not re.search(r"https?://|@import|url\(", shown)
     assert 'name="viewport"' in shown and "@media(max-width:45rem){.pair{grid-template-columns:1fr}}" in shown
 
 
 def test_lengths_in_words_say_so_and_long_responses_are_cut(settings: Config) -> None:
-    words = dataclasses.replace(pair("a", 20, 10, text="x " * 30_000), rule="median", unit="words")
+    words = dataclasses.replace(case("a", 20, 10, text="x " * 30_000), rule="median", unit="words")
     shown = sidebyside.page([words], settings, "sentences")
     assert "-50% words (words: the log has no token counts)" in shown
     assert "the first 20,000 of 60,000 characters" in shown and len(shown) < 60_000

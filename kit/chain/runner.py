@@ -32,16 +32,17 @@ from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of
 from kit.data import problems
 from kit.evaluation import seeds
 from kit.reward import length_rewards
-from kit.runs import account, catalog, files, fingerprint, lock, manifest, paths
+from kit.runs import account, catalog, files, fingerprint, live, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
-# two small models side by side that halved the time of a step. Nothing is sent anywhere.
+# two small models side by side that halved the time of a step. Bars would be left over in the executed copies. Nothing is sent
+# anywhere.
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
-    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1",
 }
 KERNELS: set[Path] = set()  # connection files of the kernels that this process has started and that still run
 
@@ -93,9 +94,9 @@ def run_one(config: Config, name: str) -> pd.DataFrame:
 
 def side_by_side(
     workers: int, work: Callable[[Any], Any], items: Sequence[Any], interrupted: threading.Event,
-    tell: Callable[[], None] = lambda: None,
+    tell: Callable[[], None] = lambda: None, every: float = 20,
 ) -> list[Any]:
-    """`work` of each item in threads, `workers` at a time; `tell` is called every 20 seconds.
+    """`work` of each item in threads, `workers` at a time; `tell` is called every so many seconds.
 
     An interrupt (Jupyter's stop button) is passed on to the kernels that run, until all have ended; then it is a KitError.
     """
@@ -103,7 +104,7 @@ def side_by_side(
         futures = [pool.submit(work, item) for item in items]
         try:
             while True:
-                done, waiting = wait(futures, timeout=20, return_when=FIRST_EXCEPTION)
+                done, waiting = wait(futures, timeout=every, return_when=FIRST_EXCEPTION)
                 if not waiting or any(future.exception() for future in done):
                     break
                 tell()
@@ -137,8 +138,8 @@ def interrupt_kernels() -> None:
 def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: threading.Event) -> pd.DataFrame:
     """Execute the stages of one run, as `run_all`; none is begun once `interrupted` is set.
 
-    Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand. Another run in the same
-    folder is refused.
+    Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand; in a notebook that
+    somebody looks at there are bars instead, redrawn in place. Another run in the same folder is refused.
     """
     run, began, stop = paths.of(config), time.monotonic(), threading.Event()
     if not config.schedules:
@@ -153,11 +154,19 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
         clock = tqdm.format_interval(time.monotonic() - began)
         print(f"{clock}  {where}{text}\n", end="", flush=True)  # one write: lanes print side by side
 
+    place = live.place()
+
     def tell() -> None:
+        bars = [(f"{len(rows)} of {len(names)} stages", len(rows) / len(names))]
         for name, (stage, since, before) in tuple(running.items()):
             done, total, told = progress(config, stage)
             seconds = (total - done) * (time.monotonic() - since) / max(done - before, 1e-9)
-            say(told + (f", about {tqdm.format_interval(seconds)} left" if before < done < total else ""), name)
+            told += f", about {tqdm.format_interval(seconds)} left" if before < done < total else ""
+            bars.append((f"{name}: {told}", done / max(total, 1)))
+            if not place:
+                say(told, name)
+        if place:
+            place.update(live.bars(*bars))
 
     def work(lane: list[Stage]) -> None:
         for stage in lane:
@@ -178,7 +187,8 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
         files.sweep(run.root)
         say(f"{config.file} -> {run.shown}")
         for group in groups:
-            side_by_side(config.parallel, work, group, interrupted, tell)
+            side_by_side(config.parallel, work, group, interrupted, tell, 2 if place else 20)
+        tell()
         files.write_csv(run.account, account.table(config))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()

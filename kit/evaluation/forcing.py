@@ -30,6 +30,8 @@ from kit.rollout.records import Engine, Response, Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
+CHUNK = 8  # tokens that a response which is looked at grows by
+
 
 def force_models(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
@@ -139,6 +141,39 @@ class Forced:
             missing[i] -= 1
             if not missing[i]:
                 yield i, found[i]
+
+
+def stream(engine: Engine, prompt: list[int], how: Sampling, seed: int) -> Iterator[Response]:
+    """One response as it grows, CHUNK tokens at a time, for any engine can go on from token ids; the last one is whole."""
+    ids: list[int] = []
+    more = Response("", 0, False)
+    while not more.finished and len(ids) < how.max_new_tokens:
+        few = dataclasses.replace(how, samples=1, max_new_tokens=min(CHUNK, how.max_new_tokens - len(ids)))
+        ((_, (more,)),) = engine.generate([[*prompt, *ids]], few, [seed + len(ids)])
+        added = more.ids or engine.tokenizer(more.text, add_special_tokens=False)["input_ids"]  # a server may tell no ids
+        ids += added
+        yield Response(engine.tokenizer.decode(ids, skip_special_tokens=True), len(ids), more.finished, list(ids))
+        if not added:
+            return
+
+
+def stream_forced(
+    config: Config, engine: Engine, question: str, budget: int, seed: int
+) -> Iterator[tuple[Response, bool]]:
+    """(a response to this question as it grows, whether its thinking was stopped at `budget` tokens), to the end of `Forced`."""
+    e, start = config.evaluation, prompt(config, question, engine.tokenizer)
+    now = Response("", 0, False)
+    for now in stream(engine, start, Sampling(1, e.temperature, e.top_p, budget), seed):
+        yield now, False
+    if now.finished:
+        return
+    cut = thinking_end(now.ids, False, engine.tokenizer) > budget
+    broken = engine.tokenizer.decode(now.ids[-1:]).endswith("\n")
+    begun = [*now.ids, *(prompts.forcing_ending(engine.tokenizer, config.prompts, broken) if cut else ())]
+    how = Sampling(1, e.temperature, e.top_p, answer_cap(config, budget) if cut else max(e.max_new_tokens - budget, 1))
+    for more in stream(engine, start + begun, how, seed + 1):
+        ids = [*begun, *more.ids]
+        yield Response(engine.tokenizer.decode(ids, skip_special_tokens=True), len(ids), more.finished, ids), cut
 
 
 def example(config: Config, model: str = "base") -> pd.DataFrame:

@@ -1,8 +1,8 @@
-"""The same problem before and after pruning, side by side: picked by a rule, coloured by phase, as one static HTML page.
+"""The same problem answered by several models, side by side: picked by a rule, coloured by phase, as one static HTML page.
 
-Pairs are of one problem and one sample number; lengths are tokens (words where a log has no token counts, and then the page
-says so). `pick` takes the pair in the middle of all reductions among pairs that stayed right, the largest reduction among
-them, and one that broke: right before, wrong after. No pair is picked because it looks good.
+Cases are of one problem and one sample number; lengths are tokens (words where a log has no token counts, and then the page
+says so). `pick` takes the case in the middle of all reductions among those that stayed right, the largest reduction among
+them, and one that broke: right before, wrong after. No case is picked because it looks good.
 
 A response is hostile text: the template (templates/traces.html) escapes everything, and the page has a policy that lets no script
 run and nothing be loaded.
@@ -11,15 +11,18 @@ run and nothing be loaded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from markupsafe import escape
 
 from kit.behavior import behavior, phases
 from kit.evaluation import evaluate
 from kit.report.texts import render
+from kit.rollout import records
+from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
@@ -37,17 +40,25 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One problem before and after, and by which rule it was picked."""
+class Case:
+    """One problem, the responses of two models or more, and by which rule it was picked."""
 
     rule: str
     name: str
     id: str
+    sample: int
     question: str
     answer: str
-    before: Side
-    after: Side
+    sides: tuple[Side, ...]
     unit: str  # of the lengths
+
+    @property
+    def before(self) -> Side:
+        return self.sides[0]
+
+    @property
+    def after(self) -> Side:
+        return self.sides[-1]
 
     @property
     def reduction(self) -> float:
@@ -55,30 +66,52 @@ class Pair:
         return 1 - self.after.length / max(self.before.length, 1)
 
 
-def pairs_of(config: Config, *models: str) -> list[Pair]:
-    """Every pair of responses of two models to the same problem, with the same sample number."""
-    graded = {model: evaluate.load_grades(config, model) for model in models}
+def cases_of(config: Config, models: Sequence[str], names: Sequence[str] | None = None) -> list[Case]:
+    """All that these models answered to the same problems of the data sets `names` (all), by sample number."""
     found = []
-    for name in config.data.evaluation:
-        verdicts = {m: g[name].set_index(["id", "sample"]).verdict.to_dict() for m, g in graded.items()}
-        stored = [{r.id: r for r in behavior.responses(config, m, name)} for m in models]
-        for key in stored[0].keys() & stored[1].keys():
-            both = [responses[key] for responses in stored]
-            known = all(isinstance(n, int | float) and n == n for r in both for n in r.model_answer_length)
-            for i in range(min(len(r.model_answer) for r in both)):
-                sides = [Side(m, r.model_answer[i], r.model_answer_length[i] if known else len(r.model_answer[i].split()),
-                              verdicts[m].get((key, i), "")) for m, r in zip(models, both, strict=True)]
-                found.append(Pair("", name, key, both[0].question, both[0].answer, *sides, unit="tokens" if known else "words"))
+    for name in names or config.data.evaluation:
+        grades = {model: evaluate.read_grades(paths.of(config).grades(model, name)) for model in models}
+        found += _side_by_side(name, {catalog.label(config, model): (behavior.responses(config, model, name), own)
+                                      for model, own in grades.items()})
     return found
 
 
-def pick(pairs: Sequence[Pair]) -> list[Pair]:
-    """At most one pair per rule, in the rules' order; ties go by data set, id and text, so that it is always the same one."""
-    ordered = sorted(pairs, key=lambda p: (p.reduction, p.name, p.id, p.before.text, p.after.text))
-    right = [p for p in ordered if p.before.verdict == p.after.verdict == "correct"]
-    broke = [p for p in ordered if p.before.verdict == "correct" != p.after.verdict]
+def round_cases(config: Config, schedule: str, round: int) -> list[Case]:
+    """What a round's start and the checkpoint that it selected answered to the validation set; none where the start was kept."""
+    run = paths.of(config)
+    steps = [files.read_json(run.training(schedule, k) / "selected.json")["step"] for k in (round - 1, round) if k]
+    if steps[-1] == 0:
+        return []
+    start = run.validation(schedule, round - 1, steps[0]) if round > 1 else run.validation("base", 0, 0)
+    both = {"before the round": start, "after it": run.validation(schedule, round, steps[-1])}
+    answers = {label: list(records.read(path)) for label, path in both.items()}
+    found = {label: (own, evaluate.grade(own, config.training.reading)) for label, own in answers.items()}
+    return _side_by_side(config.data.validation, found)
+
+
+def _side_by_side(name: str, models: Mapping[str, tuple[Sequence[Rollout], pd.DataFrame]]) -> list[Case]:
+    """Every problem and sample number that all of these models (label -> responses, their grades) have answered."""
+    stored = [{r.id: r for r in answers} for answers, _ in models.values()]
+    verdicts = [grades.set_index(["id", "sample"]).verdict.to_dict() for _, grades in models.values()]
+    found = []
+    for key in (key for key in stored[0] if all(key in answers for answers in stored)):
+        all_of = [answers[key] for answers in stored]
+        known = all(isinstance(n, int | float) and n == n for r in all_of for n in r.model_answer_length)
+        for i in range(min(len(r.model_answer) for r in all_of)):
+            sides = tuple(
+                Side(label, r.model_answer[i], r.model_answer_length[i] if known else len(r.model_answer[i].split()),
+                     of_model.get((key, i), "")) for label, r, of_model in zip(models, all_of, verdicts, strict=True))
+            found.append(Case("", name, key, i, all_of[0].question, all_of[0].answer, sides, "tokens" if known else "words"))
+    return found
+
+
+def pick(cases: Sequence[Case]) -> list[Case]:
+    """At most one case per rule, in the rules' order; ties go by data set, id and text, so that it is always the same one."""
+    ordered = sorted(cases, key=lambda c: (c.reduction, c.name, c.id, c.before.text, c.after.text))
+    right = [c for c in ordered if c.before.verdict == c.after.verdict == "correct"]
+    broke = [c for c in ordered if c.before.verdict == "correct" != c.after.verdict]
     chosen = {"median": right[len(right) // 2 :][:1], "largest": right[-1:], "broke": broke[len(broke) // 2 :][:1]}
-    return [dataclasses.replace(p, rule=rule) for rule, found in chosen.items() for p in found]
+    return [dataclasses.replace(c, rule=rule) for rule, found in chosen.items() for c in found]
 
 
 def write(config: Config) -> tuple[str, Path]:
@@ -87,15 +120,16 @@ def write(config: Config) -> tuple[str, Path]:
     if unknown := [name for name in config.behavior.pairs if name not in names]:
         raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
     shown = config.behavior.pairs or catalog.last_rounds(config)
-    text = page([p for model in shown for p in pick(pairs_of(config, names[0], model))], config, behavior.step_unit(config))
+    picked = [case for model in shown for case in pick(cases_of(config, (names[0], model)))]
+    text = page(picked, config, behavior.step_unit(config), f"Side by side: {config.run}")
     path = paths.of(config).figures / "traces.html"
     with files.atomic(path) as file:
         file.write(text)
     return text, path
 
 
-def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
-    """A self-contained page: legend, then the pairs. Works without a network, on a phone one side below the other."""
+def page(cases: Sequence[Case], config: Config, unit: str, title: str = "") -> str:
+    """A self-contained page: title, legend, then the cases. Works without a network, on a phone one side below the other."""
     cues, words = phases.cues_of(config), behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
 
     def steps_of(side: Side) -> list[dict[str, object]]:
@@ -104,10 +138,12 @@ def page(pairs: Sequence[Pair], config: Config, unit: str) -> str:
         return [{"phase": phase, "kind": phases.KINDS[phase], "pieces": words.split(step)}
                 for step, phase in zip(steps, phases.label(steps, cues), strict=True)]
 
-    return render("traces.html", run=config.run, unit=unit, labels=config.set_labels, called=catalog.labels(config),
-                  pairs=pairs, steps_of=steps_of, shown=SHOWN)
+    columns = max((len(case.sides) for case in cases), default=1)
+    return render("traces.html", title=title, unit=unit, labels=config.set_labels, cases=cases, columns=columns,
+                  steps_of=steps_of, shown=SHOWN)
 
 
 def embedded(text: str) -> str:
     """The page as HTML for a notebook's output: in a frame of its own where no script can run."""
-    return f'<iframe sandbox srcdoc="{escape(text)}" style="width:100%;height:44rem;border:1px solid #8885"></iframe>'
+    look = "width:100%;height:44rem;border:1px solid #8885"
+    return f'<iframe sandbox title="responses side by side" srcdoc="{escape(text)}" style="{look}"></iframe>'

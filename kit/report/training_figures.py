@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.report.inputs import published, read, set_label
-from kit.report.style import GREY, curves, legend, looks, name_points, panels, points, styled, tell
+from kit.report.style import GREY, LOOKS, curves, legend, looks, name_points, panels, points, styled, tell
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
 
+def round_curves(config: Config, schedule: str, round: int) -> Image:
+    """The figure of one round, from its log."""
+    rows = files.read_csv(paths.of(config).training(schedule, round) / "log.csv").to_dict("records")
+    return live_curves(rows, catalog.steps_of(config, schedule), f"{catalog.schedule_label(config, schedule)}, round {round}")
+
+
+def live_curves(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Image:
+    """The figure of one round from the rows of its log so far, as a picture for a notebook."""
+    data = io.BytesIO()
+    round_figure(rows, steps, title).savefig(data, format="png")
+    return Image(data=data.getvalue(), alt=f"{title}; reward, mean length with the limit, and truncated share at each step")
+
+
 @styled
-def round_curves(config: Config, schedule: str, round: int) -> Figure:
-    """Reward, mean length and truncated share at every training step of one round, with its limit drawn in."""
-    log = files.read_csv(paths.of(config).training(schedule, round) / "log.csv")
-    figure, _ = _step_by_step(config, log.assign(schedule=schedule, round=round, total_step=log.step))
-    figure.suptitle(f"{catalog.schedule_label(config, schedule)}, round {round}", fontsize=10)
+def round_figure(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
+    """Reward, mean length and truncated share at every training step of one round, with its limit drawn in.
+
+    Without seaborn, which takes longer than a step of a small model.
+    """
+    figure = Figure(figsize=(10, 2.8))
+    at = [row["step"] for row in rows]
+    for axis, (name, values) in zip(figure.subplots(1, 3), {
+            "reward": [row["reward"] for row in rows], "mean length (tokens)": [row["length"] for row in rows],
+            "truncated (%)": [100 * row["truncated"] for row in rows]}.items(), strict=True):
+        axis.plot(at, values, color=LOOKS[0][0], marker="o", markersize=3)
+        if name.startswith("mean length"):
+            axis.plot(at, [row["limit"] for row in rows], color=LOOKS[1][0], linestyle="--")
+            axis.annotate(f"limit {rows[-1]['limit']:.0f}", (at[-1], rows[-1]["limit"]), xytext=(0, 3), fontsize=8,
+                          textcoords="offset points", color=LOOKS[1][0], ha="right" if 2 * at[-1] > steps else "left")
+        axis.set(title=name, xlabel="training step", xlim=(0, steps + 1), ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title)
     return figure
 
 

@@ -23,7 +23,7 @@ from kit.settings import Config
 
 KIT = Path(__file__).parents[1]
 # Folders and modules that change no number: whoever edits a figure must not lose a trained model. Settings count by value.
-WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch")
+WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch", "training/lesson")
 DRAWING = ("report/", "runs/catalog")  # but these count where figures are the result: catalog has the labels
 _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
 
@@ -48,7 +48,7 @@ def code(notebook: Path, draws: bool = False) -> dict[str, str]:
     source = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
     with _PARSING:
         tree = ast.parse(source)
-        found = _modules(_imported(tree))
+        found = _modules(_imported(tree), () if draws else ("report/",))
         digest = _short(ast.unparse(tree).encode())
     counted = {name: value for name, value in found.items()
                if draws and name.startswith(DRAWING) or not name.startswith(WITHOUT_EFFECT)}
@@ -61,11 +61,12 @@ def modules(*names: str) -> dict[str, str]:
         return _modules(set(names))
 
 
-def _modules(waiting: set[str]) -> dict[str, str]:
+def _modules(waiting: set[str], unread: tuple[str, ...] = ()) -> dict[str, str]:
+    """Hashes of these modules and all that they import; what is `unread` is left out, and what only it imports."""
     found: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
-        if name not in found and (KIT / f"{name}.py").is_file():
+        if name not in found and (KIT / f"{name}.py").is_file() and not name.startswith(unread):
             found[name], imported = _module(KIT / f"{name}.py")
             waiting |= imported - set(found)
     return dict(sorted(found.items()))

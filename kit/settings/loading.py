@@ -175,6 +175,11 @@ def write_schema() -> None:
     (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
 
 
+def _told_of_interrupt(shell: Any, kind: type, error: BaseException, *_: Any, **__: Any) -> None:
+    """What the stop button shows (IPython calls this with the interrupt)."""
+    shell._showtraceback(kind, error, ["interrupted; what was finished is kept, run this cell again and it goes on from there"])
+
+
 def notebook(params_file: str, **parameters: Any) -> Config:
     """What a notebook's config cell calls: its own parameters by name; refuses any other that papermill injected.
 
@@ -184,6 +189,8 @@ def notebook(params_file: str, **parameters: Any) -> Config:
     from IPython import get_ipython
 
     shell = get_ipython()
+    if shell:  # in place of a long traceback
+        shell.set_custom_exc((KeyboardInterrupt,), _told_of_interrupt)
     known = ["params_file", *parameters]
     for source in shell.user_ns.get("In", []) if shell else []:
         for name in re.findall(r"^(\w+) = ", source, re.MULTILINE) if source.startswith("# Parameters\n") else []:

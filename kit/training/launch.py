@@ -4,7 +4,7 @@ The notebook calls `train_round`. With one process that is `rounds.train_round`.
 
     accelerate launch --config_file params/accelerate/… -m kit round SETTINGS SCHEDULE ROUND
 
-and every process runs `rounds.train_round`; the first of them writes log.csv, from which the notebook's bar is drawn. On
+and every process runs `rounds.train_round`; the first of them writes log.csv, from which the notebook's plot is drawn. On
 several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
 """
 
@@ -35,15 +35,16 @@ COMMAND = ("kit", "round")  # what the processes run, after `python -m`
 # --- the notebook's side ----------------------------------------------------------------------------------------------
 
 
-def train_round(config: Config, schedule: str, round: int) -> Path:
+def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None) -> Path:
     """Train a round in as many processes as the params ask for; returns the folder of its checkpoints.
 
+    `draw` makes the plot that a notebook shows meanwhile (training/watch).
     What a process says goes to processes.log beside log.csv. Raises KitError with the reason when a process fails or is killed;
     the same call then goes on from the last checkpoint.
     """
     t, run, title = config.training, paths.of(config), f"{schedule} round {round}"
     if t.processes == 1:
-        return rounds.train_round(config, schedule, round)
+        return rounds.train_round(config, schedule, round, draw)
     accelerate_file(config)
     if t.machines > 1 and shutil.which("srun") is None:
         raise KitError(f"{config.file}: training.machines is {t.machines}, but there is no srun here to reach them; start from a "
@@ -53,7 +54,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
     begin = checkpoints.last_step(folder)
     if begin < steps:
         place = run.training(schedule, round).resolve()
-        rows = watch.rows_until(place / "log.csv", begin)  # the bar must not begin with steps that are done again
+        rows = watch.rows_until(place / "log.csv", begin)  # what is shown must not begin with steps that are done again
         files.write_csv(place / "log.csv", pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step"]))
         files.write_json(place / "settings.json", dataclasses.asdict(config))
         job = [str(place / "settings.json"), schedule, str(round)]
@@ -72,7 +73,7 @@ def train_round(config: Config, schedule: str, round: int) -> Path:
             process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
                                        stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            follow(process, config, place / "log.csv", title, begin, steps)
+            follow(process, config, place / "log.csv", watch.Shown(title, steps, draw), begin)
         finally:
             stop(process)
         if process.returncode:
@@ -126,20 +127,18 @@ def environment(config: Config) -> dict[str, str]:
     }
 
 
-def follow(process: subprocess.Popen, config: Config, log: Path, title: str, begin: int, steps: int) -> None:
-    """Draw the bar from the growing log.csv, with its warnings, until the process ends."""
-    from tqdm.auto import tqdm
-
-    with tqdm(total=steps, initial=begin, desc=title) as bar:
-        running = True
-        while running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.5)
-            running = process.poll() is None
-            rows = pd.read_csv(log).to_dict("records")
-            for k, row in enumerate(rows, 1):
-                if row["step"] > bar.n:
-                    watch.show(bar, row, watch.warnings_about(rows[:k], config.watch, steps), title)
+def follow(process: subprocess.Popen, config: Config, log: Path, shown: watch.Shown, begin: int) -> None:
+    """Show the growing log.csv from step `begin` on, with its warnings, until the process ends."""
+    running = True
+    while running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        running = process.poll() is None
+        rows = pd.read_csv(log).to_dict("records")
+        for k, row in enumerate(rows, 1):
+            if row["step"] > begin:
+                begin = row["step"]
+                shown.tell(rows[:k], watch.warnings_about(rows[:k], config.watch, shown.steps))
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -189,7 +188,7 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
         know_numbered_cpus()
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
-        rounds.train_round(config, schedule, round, bar=False)
+        rounds.train_round(config, schedule, round, shown=False)
     except KitError:
         print(file=sys.stderr)
         raise

@@ -38,11 +38,14 @@ from kit.settings import Config, KitError, Schedule
 from kit.training import checkpoints, trl_fields, watch
 
 
-def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> Path:
+def train_round(
+    config: Config, schedule: str, round: int, draw: watch.Draw | None = None, shown: bool = True
+) -> Path:
     """Train round `round` (from 1) of `schedule`; resumes from its last whole checkpoint. Returns its checkpoints' folder.
 
     Every `training.checkpoint_every` steps there is a checkpoint, and log.csv gets a row a step. Runs in this process; where
-    the params ask for several, each of them runs this (training/launch) and the first writes.
+    the params ask for several, each of them runs this (training/launch) and the first writes. `draw` makes the plot that a
+    notebook shows meanwhile (training/watch).
     """
     import torch
     from datasets import Dataset
@@ -72,7 +75,7 @@ def train_round(config: Config, schedule: str, round: int, bar: bool = True) -> 
                 reward_funcs=reward_of(config, plan, limit, steps, tokenizer, ends),
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
-                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, bar),
+                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw),
                            checkpoints.room_check(folder)],
                 peft_config=lora_settings(config),
             )
@@ -209,6 +212,11 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
     passed = (ValueError, TypeError, ImportError, NotImplementedError) if config.training.trl else ()
     try:
         yield
+    except KeyboardInterrupt:
+        if trainer is None:
+            raise
+        raise KitError(f"{title}: interrupted after step {trainer.state.global_step}; run this again to go on from the last "
+                       "checkpoint") from None
     except (RuntimeError, OSError, SafetensorError, *passed) as error:
         reason = files.first_line(error)
         if isinstance(error, passed):

@@ -1,4 +1,5 @@
-"""The log of a training round; what goes wrong in it, told by name and step with what to try; when going on is pointless.
+"""The log of a training round, shown while it grows; what goes wrong in it, by name and step with what to try; when going on is
+pointless.
 
 A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats per token, `length` in tokens. Thresholds are
 `settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding. Four stop the round:
@@ -8,15 +9,20 @@ A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from kit.runs import files
+from kit.runs import files, live
 from kit.settings import Config, KitError, Watch
 
 Row = Mapping[str, Any]
+Draw = Callable[[Sequence[Row], int, str], Any]  # (rows so far, steps of the round, title) -> what a notebook shows
+LATELY = 10  # steps whose mean time says how long the rest will take
+LINES = 10  # lines that a round without a plot prints
 AGAIN = 10  # steps after which a warning that keeps holding is told again
 FIRST = 5  # steps that show whether the learning rate moves anything
 LOGGED = {  # column of log.csv: key in TRL's log
@@ -40,20 +46,19 @@ LOGGED = {  # column of log.csv: key in TRL's log
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
-def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = True) -> Any:
-    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `bar` shows both.
+def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = True, draw: Draw | None = None) -> Any:
+    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `shown` as `Shown` shows them.
 
     KitError, before the step's checkpoint is written, when going on is pointless.
     """
     import pandas as pd
-    from tqdm.auto import tqdm
     from transformers import TrainerCallback
 
     class RoundLog(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
             self.warnings = rows_until(path.with_name("warnings.csv"), state.global_step)
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=title, disable=not bar)
+            self.shown = Shown(title, state.max_steps, draw) if shown else None
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             if not logs or "reward" not in logs or not state.is_world_process_zero:
@@ -67,14 +72,11 @@ def round_log(config: Config, path: Path, limit: int, title: str, bar: bool = Tr
             self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
             if found:
                 files.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
-            if bar:
-                show(self.bar, self.rows[-1], found, title)
+            if self.shown:
+                self.shown.tell(self.rows, found)
             for warning in found:
                 if warning.stop:
                     raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            self.bar.close()
 
     return RoundLog()
 
@@ -87,12 +89,33 @@ def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
     return before[before["step"] <= step].astype(object).where(before.notna(), None).to_dict("records")
 
 
-def show(bar: Any, row: Row, warnings: Sequence[Warning], title: str) -> None:
-    """Move the bar to this step's row, with its figures; say what is wrong with it."""
-    bar.update(row["step"] - bar.n)
-    bar.set_postfix_str(f"reward {row['reward']:.3f}, length {row['length']:.0f}, truncated {row['truncated']:.1%}")
-    for warning in warnings:
-        bar.write(f"warning, {title} step {row['step']}: {warning}")
+class Shown:
+    """A round while it trains: in a notebook that somebody looks at a plot, redrawn in place; elsewhere LINES plain lines."""
+
+    def __init__(self, title: str, steps: int, draw: Draw | None) -> None:
+        self.title, self.steps, self.draw, self.due = title, steps, draw, 0.0
+        self.place = live.place() if draw else None
+
+    def tell(self, rows: Sequence[Row], warnings: Sequence[Warning] = ()) -> None:
+        """Show the rows of the round up to now, and say what is wrong with the last one."""
+        step, began = rows[-1]["step"], time.monotonic()
+        if self.place and (began >= self.due or step == self.steps):
+            self.place.update(self.draw(rows, self.steps, f"{self.title}, {standing(rows, self.steps)}"))
+            self.due = time.monotonic() + max(1.0, 10 * (time.monotonic() - began))  # a tenth of the time at most
+        elif not self.place and LINES * step // self.steps > LINES * (step - 1) // self.steps:
+            print(f"{self.title}, {standing(rows, self.steps)}", flush=True)
+        for warning in warnings:
+            print(f"warning, {self.title} step {step}: {warning}", flush=True)
+
+
+def standing(rows: Sequence[Row], steps: int) -> str:
+    """Where a round stands, in words: its last step, what that came to, and how long the rest will take."""
+    from tqdm import tqdm
+
+    row, lately = rows[-1], [r["seconds"] for r in rows[-LATELY:] if (r.get("seconds") or 0) > 0]
+    left = (steps - row["step"]) * fmean(lately) if lately else 0
+    return (f"step {row['step']:.0f} of {steps}: reward {row['reward']:.2f}, length {row['length']:.0f}, "
+            f"truncated {row['truncated']:.0%}" + (f", about {tqdm.format_interval(left)} left" if left else ""))
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
