@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help reproduce smollm2 data test test-vllm lab verify bench plan dry-run lint clean
+.PHONY: help reproduce smollm2 gallery data test test-vllm test-browser lab verify bench plan dry-run lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1: /p' Makefile | awk -F': ' '{printf "make %-10s %s\n", $$1, substr($$0, length($$1) + 3)}'
@@ -23,14 +23,23 @@ smollm2: .venv/installed  ## prune a real pretrained language model (135 million
 	$(BIN)/python -m kit smollm2
 	$(BIN)/python -m kit run params/smollm2.yaml
 
+gallery: .venv/installed  ## the laptop run, and its executed notebooks into notebooks/gallery, for readers without a kernel
+	$(BIN)/python -m kit run $(PARAMS)
+	$(BIN)/python -m kit gallery $(PARAMS)
+
 data: .venv/installed  ## the data sets of a params file, fetched into cache/ where they are not here (before going offline)
 	$(BIN)/python -m kit data $(PARAMS)
 
 test: .venv/installed  ## all tests that a machine without a GPU can run
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not vllm and not long" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not vllm and not browser and not long" $(ARGS)
 
 test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in an environment of its own (3.7 GB)
 	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
+
+test-browser: .venv/installed  ## JupyterLab, the report and the gallery in a real browser without a window
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser]'
+	command -v chromium || $(BIN)/playwright install chromium || { apt-get update && apt-get install --yes chromium; }
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lab: .venv/installed  ## open the notebooks in JupyterLab, at 00_run_all (on this machine only)
 	@git config filter.notebooks.clean .ci/clean-notebook 2>/dev/null || true  # what Jupyter saves into a notebook stays out of git

