@@ -94,3 +94,41 @@ def test_more_reward_with_less_accuracy_is_told_for_the_checkpoints_where_it_is_
     assert "rose from 0.36 to 0.66" in found[0].text and "fell from 84.0 to 70.0 %" in found[0].text
     falling = [{"step": s, "reward": 0.9 - 0.02 * s} for s in range(1, 21)]
     assert watch.about_validation(falling, points, tolerance=0.10) == []
+
+
+# --- what is shown while it trains ------------------------------------------------------------------------------------
+
+
+def test_a_line_says_where_a_round_stands_and_how_long_the_rest_takes() -> None:
+    """Steps 1 to 12 take 9 s each, then 3 s: of the last ten 8 took 9 s and 2 took 3 s, 7.8 s on average, and 16 are left."""
+    rows = [{**row, "seconds": 9.0 if row["step"] <= 12 else 3.0} for row in curve(healthy=14)]
+    assert watch.standing(rows, 30) == "step 14 of 30: reward 0.60, length 70, truncated 20%, about 02:04 left"
+    assert watch.standing(curve(healthy=14), 14) == "step 14 of 14: reward 0.60, length 70, truncated 20%"
+    unknown = [{**row, "seconds": math.nan} for row in curve()]
+    assert watch.standing(unknown, 30).endswith("truncated 20%")
+
+
+def test_without_a_notebook_a_round_prints_ten_lines_and_its_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    rows, shown = curve(*[{"truncated": 1.0}] * 2, healthy=28), watch.Shown("iterative round 1", 30, draw=lambda *_: 1 / 0)
+    for k in range(1, 31):
+        shown.tell(rows[:k], watch.warnings_about(rows[:k], Watch(), 30))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith("warning")] == \
+        [f"iterative round 1, step {step} of 30" for step in range(3, 31, 3)]
+    (warning,) = [line for line in lines if line.startswith("warning")]
+    assert warning.startswith("warning, iterative round 1 step 29: truncated: 100%")
+
+
+def test_in_a_notebook_one_place_is_drawn_anew_and_not_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Place:
+        shown: list[tuple[int, str]] = []
+
+        def update(self, drawn: tuple[int, str]) -> None:
+            self.shown.append(drawn)
+
+    monkeypatch.setattr(watch.live, "place", Place)
+    shown = watch.Shown("a", 30, draw=lambda rows, steps, title: (len(rows), title))
+    for k in range(1, 31):
+        shown.tell(curve(healthy=30)[:k])
+    assert [number for number, _ in Place.shown] == [1, 30]  # quick steps; the last one always
+    assert Place.shown[-1][1] == "a, step 30 of 30: reward 0.60, length 70, truncated 20%"

@@ -65,11 +65,13 @@ def explorer(config: Config) -> Any:
         except KitError as error:
             count.value = str(escape(error))
         problem.options = [(f"{key}: {own[0].question[:80]} ({-saved(own[0]):+.0%})", key) for key, own in found.items()]
+        problem.index = 0 if found else None
         take_problem()
 
     def take_problem(_: Any = None) -> None:
         sample.options = [(f"{case.sample + 1}: " + ", ".join(f"{side.length:.0f} {side.verdict}" for side in case.sides), k)
                           for k, case in enumerate(found.get(problem.value, []))]
+        sample.index = 0 if sample.options else None
         take_sample()
 
     def take_sample(_: Any = None) -> None:
