@@ -23,7 +23,9 @@ from typing import Any
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
+from kit import settings
 from kit.chain import runner
 from kit.chain.stages import Stage, inputs_of
 from kit.evaluation import evaluate
@@ -253,6 +255,18 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     for stage in (one, two):
         said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}))[1]
         assert said == "continues where it stopped"
+
+
+def test_the_stop_button_shows_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    settings.notebook(str(ROOT / "params" / "smoke.yaml"))
+    assert isinstance(shell.run_cell("raise KeyboardInterrupt").error_in_exec, KeyboardInterrupt)
+    assert capsys.readouterr().out == "interrupted; what was finished is kept, run this cell again and it goes on from there\n"
+    shell.run_cell("1 / 0")
+    assert "ZeroDivisionError" in capsys.readouterr().out  # other errors are told as ever
 
 
 # --- what a stage was made from ---------------------------------------------------------------------------------------

@@ -189,8 +189,9 @@ def test_an_engine_that_keeps_no_token_ids_is_refused(tmp_path: Path, monkeypatc
         forcing.force(made, "base", Forgets(made))
 
 
-def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config) -> None:
-    """Greedy: a forced response is what the model says to prompt + first tokens + ending, nothing else."""
+def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy: a forced response is what the model says to prompt + first tokens + ending, nothing else; also piece by piece."""
+    monkeypatch.setattr(forcing, "CHUNK", 2)
     run = paths.of(tiny_world)
     how = dataclasses.replace(tiny_world.evaluation, temperature=0.0)
     made = dataclasses.replace(tiny_world, evaluation=how, forcing=Forcing((3, 6), ("base",), 1, 5))
@@ -210,6 +211,9 @@ def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config) -> 
         (_, (answer,)), = engine.generate([start], Sampling(1, 0.0, 1.0, 5), [0])
         assert r.model_answer == [engine.tokenizer.decode([*begin, *answer.ids], skip_special_tokens=True)]
         assert r.model_answer_length == [len(begin) + answer.length]
+        *grown, (last, cut) = forcing.stream_forced(made, engine, p.question, 6, 0)
+        assert [now.length for now, _ in grown[:3]] == [2, 4, 6] and cut and not grown[0][1]
+        assert [last.text] == r.model_answer and [last.length] == r.model_answer_length
     assert forced
     line = json.loads((run.forcing("base", "two") / "budget6.jsonl").read_text().splitlines()[0])
     assert line["model_answer_ids"] is None and set(line) == set(Rollout.__dataclass_fields__)

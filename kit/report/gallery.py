@@ -33,18 +33,24 @@ def make(config: Config) -> list[Path]:
         copy = paths.of(config).notebooks / f"{notebook}{stage}.ipynb"
         files.read_json(copy)  # in one line where it is missing or damaged
         page = nbformat.read(copy, as_version=4)
-        page.metadata = {"kernelspec": page.metadata.kernelspec, "language_info": {"name": "python"}, "kit": {
-            "params": config.file, "commit": manifest.commit(), "notebook": notebook, "made_from": made_from(config)}}
-        for cell in page.cells:
-            cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
-            if cell.cell_type == "code":
-                cell.outputs = [smaller(output) for output in cell.outputs
-                                if WIDGETS not in output.get("data", {}) and output.get("name") != "stderr"]
+        slim(page)
+        page.metadata["kit"] = {"params": config.file, "commit": manifest.commit(), "notebook": notebook,
+                                "made_from": made_from(config)}
         path = FOLDER / f"{config.run}_{notebook}.ipynb"
         with files.atomic(path) as file:
             nbformat.write(page, file)
         written.append(path)
     return written
+
+
+def slim(page: nbformat.NotebookNode) -> None:
+    """Leave of an executed notebook what its readers see."""
+    page.metadata = {"kernelspec": page.metadata.kernelspec, "language_info": {"name": "python"}}
+    for cell in page.cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if cell.cell_type == "code":
+            cell.outputs = [smaller(output) for output in cell.outputs
+                            if WIDGETS not in output.get("data", {}) and output.get("name") != "stderr"]
 
 
 def smaller(output: Any) -> Any:
