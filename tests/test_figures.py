@@ -128,11 +128,11 @@ def test_every_model_is_a_point_at_its_length_and_accuracy(made_up: Config) -> N
 def test_a_round_is_drawn_from_its_own_log(made_up: Config) -> None:
     log = pd.DataFrame({"step": [1, 2], "limit": 70, "reward": 0.5, "length": 60.0, "truncated": [0.2, 0.1]})
     files.write_csv(paths.of(made_up).training("iterative", 1) / "log.csv", log)
-    picture = training_figures.round_curves(made_up, "iterative", 1)
-    assert picture.alt.startswith("iterative, round 1; reward") and picture.data.startswith(b"\x89PNG")
-    reward, length, truncated = training_figures.round_figure(log.to_dict("records"), 30, "").axes
+    reward, length, truncated = training_figures.round_curves(made_up, "iterative", 1).axes
     assert list(truncated.lines[0].get_ydata()) == [20, 10] and list(length.lines[1].get_ydata()) == [70, 70]
-    assert reward.get_xlim()[1] == 31  # room for the steps to come
+    live = training_figures.live_curves(log.to_dict("records"), 30, "step 2 of 30")
+    assert live.alt == "step 2 of 30. reward 0.50 to 0.50; truncated 20% to 10%; length 60 to 60 tokens, limit 70."
+    assert live.data.startswith(b"\x89PNG")
 
 
 def test_models_differ_in_colour_and_schedules_in_marker_and_line_too(made_up: Config) -> None:

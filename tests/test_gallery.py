@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from kit.report import gallery, sidebyside
+from kit.report import gallery, sidebyside, style
 from kit.report.sidebyside import Case, Side
 from kit.runs import paths
 from kit.settings import ROOT, Config, load
@@ -49,8 +49,8 @@ def made(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     sides = Side("a", "x < 1 .", 3, "correct"), Side("b", "y", 1, "correct")
     case = Case("median", "two", "p", 0, "<b>?", "7", sides, "tokens")
     frame = sidebyside.embedded(sidebyside.page([case], config))
-    shown = {"image/png": base64.b64encode(noise.getvalue()).decode()}
-    outputs = [new_output("display_data", shown, metadata={"image/png": {"alt": "what it shows"}}),
+    shown = style.Picture(data=noise.getvalue(), alt="what it shows, 10 % < 20 %")._repr_mimebundle_()
+    outputs = [new_output("display_data", shown),
                new_output("display_data", {"text/html": frame}), new_output("display_data", {gallery.WIDGETS: {}}),
                new_output("stream", name="stderr", text="warning"), new_output("stream", name="stdout", text="kept")]
     for name in ("00_run_all", "02_prune_round-iterative-1", "05_behavior", "06_figures"):
@@ -70,7 +70,8 @@ def test_a_page_keeps_what_readers_see_in_few_colours(made: tuple[Config, Path])
     assert cell.metadata == {"tags": ["parameters"]}
     picture, frame, text = cell.outputs
     shown = PIL.Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"])))
-    assert shown.size == (160, 120) and len(shown.getcolors()) == 64 and picture.metadata["image/png"]["alt"] == "what it shows"
+    assert shown.size == (160, 120) and len(shown.getcolors()) == 64
+    assert picture.metadata["image/png"]["alt"] == "what it shows, 10 % < 20 %"
     html = frame.data["text/html"]
     assert "<iframe" not in html and "<style" not in html and html.count('<td class="side">') == 2
     assert "x &lt; 1 ." in html and "&lt;b&gt;?" in html and text.text == "kept"  # what a model wrote stays text

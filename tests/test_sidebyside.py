@@ -74,7 +74,7 @@ def test_the_notebooks_copy_cannot_leave_its_frame(settings: Config) -> None:
     frame = sidebyside.embedded(sidebyside.page([hostile], settings, "paragraphs"))
     tags = Tags()
     tags.feed(frame)
-    assert tags.seen == ["iframe"] and tags.attributes == {"sandbox", "srcdoc", "style", "title"}
+    assert tags.seen == ["div", "iframe"] and tags.attributes == {"sandbox", "srcdoc", "style", "title"}
 
 
 def test_steps_are_marked_without_colour_and_words_underlined(settings: Config) -> None:

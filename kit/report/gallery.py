@@ -22,6 +22,8 @@ from kit.settings import ROOT, Config, load
 FOLDER = ROOT / "notebooks" / "gallery"
 COLOURS = 64
 WIDGETS = "application/vnd.jupyter.widget-view+json"
+# What style.Picture and sidebyside.embedded write.
+PICTURE = re.compile(r'<img alt="([^"]*)" style="(?:[^"]*width:(\d+)px)?[^"]*" src="data:image/png;base64,([^"]*)">')
 FRAME = re.compile(r'<iframe sandbox[^>]*? srcdoc="([^"]*)"[^>]*></iframe>')
 
 
@@ -56,6 +58,10 @@ def slim(page: nbformat.NotebookNode) -> None:
 def smaller(output: Any) -> Any:
     """An output with its picture in few colours, and the pages in its frames, which a code host leaves out, as plain HTML."""
     data = output.get("data", {})
+    if shown := PICTURE.fullmatch(data.get("text/html", "")):
+        output["data"] = {"image/png": shown[3], "text/plain": html.unescape(shown[1])}
+        data = output["data"]
+        output["metadata"]["image/png"] = {"alt": html.unescape(shown[1])} | ({"width": int(shown[2])} if shown[2] else {})
     if "image/png" in data:
         picture, small = PIL.Image.open(io.BytesIO(base64.b64decode(data["image/png"]))), io.BytesIO()
         picture.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(small, "PNG", optimize=True)

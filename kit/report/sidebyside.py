@@ -148,4 +148,4 @@ def page(cases: Sequence[Case], config: Config, unit: str = "", title: str = "")
 def embedded(text: str) -> str:
     """The page as HTML for a notebook's output: in a frame of its own where no script can run."""
     look = "width:100%;height:44rem;border:1px solid #8885"
-    return f'<iframe sandbox title="responses side by side" srcdoc="{escape(text)}" style="{look}"></iframe>'
+    return f'<div><iframe sandbox title="responses side by side" srcdoc="{escape(text)}" style="{look}"></iframe></div>'

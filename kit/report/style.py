@@ -6,6 +6,7 @@ rounds of a schedule are paler; published values are hollow.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ import PIL.Image
 import seaborn
 import seaborn.objects as so
 from IPython.display import Image
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
@@ -147,8 +149,17 @@ def tell(figure: Figure, shown: Iterable[str]) -> Figure:
     return figure
 
 
+class Picture(Image):
+    """A picture whose description JupyterLab, which shows none of an IPython Image, has as alternative text."""
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, str]:
+        code = base64.b64encode(self.data).decode()
+        wide = f"max-width:100%;width:{self.width}px" if self.width else "max-width:100%"
+        return {"text/html": f'<img alt="{escape(self.alt)}" style="{wide}" src="data:image/png;base64,{code}">'}
+
+
 @styled
-def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Image:
+def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Picture:
     """Draw a figure, keep it under its function's name, and return it for a notebook, with what it shows as alternative text.
 
     The file's metadata have run, commit, date and both: the caption, and in words what was drawn (the figure's label). A figure
@@ -168,7 +179,7 @@ def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Image:
             with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
                 file.write(kept[suffix].getvalue())
     plt.close(figure)  # else a notebook shows it as well
-    return Image(kept["png"].getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
+    return Picture(kept["png"].getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
 
 
 def described(picture: Path) -> tuple[str, str]:

@@ -7,37 +7,37 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.report.inputs import published, read, set_label
-from kit.report.style import GREY, LOOKS, curves, legend, looks, name_points, panels, points, styled, tell
+from kit.report.style import GREY, LOOKS, Picture, curves, legend, looks, name_points, panels, points, styled, tell
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
 
-def round_curves(config: Config, schedule: str, round: int) -> Image:
-    """The figure of one round, from its log."""
+@styled
+def round_curves(config: Config, schedule: str, round: int) -> Figure:
+    """Reward, mean length and truncated share at every training step of one round, with its limit drawn in."""
     rows = files.read_csv(paths.of(config).training(schedule, round) / "log.csv").to_dict("records")
-    return live_curves(rows, catalog.steps_of(config, schedule), f"{catalog.schedule_label(config, schedule)}, round {round}")
-
-
-def live_curves(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Image:
-    """The figure of one round from the rows of its log so far, as a picture for a notebook."""
-    data = io.BytesIO()
-    round_figure(rows, steps, title).savefig(data, format="png")
-    return Image(data=data.getvalue(), alt=f"{title}; reward, mean length with the limit, and truncated share at each step")
+    return _one_round(rows, catalog.steps_of(config, schedule), f"{catalog.schedule_label(config, schedule)}, round {round}")
 
 
 @styled
-def round_figure(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
-    """Reward, mean length and truncated share at every training step of one round, with its limit drawn in.
+def live_curves(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Picture:
+    """The same from the rows of a round's log so far, as a picture for a notebook; `title` says where the round stands."""
+    figure, data = _one_round(rows, steps, title), io.BytesIO()
+    figure.savefig(data, format="png")
+    return Picture(data=data.getvalue(), width=round(96 * figure.get_figwidth()), alt=f"{title}. {figure.get_label()}")
+
+
+def _one_round(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
+    """The three panels of one round with `steps` steps.
 
     Without seaborn, which takes longer than a step of a small model.
     """
-    figure = Figure(figsize=(10, 2.8))
+    figure = Figure(figsize=(7.5, 2.4))
     at = [row["step"] for row in rows]
     for axis, (name, values) in zip(figure.subplots(1, 3), {
             "reward": [row["reward"] for row in rows], "mean length (tokens)": [row["length"] for row in rows],
@@ -49,8 +49,11 @@ def round_figure(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> F
                           textcoords="offset points", color=LOOKS[1][0], ha="right" if 2 * at[-1] > steps else "left")
         axis.set(title=name, xlabel="training step", xlim=(0, steps + 1), ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title)
-    return figure
+    figure.suptitle(title, fontsize=10)
+    first, last = rows[0], rows[-1]
+    return tell(figure, [
+        f"reward {first['reward']:.2f} to {last['reward']:.2f}", f"truncated {first['truncated']:.0%} to {last['truncated']:.0%}",
+        f"length {first['length']:.0f} to {last['length']:.0f} tokens, limit {last['limit']:.0f}"])
 
 
 @styled

@@ -58,6 +58,7 @@ def load_model(source: str | Path, config: Config) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for each model loaded, left over in every notebook
     source, m = fetch(source, config.model.revision), config.model
     logging.disable_progress_bar()  # "Loading weights", and "Writing model shards" at every checkpoint
     try:

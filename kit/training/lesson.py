@@ -10,7 +10,7 @@ from kit.runs import catalog, paths
 from kit.settings import Config
 from kit.training import preflight
 
-END = 60  # characters of a response that a table shows
+END = 44  # characters of a response that a table shows; pandas cuts at 50
 
 
 def rewarded(config: Config, schedule: str, round: int) -> pd.DataFrame:

@@ -50,8 +50,10 @@ def train_round(
     import torch
     from datasets import Dataset
     from transformers import GenerationConfig, PrinterCallback, ProgressCallback, set_seed
+    from transformers.utils import logging
     from trl import GRPOTrainer
 
+    logging.disable_progress_bar()  # bars for each model loaded or saved
     torch.set_num_threads(config.threads)
     config = dataclasses.replace(config, training=length_rewards.training_of(config.training, config.schedules[schedule].reward))
     start, tokenizer, rows = prepare(config, schedule, round)
