@@ -251,7 +251,8 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
         runner.run_all(config)
     assert time.monotonic() - pressed[0] < 20
     assert sorted(path.name for path in markers.iterdir()) == ["base.json", "iterative.json"]  # the third was not begun
-    assert len(capsys.readouterr().out.splitlines()) == 3  # where the results go, and that the two start
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(": runs")]  # where kernels start slowly
+    assert len(said) == 3  # where the results go, and that the two start
     for stage in (one, two):
         said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}))[1]
         assert said == "continues where it stopped"
