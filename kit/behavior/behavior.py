@@ -7,6 +7,7 @@ computation.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,18 @@ KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "word", "label
         "quantity")  # their first columns
 
 
+BATCH = 256  # problems
+
+
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The stored responses of a model to a data set."""
     return list(records.read(paths.of(config).rollouts(model, name)))
+
+
+def batches(config: Config, model: str, name: str) -> Iterator[list[Rollout]]:
+    """The same, a few problems at a time: there may be more text than memory."""
+    found = records.read(paths.of(config).rollouts(model, name))
+    return iter(lambda: list(itertools.islice(found, BATCH)), [])
 
 
 def step_unit(config: Config) -> str:
@@ -112,7 +122,8 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
     parts: dict[str, list[pd.DataFrame]] = {}
     first: measures.Counts = {}
     for model, columns in tqdm(list(_models(config)), desc="traces", leave=False, delay=2):
-        counts = {name: count(config, responses(config, model, name), unit, cues) for name in config.data.evaluation}
+        counts = {name: pd.concat([count(config, part, unit, cues) for part in batches(config, model, name)], ignore_index=True)
+                  for name in config.data.evaluation}
         for name, table in counts.items():
             files.write_csv(paths.of(config).traces(model, name), table)
         made = {

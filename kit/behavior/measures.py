@@ -141,7 +141,8 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
             kept = np.flatnonzero(chosen & ~np.isnan(lengths))
             kept = kept[np.argsort(lengths[kept], kind="stable")]
             points = weighted_percentiles(lengths[kept], np.ones((1, len(kept))), PERCENTILES)[0]
-            drawn = weighted_percentiles(lengths[kept], weights[:, owners[kept]], PERCENTILES)
+            some = np.array_split(weights, len(weights) // 50 + 1)  # all at once may not fit into memory
+            drawn = np.vstack([weighted_percentiles(lengths[kept], rows[:, owners[kept]], PERCENTILES) for rows in some])
             low, high = zip(*map(_interval, drawn.T), strict=True)
             parts.append(pd.DataFrame({"set": name, "verdict": verdict, "percentile": PERCENTILES, "length": points,
                                        "length_low": low, "length_high": high, "responses": len(kept)}))

@@ -165,4 +165,7 @@ def read(path: Path) -> Iterator[Rollout]:
 
 def digest(rollouts: Iterable[Rollout]) -> str:
     """A hash of all that is graded and counted in these rollouts."""
-    return hashlib.sha256("".join(json.dumps(vars(r), sort_keys=True) for r in rollouts).encode()).hexdigest()[:16]
+    found = hashlib.sha256()
+    for rollout in rollouts:
+        found.update(json.dumps(vars(rollout), sort_keys=True).encode())
+    return found.hexdigest()[:16]
