@@ -144,3 +144,22 @@ def test_percentiles_of_correct_and_wrong_lengths(settings: Config) -> None:
     assert table.length_low["correct", 50] < 50 < table.length_high["correct", 50]
     unknown = measures.percentiles({"one": grades.assign(length=np.nan)}, settings)
     assert unknown.length.isna().all() and (unknown.responses == 0).all()
+
+
+def test_thinking_ends_with_its_closing_tag_and_its_tokens_are_its_share_of_the_characters(settings: Config) -> None:
+    """Of 20 characters the first 15 are thinking, `</think>` included: 30 of 40 tokens; the other response has no tag."""
+    table = counted(settings, rollouts(["2 + 2 =</think> four"], ["no end in sight"], lengths=[[40], [10]]))
+    spans = measures.spans({"two": table}, settings).loc["two"]
+    assert (spans.thinking, spans.answer) == pytest.approx(((30 + 10) / 2, 10 / 2))
+
+
+def test_accuracy_against_length_is_that_within_problems(settings: Config) -> None:
+    """Two problems of 10 20 30 and 20 40 60 tokens; right 1 1 0 and 1 0 0. In bins of half, once and one and a half times the
+    mean length responses are (33.3 + 66.7) / 2, (33.3 - 33.3) / 2 and -50 points above their problem's 66.7 and 33.3 %."""
+    grades = pd.DataFrame({
+        "id": ["a"] * 3 + ["b"] * 3 + ["c"] * 3, "length": [10, 20, 30, 20, 40, 60, 5, 5, 5],
+        "verdict": ["correct", "correct", "wrong", "correct", "wrong", "wrong", "correct", "correct", "wrong"]})
+    table = measures.within_problems({"two": grades}, settings, bins=3)
+    assert table.accuracy.tolist() == pytest.approx([100, 50, 0]) and table.length.tolist() == pytest.approx([15, 30, 45])
+    assert table.best.tolist() == [True, False, False] and table.responses.tolist() == [2, 2, 2], "c is of one length"
+    assert measures.within_problems({"two": grades.assign(length="")}, settings).empty

@@ -18,6 +18,7 @@ import pandas as pd
 
 from kit.behavior import judge, measures, perplexity, phases
 from kit.behavior.first_answer import first_answers
+from kit.data import prompts
 from kit.evaluation import evaluate
 from kit.reward.loops import ends_in_loop
 from kit.rollout import records
@@ -26,9 +27,10 @@ from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 TABLES = ("keywords", "words", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge",
-          "perplexity")  # in metrics/
+          "perplexity", "spans", "inverted_u")  # in metrics/
 KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "word", "labeller", "phase", "kind",
         "quantity")  # their first columns
+CLOSE = prompts.TAGS[1]
 
 
 BATCH = 256  # problems
@@ -75,9 +77,9 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
     """A row per response (the first `behavior.samples` of each problem): what was counted in its text.
 
     Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`) and word
-    (`word <word>`), steps, a count
-    per phase, stated (share of the response at whose end its final answer has been stated first, NaN without an answer), repeats
-    and runs (of n words), loop (whether it ends in one).
+    (`word <word>`), steps, a count per phase, thought (share of the characters up to `</think>`, 1 without one), stated (share of
+    the response at whose end its final answer has been stated first, NaN without an answer), repeats and runs (of n words), loop
+    (whether it ends in one).
     """
     flat = [(r, i) for r in rollouts for i in range(min(len(r.model_answer), config.behavior.samples))]
     stated = first_answers([r.model_answer[i] for r, i in flat], [r.finished[i] for r, i in flat])
@@ -93,7 +95,8 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
             **{f"words {name}": counter.total() for name, counter in found.items()},
             **{f"word {word}": found[name][word.lower()] for name, listed in config.keywords.items() for word in listed},
             "steps": len(labels), **{phase: labels.count(phase) for phase in phases.PHASES},
-            "stated": share, "repeats": repeats, "runs": runs, "loop": ends_in_loop(words),
+            "thought": (text.find(CLOSE) + len(CLOSE)) / len(text) if CLOSE in text else 1.0, "stated": share,
+            "repeats": repeats, "runs": runs, "loop": ends_in_loop(words),
         })
     return pd.DataFrame(rows).astype({"length": float, "stated": float})
 
@@ -114,7 +117,8 @@ def _write(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.DataF
 
 def write_tables(config: Config) -> dict[str, pd.DataFrame]:
     """Read the responses of every model and write metrics/keywords.csv, words.csv, phases.csv, first_answer.csv, repetition.csv,
-    percentiles.csv and moves.csv (the changes against the first model). What was counted is kept in traces/<model>/<set>.csv.
+    percentiles.csv, spans.csv, inverted_u.csv and moves.csv (the changes against the first model). What was counted is kept in
+    traces/<model>/<set>.csv.
     """
     from tqdm.auto import tqdm
 
@@ -126,11 +130,13 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
                   for name in config.data.evaluation}
         for name, table in counts.items():
             files.write_csv(paths.of(config).traces(model, name), table)
+        graded = evaluate.load_grades(config, model)
         made = {
             "keywords": measures.keywords(counts, config), "words": measures.words(counts, config),
             "phases": measures.phase_shares(counts, config),
             "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
-            "percentiles": measures.percentiles(evaluate.load_grades(config, model), config),
+            "percentiles": measures.percentiles(graded, config), "spans": measures.spans(counts, config),
+            "inverted_u": measures.within_problems(graded, config),
         }
         if first:
             made["moves"] = measures.changes(first, counts, config)

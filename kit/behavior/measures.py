@@ -102,6 +102,44 @@ def repetition(counts: Counts, config: Config) -> pd.DataFrame:
     return _ratios(counts, config, repeated=("repeats", "runs", 100.0), loops=("loop", "", 100.0))
 
 
+def spans(counts: Counts, config: Config) -> pd.DataFrame:
+    """Tokens of the thinking, `</think>` included (all of a response without one), and of the answer behind it."""
+    used = {name: table.assign(thinking=table.thought * table.length, answer=(1 - table.thought) * table.length)
+            for name, table in counts.items()}
+    return _ratios(used, config, thinking=("thinking", "", 1.0), answer=("answer", "", 1.0))
+
+
+def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFrame:
+    """Accuracy against length within problems ("When More is Less"): are longer responses to the same problem right more often?
+
+    Responses are put into bins of equal size by their length as a multiple of their problem's mean length. Of each bin: `length`,
+    that multiple times the mean length of the problems; `accuracy`, that of the problems plus the mean of what its responses are
+    above their own problem's, so that hard problems, which have long responses, do not make length look bad; `best`: the highest.
+    Problems whose responses are all of one length tell nothing, and are left out.
+    """
+    parts = []
+    for k, (name, grades) in enumerate(graded.items()):
+        g = pd.DataFrame({"id": grades.id, "length": pd.to_numeric(grades.length, errors="coerce"),
+                          "right": 100.0 * (grades.verdict == "correct")}).dropna()
+        g = g[g.groupby("id").length.transform("nunique") > 1]
+        if len(g) < bins:
+            continue
+        means = g.groupby("id")[["length", "right"]].transform("mean")
+        multiple, gain = g.length / means.length, g.right - means.right
+        places = pd.qcut(multiple, bins, labels=False, duplicates="drop").to_numpy()
+        owners = np.unique(g.id, return_inverse=True)[1]
+        weights, level = _weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
+        for place in np.unique(places):
+            own = places == place
+            top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
+            low, high = _interval((weights @ top) / (weights @ bottom))
+            parts.append({"set": name, "bin": place + 1, "length": multiple[own].mean() * means.length.mean(),
+                          "accuracy": level + gain[own].mean(), "accuracy_low": level + low, "accuracy_high": level + high,
+                          "responses": own.sum()})
+    table = pd.DataFrame(parts, columns=["set", "bin", "length", "accuracy", "accuracy_low", "accuracy_high", "responses"])
+    return table.assign(best=table.accuracy == table.groupby("set").accuracy.transform("max")).set_index("set")
+
+
 def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
     """Change of what is in a mean response, in percent of `before`, paired on problems, mean of the data sets: a row per quantity
     (each keyword list, steps of each kind, all steps), NaN where there was nothing before."""

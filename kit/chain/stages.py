@@ -28,7 +28,7 @@ class Stage:
     @property
     def draws(self) -> bool:
         """Whether it makes tables and figures only."""
-        return self.notebook == "06_figures"
+        return self.notebook in ("06_figures", "07_rewards")
 
     @property
     def schedule(self) -> str:
@@ -58,8 +58,10 @@ def stages(config: Config) -> list[list[list[Stage]]]:
     analyses = [Stage("05_behavior", "05_behavior", {}, before)]
     if config.forcing.budgets and config.schedules:  # of a model known by its logs nothing new can be asked
         analyses.insert(0, Stage("04_budget_forcing", "04_budget_forcing", {}, before))
-    figures = Stage("06_figures", "06_figures", {}, (*before, *(stage.name for stage in analyses)))
-    return [*[[[base]]] * bool(config.schedules), lanes, [[stage] for stage in analyses], [[figures]]]
+    drawn = [Stage("06_figures", "06_figures", {}, (*before, *(stage.name for stage in analyses)))]
+    if any(plan.reward for plan in config.schedules.values()):  # before the report, which shows its figures, too
+        drawn.insert(0, Stage("07_rewards", "07_rewards", {}, drawn[0].needs))
+    return [*[[[base]]] * bool(config.schedules), lanes, [[stage] for stage in analyses], [drawn]]
 
 
 # --- what a stage is made from ----------------------------------------------------------------------------------------
@@ -77,6 +79,7 @@ READS = {
     "04_budget_forcing": (*RESPONSES, "prompts.forcing_user", "prompts.forcing_ending", "evaluation", "forcing"),
     "05_behavior": ANALYSES,
     "06_figures": (*ANALYSES, "forcing"),
+    "07_rewards": (*ANALYSES, "forcing", "training.trl"),
 }
 
 
@@ -140,13 +143,15 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
         return [run.root / "forcing", run.metrics / "forcing.csv", run.metrics / "forcing_gaps.csv"]
     if stage.notebook == "05_behavior":
         return [run.root / "traces", run.root / "reference", *(run.metrics / f"{name}.csv" for name in behavior.TABLES)]
+    if stage.notebook == "07_rewards":
+        return [run.metrics / f"{name}.csv" for name in ("frontier", "volumes", "reward_pairs")]
     return []
 
 
 def results_of(config: Config, stage: Stage) -> list[Path]:
     """The files of a finished stage that later ones read: of a round its tables and the checkpoint it selected."""
     run = paths.of(config)
-    outputs = [run.figures, run.root / "report.html"] if stage.draws else outputs_of(config, stage)
+    outputs = [run.figures, run.root / "report.html"] if stage.notebook == "06_figures" else outputs_of(config, stage)
     found = [f for path in outputs for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()]
     found = [f for f in found if not f.name.startswith(".") and f.parent.name != "validation"]
     if stage.notebook != "02_prune_round":

@@ -160,8 +160,30 @@ def length_curves(config: Config) -> Figure:
                          for r in half.itertuples()))
 
 
+@styled
+def inverted_u(config: Config) -> Figure:
+    """Accuracy against length within problems, with 95 % bands, a panel per set: the base and the last rounds of schedules.
+
+    The dotted line is where the base is most accurate; at the end of a curve the best length may lie beyond it.
+    """
+    table = read(config, "inverted_u")
+    shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
+    sets = list(dict.fromkeys(shown.set))
+    figure, axes = panels(len(sets), min(2, len(sets)), height=3.1)
+    for axis, name in zip(axes, sets, strict=True):
+        own = shown[shown.set == name]
+        curves(axis, config, own, "length", "accuracy", pointsize=4)
+        for r in own[(own.model == "base") & own.best].itertuples():
+            axis.axvline(r.length, color=GREY, linewidth=0.8, linestyle=":")
+        axis.set(title=set_label(config, name), xlabel="length within problems (tokens)", ylabel="accuracy (%)")
+        axis.set_xlim(left=0)
+    legend(figure, config, shown.model, line=True, columns=6)
+    return figure
+
+
 def available(config: Config) -> list[Callable[[Config], Figure]]:
     """The figures of notebook 05 whose tables are there."""
     sources = {keyword_bars: "words", phase_donuts: "phases", judge_donuts: "phases_judge", first_answer_bars: "first_answer",
-               repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles"}
+               repetition_bars: "repetition", perplexity_points: "perplexity", length_curves: "percentiles",
+               inverted_u: "inverted_u"}
     return [draw for draw, source in sources.items() if has(config, source)]

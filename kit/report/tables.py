@@ -26,6 +26,7 @@ MEASURES = {  # CSV -> column -> title
                      "share_after": "share of the response after it (%)"},
     "repetition": {"repeated": "runs of words seen before (%)", "loops": "responses that end in a loop (%)"},
     "perplexity": {"perplexity": "perplexity"},
+    "spans": {"thinking": "tokens of the thinking", "answer": "tokens of the answer behind it"},
 }
 
 
@@ -181,29 +182,31 @@ def reference_table(made: dict[str, Any], own: Config | None = None) -> pd.DataF
     return pd.DataFrame(rows).fillna("").set_index(["comparison", "quantity"])
 
 
-def published_table(name: str = "autothink") -> pd.DataFrame:
-    """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty, columns go."""
+def published_table(name: str = "autothink", part: str = "tables") -> pd.DataFrame:
+    """One published table (accuracy % / mean tokens) with its label; cells nobody could source stay empty, columns go. `part`:
+    `tables`, or `rewards`, those of other ways of rewarding brevity."""
     def pair(values: Sequence[float | None]) -> str:
         return "" if set(values) == {None} else " / ".join("–" if v is None else f"{v:g}" for v in values)
 
     source, rows = published(), []
-    for entry in source["tables"][name]["rows"]:
+    for entry in source[part][name]["rows"]:
         cells, labels, change = [entry["cells"][s] for s in source["sets"]], entry.get("labels", {}), entry.get("change")
         means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells, strict=True)]
         of_sets = {s: pair(entry["cells"][s]) + (f" ({labels[s]})" if s in labels else "") for s in source["sets"]}
-        rows.append({"model": entry["model"], "label": source["tables"][name]["label"], **of_sets,
+        rows.append({"model": entry["model"], "label": source[part][name]["label"], **of_sets,
                      "mean": pair(entry.get("mean") or means), "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
                      "length change": f"{change['length']:+d} %" if change else ""})
     return filled(pd.DataFrame(rows).set_index("model"))
 
 
-def published_changes() -> pd.DataFrame:
-    """Published pruned models against the base of their table: accuracy change (points), length (% of the base's), score.
+def published_changes(part: str = "tables") -> pd.DataFrame:
+    """Published pruned models against the base of their table: accuracy change (points), length (% of the base's), score. `part`:
+    as in `published_table`.
 
     Means over the four sets; a row that lacks a number has empty cells. Derived (D) where the table gives means only.
     """
     rows = []
-    for source, table in published()["tables"].items():
+    for source, table in published()[part].items():
         for entry in table["rows"]:
             accuracy, length = np.array(list(entry["cells"].values()), dtype=float).mean(axis=0)  # None becomes nan
             if entry["kind"] == "base":
@@ -246,6 +249,18 @@ def measure_table(config: Config) -> pd.DataFrame:
         title: {r.label: cell(r, column, ".1f") for r in rows_of(config, source)}
         for source, titles in MEASURES.items() if has(config, source) for column, title in titles.items()
     }).rename_axis("model")
+
+
+def best_length_table(config: Config) -> pd.DataFrame:
+    """Per set: the length at which the base is most accurate within problems, and the mean length of each model in its place."""
+    table, main = read(config, "inverted_u"), read(config, "main")
+    rows = []
+    for best in table[(table.model == "base") & table.best].drop_duplicates("set").itertuples():
+        own = main[main.set == best.set].set_index("label").length
+        rows.append({"set": set_label(config, best.set), "base is best at (tokens)": f"{best.length:.0f}",
+                     "with (%)": cell(best, "accuracy", ".1f"),
+                     **{label: f"{n:.0f} ({n / best.length:.2f}×)" for label, n in own.items()}})
+    return pd.DataFrame(rows).set_index("set")
 
 
 def length_table(config: Config) -> pd.DataFrame:

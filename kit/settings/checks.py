@@ -13,7 +13,7 @@ from kit.settings.schema import Config
 TABLES = {
     "main", "changes", "training", "validation", "spend", "spend_gaps", "caps", "efficiency", "per_problem", "one_shot",
     "controls", "forcing", "forcing_gaps", "keywords", "words", "phases", "phases_judge", "first_answer", "repetition",
-    "percentiles", "moves", "perplexity", "seeds", "seeds_combined",
+    "percentiles", "moves", "perplexity", "seeds", "seeds_combined", "frontier", "volumes", "reward_pairs", "spans", "inverted_u",
 }
 
 
