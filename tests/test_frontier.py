@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kit.chain.stages import stages
 from kit.evaluation import frontier
 from kit.report import reward_figures, style, tables
 from kit.runs import files, paths
@@ -109,3 +110,8 @@ def test_published_length_rewards_are_compared_within_their_own_table() -> None:
     assert row.accuracy_change == pytest.approx(7.0 / 4) and row.length == pytest.approx(100 * 14544 / 40710)
     assert {source for source, _ in table.index} == {"laser", "dler", "lapo"} and len(table) == 17
     assert tables.published_table("dler", "rewards").loc["DLER", "math500"] == "86.95 / 1652"
+
+
+def test_the_chain_has_notebook_07_before_the_report_where_schedules_have_rewards() -> None:
+    last = {name: [stage.name for stage in stages(load(f"params/{name}.yaml"))[-1][0]] for name in ("laptop", "laptop-rewards")}
+    assert last == {"laptop": ["06_figures"], "laptop-rewards": ["07_rewards", "06_figures"]}

@@ -68,9 +68,10 @@ def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn
 
 
 def test_drawing_needs_neither_the_trainer_nor_the_grader(drawn: nbformat.NotebookNode, finished: Config) -> None:
-    """Every module of kit.report that shows no responses is imported and every figure drawn, in a process of its own."""
-    responses = ("__init__", "sidebyside", "explorer", "playground")
-    names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in responses]
+    """Every module of kit.report that shows no responses and no rewards is imported and every figure drawn, in a process of its
+    own."""
+    others = ("__init__", "sidebyside", "explorer", "playground", "reward_figures")
+    names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in others]
     heavy = ["torch", "transformers", "trl", "datasets", "math_verify", "kit.training", "kit.reward"]
     code = (f"import importlib, sys; report = {{name: importlib.import_module('kit.report.' + name) for name in {names}}}\n"
             f"from kit.settings import load; config = load({finished.file!r})\n"
@@ -217,3 +218,11 @@ def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -
     assert axis.collections and all(alpha == 0 for c in axis.collections for *_, alpha in c.get_facecolor())  # hollow
     trade_off._published(axis, finished, "two")
     assert len(axis.texts) == len(labels)
+
+
+def test_notebook_07_draws_the_frontier_of_any_finished_run_without_torch(finished: Config, drawn: nbformat.NotebookNode) -> None:
+    notebook = run_notebook("07_rewards", finished)
+    assert json.loads(notebook.cells[-1].outputs[0].text)[0] == []
+    table = files.read_csv(paths.of(finished).figures / "frontier_table.csv").set_index("setting")
+    assert table.loc["no limit", "method"] == "none" and (table.method == "token_limit").sum() == 3
+    assert {"frontier", "reward_shapes", "advantage_shapes"} <= {path.stem for path in paths.of(finished).figures.glob("*.png")}

@@ -35,8 +35,8 @@ def method_of(plan: Schedule) -> str:
 
 def write(config: Config) -> None:
     """Write the three tables into metrics/, of this run and its further seeds."""
-    each = points(config)
-    tables = {"frontier": combined(each), "volumes": volumes(each), "reward_pairs": pairs(volumes(each))}
+    each, same = points(config), config.model.source != "arithmetic" or config.arithmetic.seed is not None
+    tables = {"frontier": combined(each, same), "volumes": volumes(each), "reward_pairs": pairs(volumes(each))}
     for name, table in tables.items():
         files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
 
@@ -62,7 +62,7 @@ def points(config: Config) -> pd.DataFrame:
     return pd.concat(tables)[["seed", "model", "method", *ends, "thinking"]]
 
 
-def combined(each: pd.DataFrame) -> pd.DataFrame:
+def combined(each: pd.DataFrame, same_problems: bool = False) -> pd.DataFrame:
     """A row per model: mean accuracy and length over the seeds with 95 % intervals, and whether another one is at least as short
     and as accurate, and better in one of the two (`dominated`, by the means)."""
     rows = []
@@ -70,7 +70,9 @@ def combined(each: pd.DataFrame) -> pd.DataFrame:
         row = {"model": model, "method": method, "set": "mean", "seeds": len(own), "thinking": own.thinking.mean()}
         for column in ("accuracy", "length"):
             value, low, high = (own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
-            found = seeds.combine(value, low, high) if len(own) > 1 else {"value": value[0], "low": low[0], "high": high[0]}
+            found = {"value": value[0], "low": low[0], "high": high[0]}
+            if len(own) > 1:
+                found = seeds.combine(value, low, high, same_problems)
             row |= {column: found["value"], f"{column}_low": found["low"], f"{column}_high": found["high"]}
         rows.append(row)
     table = pd.DataFrame(rows)
