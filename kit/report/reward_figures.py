@@ -78,7 +78,7 @@ def _shapes(config: Config, column: str) -> Figure:
                     axis.plot(shown.length, shown[column], "o", color=colour, markerfacecolor=fill, markersize=4)
             else:
                 axis.plot(part.length, part[column], color=colour, linestyle=line)
-        axis.set_title(method + (f" ({own.scale.iloc[0]})" if column == "advantage" else ""), fontsize=9)
+        axis.set_title(method.replace(", ", ",\n") + (f" ({own.scale.iloc[0]})" if column == "advantage" else ""), fontsize=9)
         axis.axhline(0, color="#999999", linewidth=0.7)
     colour = KINDS["mixed"][0]
     handles = [Line2D([], [], color=c, linestyle=line, label=kind) for kind, (c, line) in KINDS.items() if line]
