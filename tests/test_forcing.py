@@ -93,7 +93,7 @@ def test_a_response_is_cut_on_the_tokens_it_was_written_in(tmp_path: Path, monke
     engine = Script(tok, [letters, done], [letters[1], tok.eos_token_id])
     one = dataclasses.replace(made, data=dataclasses.replace(made.data, evaluation=("two",)))
     forcing.force(one, "base", engine)
-    ending = prompts.forcing_ending(tok, made.prompts)
+    ending = prompts.tokenize(tok, made.prompts.text("forcing_ending"))
     question = forcing.prompt(made, problems.load("two", made)[0].question, tok)
     assert engine.asked[0] == [question]
     first_forced = engine.asked[6][0]  # six problems were asked to think; then budget 5
@@ -206,7 +206,7 @@ def test_a_real_model_answers_from_the_tokens_it_thought(tiny_world: Config, mon
             assert r.model_answer == thinking.model_answer
             continue
         forced += 1
-        begin = [*ids[:6], *prompts.forcing_ending(engine.tokenizer, made.prompts)]
+        begin = [*ids[:6], *prompts.tokenize(engine.tokenizer, made.prompts.text("forcing_ending"))]
         start = forcing.prompt(made, p.question, engine.tokenizer) + begin
         (_, (answer,)), = engine.generate([start], Sampling(1, 0.0, 1.0, 5), [0])
         assert r.model_answer == [engine.tokenizer.decode([*begin, *answer.ids], skip_special_tokens=True)]

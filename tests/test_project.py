@@ -135,7 +135,7 @@ def test_what_jupyter_saves_into_a_notebook_leaves_git_clean_and_an_edit_does_no
     assert r'+    "\nedited"' in changed and "said" not in changed and "3.13.1" not in changed
 
 
-PAGES = [ROOT / "README.md", ROOT / "notebooks" / "README.md", ROOT / "params" / "README.md"]
+PAGES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in ("notebooks", "params", "kit"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name)

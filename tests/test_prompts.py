@@ -11,6 +11,7 @@ import families
 import pytest
 
 from kit.data import prompts
+from kit.evaluation import forcing
 from kit.rollout import models
 from kit.runs import manifest
 from kit.settings import ROOT, Config, KitError, load
@@ -152,11 +153,12 @@ def test_thinking_put_through_a_template_that_eats_it_is_refused_and_kept_on_tok
     with pytest.raises(KitError, match=r"leaves out \(part of\) the assistant message"):
         prompts.render(tok, [*forced, {"role": "assistant", "content": "<think>\nOkay, 3.\n</think>\n\nIt is 3."}])
     words = (DEEPSEEK if family == "deepseek" else QWQ).prompts
-    ending = prompts.forcing_ending(tok, words)
+    ending = forcing.stopped([], 0, tok, words.text("forcing_ending"))
     ids = [*prompts.encode(tok, forced), *prompts.tokenize(tok, "Okay, 3."), *ending]
     assert tok.decode(ids).endswith("<think>\nOkay, 3." + words.text("forcing_ending"))
     assert ending[1] == tok.convert_tokens_to_ids("</think>") and tok.bos_token_id not in ending
-    assert prompts.forcing_ending(tok, words, broken=True) == ending[1:]  # behind thinking that ends in a line break
+    broken = prompts.tokenize(tok, "Okay, 3.\n")
+    assert forcing.stopped(broken, 99, tok, words.text("forcing_ending")) == [*broken, *ending[1:]]  # no second line break
 
 
 def test_deepseeks_own_template_as_trl_ships_it_gives_the_same_prompts() -> None:
@@ -218,10 +220,10 @@ def test_the_laptops_words_for_budget_forcing_are_in_its_vocabulary() -> None:
     from kit.laptop import arithmetic
 
     laptop, tok = load("params/laptop.yaml"), arithmetic.make_tokenizer()
-    assert tok.decode(prompts.forcing_ending(tok, laptop.prompts)) == "</think> The final answer is"
+    assert tok.decode(forcing.stopped([], 0, tok, laptop.prompts.text("forcing_ending"))) == "</think> The final answer is"
     assert prompts.encode(tok, prompts.forcing_messages(laptop.prompts, "Start with 1 , first + 2 . What is the result ?"))
     with pytest.raises(KitError, match="no token for Answer"):
-        prompts.forcing_ending(tok, dataclasses.replace(laptop.prompts, forcing_ending="</think> Answer"))
+        forcing.stopped([], 0, tok, "</think> Answer")
 
 
 def test_trl_trains_on_the_very_ids_that_we_encode(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_response_that_ends_with_the_models_second_end_token_has_ended(
         told.extend(finished)
         return [SimpleNamespace(correct=False) for _ in texts]
 
-    monkeypatch.setattr("kit.reward.token_limit.grade_many", grade_many)
+    monkeypatch.setattr(sys.modules["kit.reward.token_limit"], "grade_many", grade_many)
     config = variant(tiny_world, "twoends")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder)))
     made = watched(monkeypatch)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kit.data import contamination, problems
 from kit.runs import files
-from kit.settings import HELD_OUT, NAME, ROOT, KitError, family_of, load, window_of
+from kit.settings import HELD_OUT, HOME, NAME, KitError, family_of, load, window_of
 
 TEXT = """\
 # yaml-language-server: $schema=schema.json
@@ -34,7 +34,7 @@ def new(
     steps: int = 180,
 ) -> Path:
     """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
-    path = ROOT / "params" / f"{name}.yaml"
+    path = HOME / "params" / f"{name}.yaml"
     if not re.fullmatch(NAME, name) or path.exists():
         raise KitError(f"params/{name}.yaml: {'is there already' if path.exists() else 'not a name'}; choose another one, of "
                        "letters, digits, - _ and .")
@@ -70,7 +70,7 @@ def new(
 def _shown(path: Path) -> str:
     """A path as a params file says it: from the project's folder where it lies in it."""
     whole = path.expanduser().resolve()
-    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else str(whole)
+    return str(whole.relative_to(HOME)) if whole.is_relative_to(HOME) else str(whole)
 
 
 def _alike(found: dict[str, list[problems.Problem]]) -> str:

@@ -39,14 +39,6 @@ def forcing_messages(prompts: Prompts, question: str) -> Messages:
     return [{"role": "user", "content": prompts.text("forcing_user").replace("{question}", question)}]
 
 
-def forcing_ending(tokenizer: Any, prompts: Prompts, broken: bool = False) -> list[int]:
-    """Token ids to put behind those of prompt and thinking that was stopped, before the model is let to answer; `broken`: the
-    thinking ends in a line break, which the ending then does not repeat. (Rendered as an assistant message such a response would
-    lose its thinking: DeepSeek's and QwQ's templates cut all before `</think>`.)"""
-    text = prompts.text("forcing_ending")
-    return tokenize(tokenizer, text.removeprefix("\n") if broken else text)
-
-
 def render(tokenizer: Any, messages: Messages) -> str:
     """The prompt as the model reads it, up to where its response begins.
 

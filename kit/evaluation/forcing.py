@@ -107,6 +107,15 @@ def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:
     return bisect_left(range(len(ids)), True, key=lambda n: tag in tokenizer.decode(ids[:n]))
 
 
+def stopped(ids: Sequence[int], budget: int, tokenizer: Any, ending: str) -> list[int]:
+    """Thinking cut at `budget` tokens, and the ending, behind which the model answers. A line break that the ending begins with
+    is left out where the thinking ends in one. (Rendered as an assistant message it would lose its thinking: DeepSeek's and QwQ's
+    templates cut all before `</think>`.)"""
+    kept = list(ids[:budget])
+    broken = tokenizer.decode(kept[-1:]).endswith("\n")
+    return kept + prompts.tokenize(tokenizer, ending.removeprefix("\n") if broken else ending)
+
+
 class Forced:
     """An engine for `records.collect` whose responses are stored thinking, cut at `budget` tokens and answered.
 
@@ -117,7 +126,7 @@ class Forced:
     def __init__(self, config: Config, thoughts: Sequence[Rollout], engine: Engine) -> None:
         self.thoughts, self.engine, self.tokenizer, self.batch_size = thoughts, engine, engine.tokenizer, engine.batch_size
         self.prompts = [prompt(config, t.question, self.tokenizer) for t in thoughts]
-        self.endings = [prompts.forcing_ending(self.tokenizer, config.prompts, broken) for broken in (False, True)]
+        self.ending = config.prompts.text("forcing_ending")
         self.ends = np.array([[thinking_end(*pair, self.tokenizer) for pair in zip(t.model_answer_ids, t.finished, strict=True)]
                               for t in thoughts])
         self.budget = 0
@@ -128,8 +137,7 @@ class Forced:
         found = [[Response(*parts) for parts in zip(t.model_answer, t.model_answer_length, t.finished, strict=True)]
                  for t in chosen]
         cut = [(i, s) for i, (row,) in enumerate(rows) for s in range(how.samples) if self.ends[row, s] > self.budget]
-        kept = [chosen[i].model_answer_ids[s][: self.budget] for i, s in cut]
-        begun = [[*ids, *self.endings[self.tokenizer.decode(ids[-1:]).endswith("\n")]] for ids in kept]
+        begun = [stopped(chosen[i].model_answer_ids[s], self.budget, self.tokenizer, self.ending) for i, s in cut]
         starts = [self.prompts[rows[i][0]] + begin for (i, _), begin in zip(cut, begun, strict=True)]
         missing = Counter(i for i, _ in cut)
         yield from ((i, found[i]) for i in range(len(rows)) if not missing[i])

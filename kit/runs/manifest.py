@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.runs import files, paths
-from kit.settings import ROOT, Config
+from kit.settings import HOME, ROOT, Config
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "math-verify", "papermill", "numpy",
             "pandas", "vllm")
@@ -36,6 +36,8 @@ def commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
 
+    if HOME != ROOT:  # installed, perhaps within somebody's repository
+        return "unknown"
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

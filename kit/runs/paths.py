@@ -30,7 +30,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kit.settings import ROOT, Config, KitError
+from kit.settings import HOME, ROOT, Config, KitError
 
 
 class RunPaths:
@@ -81,18 +81,23 @@ class RunPaths:
         return path
 
 
+def results() -> Path:
+    """results/ in the project (of an installed kit: in the folder it is called from), or $KIT_RESULTS."""
+    return Path(os.environ.get("KIT_RESULTS", HOME / "results"))
+
+
 def of(config: Config) -> RunPaths:
-    """The run's folder: results/<run> in the project, or under $KIT_RESULTS."""
-    return RunPaths(Path(os.environ.get("KIT_RESULTS", ROOT / "results")) / config.run)
+    """The run's folder."""
+    return RunPaths(results() / config.run)
 
 
 def cached(name: str, revision: str | None) -> Path:
     """Where a data set of the hub is kept: cache/ in the project, or under $KIT_CACHE."""
-    folder = Path(os.environ.get("KIT_CACHE", ROOT / "cache"))
+    folder = Path(os.environ.get("KIT_CACHE", HOME / "cache"))
     return folder / f"{name}@{(revision or 'newest').replace('/', '_')}.json"
 
 
 def given(config: Config, path: str) -> Path:
     """A path written in a params file: absolute, or relative to the file's folder or to the project."""
     beside = (ROOT / config.file).parent / Path(path).expanduser()
-    return beside if beside.exists() else ROOT / Path(path).expanduser()
+    return beside if beside.exists() else HOME / Path(path).expanduser()

@@ -1,6 +1,6 @@
 """Every key of a params file, its range and its meaning; reading a params file; `KitError`, a user's mistake in a line."""
 
-from kit.settings.defaults import HELD_OUT, family_of, folder_of, window_of
+from kit.settings.defaults import HELD_OUT, HOME, family_of, folder_of, window_of
 from kit.settings.loading import ROOT, find, from_table, load, notebook, read_yaml, schema_text, write_schema, yaml_text
 from kit.settings.schema import (
     NAME,
@@ -24,7 +24,8 @@ from kit.settings.schema import (
 )
 
 __all__ = [
-    "HELD_OUT", "NAME", "ROOT", "Arithmetic", "Config", "Data", "Engine", "Evaluation", "Forcing", "Habits", "Judge", "KitError",
-    "Logs", "Model", "Prompts", "Reward", "Schedule", "Selection", "Training", "Watch", "family_of", "find", "folder_of",
-    "from_table", "load", "notebook", "read_yaml", "schema_text", "window_of", "write_schema", "yaml_text",
+    "HELD_OUT", "HOME", "NAME", "ROOT", "Arithmetic", "Config", "Data", "Engine", "Evaluation", "Forcing",
+    "Habits", "Judge", "KitError", "Logs", "Model", "Prompts", "Reward", "Schedule", "Selection", "Training", "Watch",
+    "family_of", "find", "folder_of", "from_table", "load", "notebook", "read_yaml", "schema_text", "window_of",
+    "write_schema", "yaml_text",
 ]

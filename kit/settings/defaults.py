@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+_KIT = Path(__file__).resolve().parents[1]
+ROOT = _KIT.parent if (_KIT.parent / "params" / "laptop.yaml").is_file() else _KIT  # has params/, notebooks/; _KIT: installed
+HOME = ROOT if ROOT != _KIT else Path.cwd()  # has results/, cache/ and data/
 HELD_OUT = "held-out"  # the validation set where none is named: a part of the training set (kit.data.problems)
 WINDOW = 32768  # tokens, of the paper's models
 BUDGETS = (500, 1000, 2000, 4000, 8000)  # of the official code
@@ -21,7 +23,7 @@ TEMPLATES = {"deepseek": "<｜Assistant｜>", "qwq": "<think>"}  # family: what 
 def folder_of(source: str) -> Path:
     """A model's folder: as given, or as seen from the project (notebooks run in their own folder); it need not be there."""
     given = Path(source).expanduser()
-    return given if given.is_dir() or not source.strip() else ROOT / given
+    return given if given.is_dir() or not source.strip() else HOME / given
 
 
 def family_of(source: str) -> str:

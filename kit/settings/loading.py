@@ -1,7 +1,7 @@
 """`params/*.yaml` -> one frozen, typed `Config`; anything unknown or mistyped is refused by file, key and remedy.
 
-A params file may say `extends: other.yaml` (a path beside it, or a list of them): its own keys are laid over the other
-file's, and a later one's over an earlier's, table by table, so shared settings are written once. `load` looks at
+A params file may say `extends: other.yaml` (beside it, else one of the kit's; or a list of them): its own keys are laid over
+the other file's, and a later one's over an earlier's, table by table, so shared settings are written once. `load` looks at
 everything before it complains, and complains once, in a line for each problem.
 """
 
@@ -140,9 +140,9 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parents = table.pop("extends", None) or []
     whole: dict[str, Any] = {}
     for parent in parents if isinstance(parents, list) else [parents]:
-        base = path.parent / str(parent)
-        if not base.is_file():
-            raise KitError(f"{_shown(path)}: extends: no file {parent} beside it")
+        base = next((p for p in (path.parent / str(parent), ROOT / "params" / str(parent)) if p.is_file()), None)
+        if base is None:
+            raise KitError(f"{_shown(path)}: extends: no file {parent} beside it, or among the kit's params")
         if base.resolve() in (*seen, path):
             raise KitError(f"{_shown(path)}: extends: {parent} leads back to this file")
         whole = _laid_over(whole, _merged(base.resolve(), (*seen, path)))
