@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.behavior import behavior
-from kit.chain import commands, runner, verify
+from kit.chain import runner, verify
 from kit.chain.stages import Stage, stages
 from kit.evaluation import comparisons, evaluate
 from kit.report import behavior_figures, style, tables, texts, trade_off
@@ -45,20 +45,20 @@ def row(number: int = 1, **fields: Any) -> dict[str, Any]:
 
 def test_rank_files_are_read_in_order_and_of_a_list_of_answers_the_first_is_the_gold_one(tmp_path: Path) -> None:
     folder = official(tmp_path, *([row(10 * k), row(10 * k + 1)] for k in range(11)))  # rank10 comes after rank9, not rank1
-    got = logs.read_official(folder)
+    got = logs.read(folder)
     assert [r.answer for r in got] == [str(10 * k + i) for k in range(11) for i in (0, 1)]
     assert got[0].model_answer_length == [5, 7] and got[0].finished == [None, None]
     assert got[0].id.startswith("log-") and len({r.id for r in got}) == 22
-    assert logs.read_official(folder / "rank3.jsonl") == got[6:8]
+    assert logs.read(folder / "rank3.jsonl") == got[6:8]
 
 
 def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_path: Path) -> None:
     official(tmp_path, [row(1)], [row(2)], [row(3)])
     (tmp_path / "rank1.jsonl").unlink()
     with pytest.raises(KitError, match="rank0.jsonl, rank1.jsonl, … without a gap; there is rank0.jsonl, rank2.jsonl"):
-        logs.read_official(tmp_path)
+        logs.read(tmp_path)
     with pytest.raises(KitError, match="without a gap; there is none"):
-        logs.read_official(tmp_path.parent)
+        logs.read(tmp_path.parent)
 
 
 @pytest.mark.parametrize(("bad", "message"), [
@@ -72,28 +72,16 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
 ])
 def test_a_bad_line_is_told_by_file_and_row(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(KitError) as caught:
-        logs.read_official(official(tmp_path, [row(7)], [row(8), bad]))
+        logs.read(official(tmp_path, [row(7)], [row(8), bad]))
     assert str(caught.value).startswith("rank1.jsonl row 2: ") and message in str(caught.value)
 
 
 def test_responses_in_lines_of_their_own_are_one_problems_and_rows_that_pad_a_batch_count_once(tmp_path: Path) -> None:
     single = [row(1, model_answer=f"\\boxed{{{k}}}", model_answer_length=float(k)) for k in (7, 8)]
-    (got,) = logs.read_official(official(tmp_path / "single", single))
+    (got,) = logs.read(official(tmp_path / "single", single))
     assert got.model_answer == ["\\boxed{7}", "\\boxed{8}"] and got.model_answer_length == [7, 8]
-    padded = logs.read_official(official(tmp_path / "padded", [row(1), row(2)], [row(3), row(1)]))
+    padded = logs.read(official(tmp_path / "padded", [row(1), row(2)], [row(3), row(1)]))
     assert [r.question for r in padded] == [row(k)["question"] for k in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("line", [
-    {"doc": {"problem": "What is 3+4?", "answer": "7"}, "target": "7", "resps": [["It is \\boxed{7}."]], "exact_match": 1},
-    {"input": "<|im_start|>user\nWhat is 3+4?<|im_end|>\n<|im_start|>assistant\n", "output": "It is \\boxed{7}.", "gts": "7"},
-    {"question": "What is 3+4?", "gt": "7", "answer": "8", "code": ["It is \\boxed{7}."], "pred": ["7"], "score": [True]},
-], ids=["lm-evaluation-harness", "verl", "Qwen2.5-Math"])
-def test_the_logs_of_other_harnesses_are_read(tmp_path: Path, line: dict[str, Any]) -> None:
-    (tmp_path / "log.jsonl").write_text(json.dumps(line))
-    (got,) = logs.read_official(tmp_path / "log.jsonl")
-    assert (got.question, got.answer, got.model_answer, got.model_answer_length) == (
-        "What is 3+4?", "7", ["It is \\boxed{7}."], [None])
 
 
 values = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=4) | st.lists(
@@ -107,7 +95,7 @@ rows = values | st.dictionaries(st.sampled_from(list(row())), values) | st.build
 def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: Path, made: list[Any]) -> None:
     folder = official(tmp_path, made)
     try:
-        got = logs.read_official(folder)
+        got = logs.read(folder)
     except KitError as error:
         told = str(error)
         assert any(words in told for words in ("rank0.jsonl row ", "no rollouts", "same id")) and "\n" not in told
@@ -118,22 +106,15 @@ def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: P
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
-    config = load("params/smoke.yaml")
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, evaluation=("two", "olympiadbench")))
-    for name in config.data.evaluation:
-        path = paths.of(config).rollouts("base", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(map(records.as_line, ROLLOUTS)))
-    files = logs.export(config, "base", tmp_path / "log")
-    assert files == [tmp_path / "log" / name / "rank0.jsonl" for name in config.data.evaluation]
-    assert [logs.read_official(file.parent) for file in files] == [ROLLOUTS] * 2
-    two, olympiad = (json.loads(file.read_text().splitlines()[0]) for file in files)
-    assert two["answer"] == "0" and two["model_answer_length"] == [3, 1]
-    assert olympiad["answer"] == ["0"]  # as the official code wants it
-    with pytest.raises(KitError, match="there are rank files already"):
-        logs.export(config, "base", tmp_path / "log")
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    for lists in (False, True):  # as the official code wants it of some sets
+        path = tmp_path / str(lists) / "rank0.jsonl"
+        logs.write(path, ROLLOUTS, lists)
+        assert logs.read(path.parent) == ROLLOUTS
+        first = json.loads(path.read_text().splitlines()[0])
+        assert first["answer"] == (["0"] if lists else "0") and first["model_answer_length"] == [3, 1]
+        with pytest.raises(KitError, match="there are rank files already"):
+            logs.write(path, ROLLOUTS, lists)
 
 
 # --- as models of a run -----------------------------------------------------------------------------------------------
@@ -219,16 +200,6 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
         evaluate.evaluate_model(mixed, "theirs")
 
 
-def test_the_command_writes_a_models_rollouts_for_the_official_tools(
-    tiny_world: Config, evaluated: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: {tiny_world.run}\n")
-    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "base", str(tmp_path / "out")]) == 0
-    assert logs.read_official(tmp_path / "out" / "two") == list(records.read(paths.of(tiny_world).rollouts("base", "two")))
-    assert commands.main(["logs", str(tmp_path / "mine.yaml"), "nobody", str(tmp_path / "none")]) == 1
-    assert "not there yet" in capsys.readouterr().err
-
-
 def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(tmp_path: Path) -> None:
     for model in ("base", "other"):
         for name in ("two", "three"):
@@ -267,6 +238,19 @@ def test_models_by_their_logs_are_matched_by_question_and_graded_against_the_bas
     assert [set(table.id) for table in both] == [{"a1", "a2"}] * 2
     comparisons.compare_models(settings)
     assert list(pd.read_csv(paths.of(settings).metrics / "changes.csv").accuracy_change) == [0]
+
+
+def test_a_log_without_gold_answers_is_graded_against_the_data_set_that_params_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "two.csv").write_text("question,answer\nquestion 1?,1\nquestion 2?,2\n")
+    told = {"evaluation": ["two"], "files": {"two": str(tmp_path / "two.csv")}}
+    asked = [row(k, question=f"Box it. question {k}?", answer=None) for k in (1, 2)]
+    config = of_logs(tmp_path, asked, asked, data=told)
+    assert list(evaluate.evaluate_model(config, "base").accuracy) == [50]  # of the boxes 1 and 2 one is right each time
+    with pytest.raises(KitError, match="rank0.jsonl row 1: no `answer`"):
+        evaluate.evaluate_model(of_logs(tmp_path, asked, asked), "base")
 
 
 def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,13 +336,13 @@ def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: st
 @pytest.mark.parametrize("model", ["instruct", "rlft"])
 @pytest.mark.parametrize("name", list(SETS))
 def test_every_real_log_loads_with_all_its_rows(model: str, name: str) -> None:
-    got = logs.read_official(real(f"traces/qwen2.5_3b_{model}_{name}.jsonl"), name)
+    got = logs.read(real(f"traces/qwen2.5_3b_{model}_{name}.jsonl"), name)
     assert len(got) == SETS[name] and all(len(r.model_answer) == 1 and r.model_answer_length == [None] for r in got)
 
 
 def test_the_labelled_traces_have_no_gold_answers_and_are_refused_in_one_line() -> None:
     with pytest.raises(KitError, match="r1_distill_labelled.jsonl row 1: no `answer`"):
-        logs.read_official(real("traces/r1_distill_labelled.jsonl"))
+        logs.read(real("traces/r1_distill_labelled.jsonl"))
 
 
 def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_table(

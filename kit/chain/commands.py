@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.settings import ROOT, KitError, load
+from kit.settings import HOME, ROOT, KitError, load
 
 
 def run(params: str, stage: str | None) -> None:
@@ -37,7 +36,7 @@ def new(
     """Write params/NAME.yaml for a model and problems of your own."""
     from kit.chain import new
 
-    shown = new.new(name, model, train, test, validation, limits, steps).relative_to(ROOT)
+    shown = new.new(name, model, train, test, validation, limits, steps).relative_to(HOME)
     print(f"{shown}: written; look at it, then: python -m kit plan {shown}, and make reproduce PARAMS={shown}")
 
 
@@ -61,8 +60,9 @@ def dry_run(params: str) -> None:
 def verify(name: str) -> int:
     """Compute all numbers of a run again from its stored rollouts; exit code 1 and the cells that differ, if any do."""
     from kit.chain import verify
+    from kit.runs import paths
 
-    differences, cells = verify.verify(Path(os.environ.get("KIT_RESULTS", ROOT / "results")).resolve() / name)
+    differences, cells = verify.verify(paths.results().resolve() / name)
     for difference in differences[:50]:
         print(difference)
     if differences:
@@ -81,12 +81,30 @@ def data(params: str) -> None:
     print(pd.DataFrame(problems.facts(load(params))).T.to_string())
 
 
-def logs(params: str, model: str, folder: Path) -> None:
-    """Write a model's rollouts in the official format, FOLDER/<set>/rank0.jsonl."""
-    from kit.rollout import logs
+def logs(logs: list[Path], official: Path | None) -> None:
+    """Read generation logs, of the kit or of another tool: accuracy and length of each; --official writes them in that format."""
+    from kit.evaluation import evaluate, metrics
+    from kit.rollout import logs as reader
 
-    for written in logs.export(load(params), model, folder):
-        print(f"{written}: written")
+    for log in logs:
+        found = reader.read(log)
+        (row,) = metrics.measure({"log": evaluate.grade(found)}, 2000, 0).to_dict("records")
+        told = [f"{what} {row[what]:,.1f} [{row[f'{what}_low']:,.1f}, {row[f'{what}_high']:,.1f}]" if row[what] == row[what]
+                else f"{what} unknown" for what in ("accuracy", "length")]
+        print(f"{log.name}: {sum(len(r.model_answer) for r in found)} responses to {len(found)} problems; {', '.join(told)}")
+        if official:
+            reader.write(official / log.stem / "rank0.jsonl", found)
+
+
+def export(name: str, folder: Path | None, organization: str) -> None:
+    """Write a run's results for other tools: Every Eval Ever, and logs in the official format."""
+    from kit.chain import verify
+    from kit.report import exports
+    from kit.runs import paths
+
+    folder = folder or paths.results() / name / "export"
+    written = exports.export(verify.settings_of(paths.results() / name), folder, organization)
+    print(f"{folder}: {len(written)} files written")
 
 
 def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
@@ -133,6 +151,7 @@ def schema() -> None:
 
 
 PARAMS = {"params": {"nargs": "?", "default": "params/laptop.yaml", "help": "a params file (default: %(default)s)"}}
+RUN = {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in results/ (default: %(default)s)"}}
 COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     run: {**PARAMS, "stage": {"nargs": "?", "help": "only this one and what it needs, such as 02_prune_round-iterative-2"}},
     new: {"name": {"help": "of the params file and the run"}, "--model": {"required": True, "help": "folder, or hub id"},
@@ -142,8 +161,11 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
           "--limits": {"type": int, "nargs": "+", "help": "token limit of each round (default: by the model's window)"},
           "--steps": {"type": int, "default": 180, "help": "optimizer steps of a round (default: %(default)s, the paper's)"}},
     plan: PARAMS, dry_run: PARAMS, data: PARAMS,
-    verify: {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in results/ (default: %(default)s)"}},
-    logs: {"params": {"help": "a params file"}, "model": {"help": "base, or <schedule>/round<k>"}, "folder": {"type": Path}},
+    verify: RUN,
+    export: {**RUN, "--folder": {"type": Path, "help": "where to (default: export/ in the run's folder)"},
+             "--organization": {"default": "unknown", "help": "who evaluated (default: %(default)s)"}},
+    logs: {"logs": {"nargs": "+", "type": Path, "metavar": "LOG", "help": "a file, or a folder of one log"},
+           "--official": {"type": Path, "metavar": "FOLDER", "help": "write them as FOLDER/<log>/rank0.jsonl"}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
     reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},

@@ -317,8 +317,8 @@ class Forcing(Table):
 
 
 class Logs(Table):
-    """Models known by their generation logs in the official format (kit.rollout.logs); the others are compared with `base`."""
-    models: dict[Name, dict[str, str]] = key({}, "model: {data set: file, or folder of rank files}")
+    """Models known by their generation logs, of any tool in kit.rollout.formats; the others are compared with `base`."""
+    models: dict[Name, dict[str, str]] = key({}, "model: {data set: file, or folder}")
     labels: dict[str, str] = key({}, "model: how tables and figures call it")
     folder: str = key("", "the paths above are relative to it")
     tokenizer: str | None = key(None, "counts the lengths that a log lacks; null: they are missing, and tables say so")
