@@ -38,7 +38,7 @@ test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in
 
 test-browser: .venv/installed  ## JupyterLab, the report and the gallery in a real browser without a window
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser]'
-	command -v chromium || $(BIN)/playwright install chromium || { apt-get update && apt-get install --yes chromium; }
+	command -v chromium || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -qq --yes chromium; } || $(BIN)/playwright install chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 lab: .venv/installed  ## open the notebooks in JupyterLab, at 00_run_all (on this machine only)

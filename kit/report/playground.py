@@ -74,21 +74,24 @@ class Playground:
 
         def show(view: Any, head: object, text: str = "") -> None:
             look = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4"
-            view.value = f'<b>{escape(head)}</b><div style="{look}">{escape(HIDDEN.sub("�", text))}</div>'
+            view.value = f'<div style="{look}"><b>{escape(head)}</b>\n{escape(HIDDEN.sub("�", text))}</div>'
+
+        labels = catalog.labels(self.config)
 
         def work(question: str, limit: int, models: Sequence[str], seed: int) -> None:
             try:
                 going = {}
                 for view, model in zip(views, models, strict=True):
-                    show(view, f"{model}: loading")
-                    going[view] = model, forcing.stream_forced(self.config, self.engine(model), question, limit, seed)
-                    show(view, f"{model}: thinking")
+                    name = labels.get(model, model)
+                    show(view, f"{name}: loading")
+                    going[view] = name, forcing.stream_forced(self.config, self.engine(model), question, limit, seed)
+                    show(view, f"{name}: thinking")
                 while going and not self.stopped.is_set():  # in turn, some tokens each
-                    for view, (model, answers) in tuple(going.items()):
+                    for view, (name, answers) in tuple(going.items()):
                         if (answer := next(answers, None)) is None:
                             del going[view]
                         else:
-                            show(view, f"{model}: {self.told(question, *answer, limit)}", answer[0].text)
+                            show(view, f"{name}: {self.told(question, *answer, limit)}", answer[0].text)
             except (KitError, RuntimeError, OSError, ValueError) as error:
                 show(views[-1], files.first_line(error))
             finally:
