@@ -43,6 +43,7 @@ def _one_round(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Fig
             "reward": [row["reward"] for row in rows], "mean length (tokens)": [row["length"] for row in rows],
             "truncated (%)": [100 * row["truncated"] for row in rows]}.items(), strict=True):
         axis.plot(at, values, color=LOOKS[0][0], marker="o", markersize=3)
+        axis.margins(y=0.2)  # room for the limit's name
         if name.startswith("mean length"):
             axis.plot(at, [row["limit"] for row in rows], color=LOOKS[1][0], linestyle="--")
             axis.annotate(f"limit {rows[-1]['limit']:.0f}", (at[-1], rows[-1]["limit"]), xytext=(0, 3), fontsize=8,
