@@ -423,6 +423,17 @@ BOXED: dict[str, list[tuple[str, str, str]]] = {
         ("y=x+1", "y=x-1", W), ("x^2+y^2=4", r"\frac{x^2}{4}+\frac{y^2}{4}=1", R), ("2x>4", "x>2", R), ("x<2", "x>2", W),
         ("x>=2", "x>2", W),
     ],
+    "a fourth round: sets by a condition, and more ways of writing a value": [
+        (r"\{x \mid x>3\}", r"(3,\infty)", R), (r"\{x|-2<x<3\}", "(-2,3)", R), (r"\{x: x\ge 3\}", r"[3,\infty)", R),
+        (r"\{x \mid x<3\}", r"(3,\infty)", W), (r"\{x|-2\le x<3\}", "(-2,3)", W), ("(-2,3)", r"\{x|-2<x<3\}", R), (r"\{2\mid 3\}", "(2,3)", W),
+        (r"9 \text{ sq. units}", "9", R), (r"9\text{ women}", "9", R), (r"9 \text{ children}", "9", R), (r"9\text{ units}^2", "9", R),
+        (r"9 \text{ is two numbers}", "9", W), (r"9 \text{ wrong answers}", "9", W), (r"9\text{ women}", r"9\text{ men}", W),
+        (r"312\text{ in base }4", "312_4", R), (r"312\text{ in base }5", "312_4", W), ("9:45 a.m.", r"9:45\text{ AM}", R),
+        ("9:45 a.m.", r"9:45\text{ PM}", W), ("3:05", "3:5", W), ("3:05 PM", "3:05", R), (r"k\pi \text{ for integer } k", r"k\pi", R),
+        (r"\left\{\begin{array}{l}x=3\\y=4\end{array}\right.", "x=3,y=4", R), (r"\left\{\begin{array}{l}x=4\\y=3\end{array}\right.", "x=3,y=4", W),
+        (r"8\text{ cows, }6\text{ pigs}", "8,6", R), (r"8\text{ cows, }7\text{ pigs}", "8,6", W), (r"\fbox{\text{odd}}", r"\text{odd}", R),
+        ("1.2(3)", r"\frac{37}{30}", R), (r"1.2\overline{3}+1", r"\frac{67}{30}", R), ("2:3:4", "4:6:8", R), ("2:3:4", r"\frac{1}{6}", W),
+    ],
 }  # fmt: skip
 
 OFFICIAL, STRICT, LAST = "official", "strict", "last-number"
@@ -602,14 +613,15 @@ GIVEN_UP: dict[str, list[tuple[str, str]]] = {
     "a number of words is no number but for the first sixteen, behind \\text": [(r"5 \text{ million}", "5000000"), ("ten", "10")],
     "a k behind a number is a letter": [("3k", "3000"), ("3K", "3000")],
     "a function of another letter is another function": [("f(t)=2t", "$f(x)=2 x$"), ("f(x)=x^2", "f(y)=y^2")],
+    "one letter in a gold is a variable, however far from its number": [(r"100\ \text{m}", "100 m")],
     "a name stands on the left": [("3=x", "3"), ("5=n", "5")],
     "brackets turned outward are none": [
         (r"\left]2,3\right[", "(2,3)"), ("[2,3[", "[2,3)"), (r"\left]-\infty,3\right]", r"(-\infty,3]"),
         (r"]-1,0[ \cup ]1,2[", r"(-1,0)\cup(1,2)"),
     ],
     "rare commands, and rare places for \\text": [
-        (r"\text{\$}36", r"\$36"), (r"{5 \choose 2}", "10"), (r"3\text{:}30", "3:30"), (r"12^{\text{th}}", "12"), (r"21^{\text{st}}", "21"),
-        (r"5\,{\rm cm}", "5"), (r"\SI{5}{m}", "5"), ("3:30 PM", "3:30 p.m."), (r"\mp 2", r"\pm 2"),
+        (r"\text{\$}36", r"\$36"), (r"{5 \choose 2}", "10"), (r"12^{\text{th}}", "12"), (r"21^{\text{st}}", "21"),
+        (r"5\,{\rm cm}", "5"), (r"\SI{5}{m}", "5"), (r"\mp 2", r"\pm 2"),
     ],
 }  # fmt: skip
 KNOWN_DIFFERENCES = {pair: reason for reason, pairs in GIVEN_UP.items() for pair in pairs}

@@ -1,16 +1,14 @@
 r"""The grader: what did a response answer, and is it the gold answer?
 
-1. The reading `official` takes the last complete `\boxed{…}` (or `\fbox`) anywhere, also in unfinished thinking; no box, no
-   answer. A box inside a box is unwrapped; an unfinished box is none; an empty last box is "no answer".
+1. The reading `official` takes the last complete `\boxed{…}` (or `\fbox`) anywhere, also in unfinished thinking. Of nested boxes
+   the outermost counts; an empty last box is "no answer".
 2. The reading `last-number` is `official`, and without any box: the last `<answer>…</answer>`, else what follows the last
    "answer is" / "Answer:" / "答案是", else a response that is nothing but an answer; all three only behind `</think>` or in a
-   response that never thought. The last number of the last line counts only behind `</think>` or with `finished=True`;
-   `finished=False` (cut off) gets complete boxes only.
+   response that never thought. The last number of the last line counts only behind `</think>` or with `finished=True`.
 3. The reading `strict` applies 1 to what follows the last `</think>` only; no `</think>`, no answer.
 4. Two answers are equal by value and by shape: `\frac12` is `0.5`, `(1,2)` is not `(2,1)`, `\{1,2\}` is `\{2,1\}`, `[1,2)`
    is not `(1,2)`, `x>3` is not `x\ge3` but is `(3,\infty)`; `x = 3` is `3`, `025` is `25`, and `5` is not `5.0001`: no
    tolerance anywhere. Units, `%` and `^\circ` may be missing on one side but must not differ (`10\%` is `10`, not `0.1`).
-5. Verdicts: correct · wrong · no answer · timeout (the parser was stuck on it, or died) · unparseable gold (broken data).
 
 >>> grade(r"<think>2+2… \boxed{5}? no.</think> It is \boxed{\frac{8}{2}}.", "4")
 Grade(verdict='correct', answer='\\frac{8}{2}')
@@ -21,27 +19,23 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 >>> [g.verdict for g in grade_many([r"\boxed{3}", "hm", r"\boxed{9^{9^{9^{9}}}}"], ["3", "3", "3"])]
 ['correct', 'no answer', 'timeout']
 
-`kit.reward.answers` decides numbers, words and shapes; what needs a parser goes to math-verify in the worker processes of
-`kit.reward.workers`. Any thread or forked process may call; verdicts are cached. `official` is what the paper's official code
-(arXiv 2504.01296) rewards, which also takes an unclosed box and "answer is 42", and forgives a factor of 100 and a relative
-1e-4; here neither counts. `strict` is how the paper's text can be read too; `last-number` is for models that do not box.
+Any thread or forked process may call; verdicts are cached. `official` is what the paper's official code (arXiv 2504.01296)
+rewards, which also takes an unclosed box and "answer is 42", and forgives a factor of 100 and a relative 1e-4; here neither
+counts. `strict` is how the paper's text can be read too; `last-number` is for models that do not box.
 """
 
 from __future__ import annotations
 
 import contextlib
-import decimal
 import json
-import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kit.reward import workers
-from kit.reward.answers import MAX_LENGTH, NeedsParser, extract_answer, malformed, same
+from kit.reward.answers import MAX_LENGTH, Undecided, extract_answer, malformed, number, same
 
 CACHE = 50_000  # verdicts kept
-TIMEOUT_SHARE = 0.001  # a larger share of timeouts is a warning
+# "timeout": the parser was stuck on the answer, or died; "unparseable gold": broken data.
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
 READINGS = ("official", "strict", "last-number")
 _PROBE = r"\sqrt{10007}+\ln 17"  # an answer nobody has: compared with it, a gold must be read to its end
@@ -65,18 +59,15 @@ def grade(response: str, gold: object, reading: str = "last-number", finished: b
     return grade_many([response], [gold], reading, finished)[0]
 
 
-def grade_many(
-    responses: Sequence[str], golds: Sequence[object], reading: str = "last-number",
-    finished: Sequence[bool | None] | bool | None = None,
-) -> list[Grade]:
+def grade_many(responses: Sequence[str], golds: Sequence[object], reading: str = "last-number",
+               finished: Sequence[bool | None] | bool | None = None) -> list[Grade]:  # fmt: skip
     """The verdicts on many responses, in order.
 
     Args:
         responses: texts of the generated part, thinking included.
         golds: for each response a text, a number, or a list of them, whose first counts (as in the official code).
-        reading: "official", "strict" or "last-number", see the module's docstring; a run has its own, training.reading.
-        finished: whether each response ended by itself (True), was cut off at a token limit (False), or nobody knows
-            (None). One value for all, or one for each.
+        reading: one of READINGS, see above; a run has its own, training.reading.
+        finished: for all or for each: ended by itself (True), was cut off at a token limit (False), not known (None).
 
     Raises ValueError on lists of different lengths or an unknown reading.
     """
@@ -94,10 +85,20 @@ def grade_many(
 
 def check_golds(golds: Sequence[object], ids: Sequence[object]) -> list[str]:
     """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded."""
-    texts = [_gold_text(gold) for gold in golds]
-    verdicts = _verdicts([(text, _PROBE) for text in texts])
-    return [f"problem {name}: gold answer {str(gold)[:80]!r} is unparseable: {malformed(text) or 'math-verify cannot read it'}"
-            for name, gold, text, verdict in zip(ids, golds, texts, verdicts, strict=True) if verdict != "wrong"]
+    verdicts = _verdicts([(_gold_text(gold), _PROBE) for gold in golds])
+    return [f"problem {name}: gold answer {str(gold)[:80]!r} is unparseable (empty, unbalanced, too long or not mathematics)"
+            for name, gold, verdict in zip(ids, golds, verdicts, strict=True) if verdict != "wrong"]
+
+
+def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
+    """One line for too many timeouts (more than 0.1 %) and one for unparseable golds, with the problems' ids."""
+    lines, late = [], sum(grade.verdict == "timeout" for grade in grades)
+    if late > 0.001 * len(grades):
+        lines.append(f"warning: {late} of {len(grades)} answers ({late / len(grades):.2%}) ran into the grader's deadline")
+    broken = [str(name) for name, grade in zip(ids, grades, strict=True) if grade.verdict == "unparseable gold"]
+    if broken:
+        lines.append(f"warning: unparseable gold answers ({len(broken)} responses): {', '.join(dict.fromkeys(broken))}")
+    return lines
 
 
 def _verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -123,21 +124,10 @@ def _decide(gold: str, answer: str) -> str:
         return "correct" if answer else "no answer"
     try:
         return "correct" if not malformed(answer) and same(gold, answer, None) else "wrong"
-    except NeedsParser:
+    except Undecided:
         return ""
     except RecursionError:  # thousands of = in a row
         return "wrong"
-
-
-def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
-    """One line for too many timeouts (more than 0.1 %) and one for unparseable golds, with the problems' ids."""
-    lines, late = [], sum(grade.verdict == "timeout" for grade in grades)
-    if late > TIMEOUT_SHARE * len(grades):
-        lines.append(f"warning: {late} of {len(grades)} answers ({late / len(grades):.2%}) ran into the grader's deadline")
-    broken = [str(name) for name, grade in zip(ids, grades, strict=True) if grade.verdict == "unparseable gold"]
-    if broken:
-        lines.append(f"warning: unparseable gold answers ({len(broken)} responses): {', '.join(dict.fromkeys(broken))}")
-    return lines
 
 
 def _gold_text(gold: object) -> str:
@@ -149,7 +139,6 @@ def _gold_text(gold: object) -> str:
             gold = json.loads(gold)
     if isinstance(gold, list | tuple):
         return _gold_text(gold[0]) if gold else ""
-    if not isinstance(gold, str):
-        is_number = isinstance(gold, numbers.Real | decimal.Decimal) and not isinstance(gold, bool)
-        return str(gold) if is_number and math.isfinite(gold) else ""
+    if not isinstance(gold, str):  # neither None nor nan nor True is a number
+        return str(gold) if number(str(gold)) is not None else ""
     return extract_answer(gold) or gold if "boxed" in gold else gold.strip()

@@ -1,16 +1,17 @@
 """Worker processes that ask math-verify: a deadline for each answer, a memory limit, no way to hang.
 
-A pebble pool on a forkserver with math-verify loaded: a worker that was killed is replaced in tenths of a second. Its own timer
-kills it, even inside one long C call, when one answer has taken DEADLINE seconds of processor time; the pool does after PATIENCE
-seconds by the clock. Workers never see the caller's `__main__` and end when the caller does. Any thread may ask; a forked child
-gets workers of its own.
+A pebble pool on a forkserver with math-verify loaded: a killed worker is replaced in tenths of a second. Its own timer kills it,
+even inside one long C call, after DEADLINE seconds of processor time for one answer; the pool does after PATIENCE by the clock.
+Workers never see the caller's `__main__` and end when the caller does. Any thread may ask; a fork gets workers of its own.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -25,7 +26,6 @@ from kit.reward import answers
 DEADLINE = 1.0  # seconds of processor time for one answer
 PATIENCE = 2.5  # seconds by the clock: a busy machine may leave a worker without processor time
 MEMORY = 1 << 30  # bytes of address space of one worker
-SOCKET = 60  # characters of TMPDIR: a socket's whole path must stay below 108
 TASKS = 5_000  # answers after which a worker is replaced: what a parser keeps adds up
 
 _pools: dict[int, Any] = {}  # by process id
@@ -34,9 +34,7 @@ _lock = threading.RLock()
 
 def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """The verdicts on (gold, answer) pairs, in order: correct, wrong, unparseable gold, or timeout for too long and too large.
-
-    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start.
-    """
+    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start."""
     from pebble import ProcessExpired
 
     results = [""] * len(pairs)
@@ -55,7 +53,7 @@ def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
                 except ProcessExpired as error:  # killed by somebody else: it gets a second chance
                     results[n] = "timeout" if error.exitcode == -signal.SIGPROF or attempt else ""
         except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError, RuntimeError):
-            _stop(pool)  # another thread's Ctrl-C, or all workers were killed: the rest goes to new ones
+            stop_workers(pool)  # another thread's Ctrl-C, or all workers were killed: the rest goes to new ones
         except BaseException:  # Ctrl-C: workers in the middle of something are of no use to the next caller
             stop_workers()
             raise
@@ -64,18 +62,14 @@ def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
     raise RuntimeError("the grading workers do not start")
 
 
-def stop_workers() -> None:
-    """End this process's workers; the next answer that needs one starts new ones."""
+def stop_workers(pool: Any = None) -> None:
+    """End this process's workers (or those of an older pool); the next answer that needs one starts new ones."""
     with _lock:
-        pool = _pools.pop(os.getpid(), None)
-    if pool is not None:
-        _stop(pool)
-
-
-def _stop(pool: Any) -> None:
-    pool.stop()
-    with contextlib.suppress(RuntimeError, OSError):
-        pool.join()
+        pool = pool or _pools.pop(os.getpid(), None)
+    if pool:
+        pool.stop()
+        with contextlib.suppress(RuntimeError, OSError):
+            pool.join()
 
 
 class _Process(context.ForkServerProcess):
@@ -91,10 +85,6 @@ class _Process(context.ForkServerProcess):
             main.update(kept)
 
 
-class _Context(context.ForkServerContext):
-    Process = _Process
-
-
 def _pool() -> Any:
     from pebble import ProcessPool
 
@@ -106,7 +96,9 @@ def _pool() -> Any:
                 _pools.clear()
             _ensure_forkserver()
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY), _Context())
+            start = context.ForkServerContext()
+            start.Process = _Process
+            pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY), start)
         return pool
 
 
@@ -115,7 +107,7 @@ def _ensure_forkserver() -> None:
     changed = [name for name in os.environ if name.startswith("MALLOC_") or name == "PYTHONSAFEPATH"]
     kept, folder = {name: os.environ.pop(name) for name in changed}, tempfile.tempdir
     os.environ["PYTHONSAFEPATH"] = "1"
-    tempfile.tempdir = "/tmp" if len(tempfile.gettempdir()) > SOCKET else folder
+    tempfile.tempdir = "/tmp" if len(tempfile.gettempdir()) > 60 else folder  # a socket's whole path must stay below 108
     try:
         util.get_temp_dir()  # of this process's sockets; made once
         forkserver.set_forkserver_preload(["math_verify", "pebble.pool.process"])
@@ -126,13 +118,8 @@ def _ensure_forkserver() -> None:
         os.environ.update(kept)
 
 
-# ---------------------------------------------------------------- in a worker
-
-
 def _prepare(caller: int, memory: int) -> None:
-    import logging
-    import resource
-
+    """Runs in a new worker, and `_judge` for every answer."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends even one long C call
     with contextlib.suppress(ValueError, OSError):  # not every system knows this limit
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -154,7 +141,7 @@ def _judge(gold: str, answer: str) -> str:
     signal.setitimer(signal.ITIMER_PROF, DEADLINE)  # SIGPROF ends the process
     try:
         return "correct" if answers.same(gold, answer, answers.by_parser) else "wrong"
-    except answers.UnparseableGold:
+    except answers.Undecided:
         return "unparseable gold"
     except MemoryError:
         os.kill(os.getpid(), signal.SIGPROF)
