@@ -220,7 +220,7 @@ def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -
     assert len(axis.texts) == len(labels)
 
 
-def test_notebook_07_draws_the_frontier_of_any_finished_run_without_torch(finished: Config, drawn: nbformat.NotebookNode) -> None:
+def test_notebook_07_draws_the_frontier_of_any_finished_run_without_torch(finished: Config) -> None:
     notebook = run_notebook("07_rewards", finished)
     assert json.loads(notebook.cells[-1].outputs[0].text)[0] == []
     table = files.read_csv(paths.of(finished).figures / "frontier_table.csv").set_index("setting")
