@@ -176,8 +176,7 @@ def stream_forced(
     if now.finished:
         return
     cut = thinking_end(now.ids, False, engine.tokenizer) > budget
-    broken = engine.tokenizer.decode(now.ids[-1:]).endswith("\n")
-    begun = [*now.ids, *(prompts.forcing_ending(engine.tokenizer, config.prompts, broken) if cut else ())]
+    begun = stopped(now.ids, budget, engine.tokenizer, config.prompts.text("forcing_ending")) if cut else now.ids
     how = Sampling(1, e.temperature, e.top_p, answer_cap(config, budget) if cut else max(e.max_new_tokens - budget, 1))
     for more in stream(engine, start + begun, how, seed + 1):
         ids = [*begun, *more.ids]
