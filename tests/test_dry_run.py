@@ -85,8 +85,9 @@ def test_every_params_file_goes_through_the_whole_path(results: Path, tmp_path: 
     assert any("prompt:" in line for line in said)
     (group,) = (line for line in said if line.startswith("one group of the first step"))
     if real.model.source != "arithmetic":  # two responses: the right answer, which was put there, and the random model's
-        assert re.search(r"right answer: (\d+)\nresponse: '\\\\boxed\{\1\}.*; reward 1, advantage \+0\.707\n"
-                         r"response: .*; reward 0, advantage -0\.707$", group)
+        a, b, answer = re.search(r"a=(\d+)\$ and \$b=(\d+)\$.*\nresponse: '\\\\boxed\{(\d+)\}'; reward 1, advantage \+0\.707\n"
+                                 r"response: .*; reward 0, advantage -0\.707$", group).groups()
+        assert int(a) + int(b) == int(answer)
 
 
 def test_the_groups_are_all_params_files() -> None:
@@ -102,8 +103,9 @@ def test_nothing_but_size_is_changed() -> None:
     assert small.model.dtype == "bfloat16" and small.selection.tolerance == 0.10
     assert (small.evaluation.temperature, small.evaluation.top_p) == (0.6, 0.95)
     t, u = dataclasses.asdict(small.training), dataclasses.asdict(real.training)
-    scaled = {"prompts_per_step", "responses_per_prompt", "micro_batch", "steps", "checkpoint_every", "processes", "vllm"}
+    scaled = {"prompts_per_step", "responses_per_prompt", "micro_batch", "steps", "checkpoint_every", "processes", "vllm", "trl"}
     assert {key for key in t if t[key] != u[key]} == scaled
+    assert t["trl"] == {**u["trl"], "log_completions": True}  # what the group of the first step is shown from
     assert small.schedules["iterative"].limits == (22, 20, 18)  # falling, as 4000, 3000, 2000
     assert small.schedules["one-shot-2k"].limits == (18,) and small.schedules["one-shot-2k"].label == "one-shot"
 
@@ -124,11 +126,11 @@ def test_without_the_real_tokenizer_there_is_one_with_a_token_a_byte(results: Pa
     real = dataclasses.replace(OWN, model=dataclasses.replace(OWN.model, source="nobody/nothing"))
     small = dry_run.scaled(real)
     assert dry_run.make_problems_and_base(small, real) == (
-        "random weights, a tokenizer with a token a byte and the special tokens and chat template of plain")
+        "random weights, a token a byte, chat template of plain")
     tokenizer = dry_run.models.load_tokenizer(small.model.source, small)
     text = "Let's think: \\boxed{½} <think>\n</think>"
     ids = tokenizer(text)["input_ids"]
-    assert tokenizer.decode(ids) == text and len(ids) == len("Let's think: \\boxed{½} \n".encode()) + 2
+    assert tokenizer.decode(ids) == text and len(ids) == len(text.encode())
 
 
 def test_a_chat_template_that_would_lose_the_limit_stops_the_dry_run(results: Path, tmp_path: Path) -> None:
@@ -152,4 +154,4 @@ def test_a_model_whose_folder_is_not_made_yet_is_tried_with_a_token_a_byte(resul
     real = dataclasses.replace(real, model=dataclasses.replace(real.model, source="cache/not-there/yet"))
     small = dry_run.scaled(real)
     assert small.data.prompt_cap == 4 * real.data.prompt_cap
-    assert dry_run.make_problems_and_base(small, real).endswith("special tokens and chat template of plain")
+    assert dry_run.make_problems_and_base(small, real).endswith("a token a byte, chat template of plain")

@@ -1,10 +1,10 @@
 """A dry run: the whole path of a params file on a laptop, in seconds, before anything is paid for.
 
 In place of the model there is a tiny Qwen2 with random weights, with the real tokenizer where that is on this machine, else one
-with a token a byte and the special tokens and chat template of its family; in place of each data set a few made-up problems.
-There are 2 steps a round, small limits and batches, one process, and transformers in place of vLLM or a server. Nothing else is
-changed: prompts, order of the rounds, temperatures, loss, selection rule. It goes to results/<run>-dry. Every second training
-response is replaced by the right answer, so that there is something to learn from; what comes out is no finding.
+with a token a byte and the chat template of the model's family; in place of each data set a few made-up problems. There are 2
+steps a round, small limits and batches, one process, and transformers in place of vLLM or a server. Nothing else is changed:
+prompts, order of the rounds, temperatures, loss, selection rule. It goes to results/<run>-dry. Every second training response is
+replaced by the right answer, so that there is something to learn from; what comes out is no finding.
 """
 
 from __future__ import annotations
@@ -40,17 +40,8 @@ QUESTIONS = {
     "validation": "A train carries {a} people when {b} more get on. How many does it carry now?",
     "evaluation": "Evaluate the sum \\[{a}+{b}.\\]",
 }
-PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: <think>\n"
-QWQ = (  # cuts the thinking out of earlier answers
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{{ m.content.split('</think>')[-1].lstrip('\n') if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}")
-FAMILIES = {  # family: its beginning, end and padding token, its other special tokens, its chat template or TRL's file of it
-    "deepseek": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜end▁of▁sentence｜>", ("<｜User｜>", "<｜Assistant｜>"),
-                 "deepseek_r1_distill.jinja"),
-    "qwq": (None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",), QWQ),
-    "plain": (None, "<end>", "<pad>", (), PLAIN),
-}
+CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+          "<|im_start|>assistant\n<think>\n")
 
 
 def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
@@ -63,19 +54,19 @@ def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
     with quiet():
         told = make_problems_and_base(config, real)
     show(f"base model: {told}; problems: made up")
-    example = problems.load(config.data.evaluation[0], config)[0]
-    rendered = prompts.examples(config, models.load_tokenizer(catalog.base_model(config), config), example.question)
+    tokenizer = models.load_tokenizer(catalog.base_model(config), config)
+    rendered = prompts.examples(config, tokenizer, problems.load(config.data.evaluation[0], config)[0].question)
     manifest.write_manifest(config, rendered)
     for stage, text in rendered.items():
         show(f"{stage} prompt:\n{text}")
     with quiet():
         selection.validate_base(config)
     for schedule, k, _ in list(catalog.facts(config).values())[1:]:
-        with quiet(), answered(config) as examples:
-            rounds.train_round(config, schedule, k)
+        with quiet(), answered(tokenizer):
+            folder = rounds.train_round(config, schedule, k)
             table = selection.validate_round(config, schedule, k)
         if k == 1 and schedule == next(iter(config.schedules)):
-            show(f"one group of the first step of {schedule}, round {k}:\n{examples[0]}")
+            show(f"one group of the first step of {schedule}, round {k}:\n{group(folder, config)}")
         show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
     with quiet():
         for model in catalog.model_names(config):
@@ -95,41 +86,36 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def answered(config: Config) -> Iterator[list[str]]:
-    """Rollouts of which every second one is the right answer; yields a list that gets the first group of each step, in words."""
-    from trl import GRPOTrainer
-
-    draw, score, told = sampling.sample, GRPOTrainer._generate_and_score_completions, []
-    tokenizer = models.load_tokenizer(catalog.base_model(config), config)
+def answered(tokenizer: Any) -> Iterator[None]:
+    """Rollouts of made-up problems, every second one the right answer."""
+    draw = sampling.sample
 
     def sample(model: Any, input_ids: Any, *given: Any, **named: Any) -> Any:
-        drawn = draw(model, input_ids, *given, **named)
+        drawn, prompt = draw(model, input_ids, *given, **named), input_ids.shape[1]
         for row in range(0, len(drawn), 2):
             if sums := re.search(r"a=(\d+)\$ and \$b=(\d+)", tokenizer.decode(input_ids[row])):
                 answer = f"\\boxed{{{int(sums[1]) + int(sums[2])}}}{tokenizer.eos_token}"
-                ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: drawn.shape[1] - input_ids.shape[1]]
-                drawn[row, input_ids.shape[1]:] = tokenizer.pad_token_id
-                drawn[row, input_ids.shape[1] : input_ids.shape[1] + len(ids)] = drawn.new_tensor(ids)
+                ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: drawn.shape[1] - prompt]
+                drawn[row, prompt:] = tokenizer.pad_token_id
+                drawn[row, prompt : prompt + len(ids)] = drawn.new_tensor(ids)
         return drawn
 
-    def scored(trainer: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        found, size = score(trainer, inputs), config.training.responses_per_prompt
-        rewards = list(*trainer._logs["rewards"].values())[-len(inputs):]
-        ids, masks = found["completion_ids"], found["completion_mask"]
-        rows = [f"response: {tokenizer.decode(ids[i][masks[i].bool()])!r}, {int(masks[i].sum())} tokens; reward {rewards[i]:g}, "
-                f"advantage {found['advantages'][i].item():+.3f}" for i in range(size)]
-        prompt = tokenizer.decode(found["prompt_ids"][0][found["prompt_mask"][0].bool()])
-        told.append("\n".join([f"prompt: {prompt}", f"right answer: {inputs[0]['answer']}", *rows]))
-        return found
+    with mock.patch.object(sampling, "sample", sample):
+        yield
 
-    with mock.patch.object(sampling, "sample", sample), \
-            mock.patch.object(GRPOTrainer, "_generate_and_score_completions", scored):
-        yield told
+
+def group(folder: Path, config: Config) -> str:
+    """The first group that a round learned from, by TRL's own log of it: prompt, responses, rewards, advantages."""
+    log = pd.read_parquet(folder / "completions" / "completions_00001.parquet")
+    rows = log.head(config.training.responses_per_prompt).itertuples(index=False)  # step, prompt, completion, reward, advantage
+    prompt = " ".join(f"[{turn['role']}] {turn['content']}" for turn in log.prompt[0])
+    return "\n".join([f"prompt: {prompt}", *(f"response: {said[0]['content']!r}; reward {reward:g}, advantage {advantage:+.3f}"
+                                             for _, _, said, reward, *_, advantage in rows)])
 
 
 def scaled(config: Config) -> Config:
     """The same run, small: what is replaced is said at the top of this file."""
-    change, e = dataclasses.replace, config.evaluation
+    change, e, t = dataclasses.replace, config.evaluation, config.training
     ranks = sorted({limit for schedule in config.schedules.values() for limit in schedule.limits})
     small = change(config, run=f"{config.run}-dry", engine=Engine(), threads=1)
     source = "arithmetic" if config.model.source == "arithmetic" else str(paths.of(small).base_model)
@@ -138,18 +124,13 @@ def scaled(config: Config) -> Config:
         model=change(config.model, source=source, revision=None, shape=None, trust_remote_code=False),
         arithmetic=change(
             config.arithmetic, train_problems=16, validation_problems=2, evaluation_problems=2, hidden_size=32, layers=1, heads=2,
-            key_value_heads=1, intermediate_size=32, max_length=32768, drill_steps=1, sft_steps=2, sft_batch=2,
-        ),
+            key_value_heads=1, intermediate_size=32, max_length=32768, drill_steps=1, sft_steps=2, sft_batch=2),
         data=change(config.data, files={}, revisions={},  # no files, no hub: the made-up problems; a word is some four bytes
                     prompt_cap=config.data.prompt_cap * (1 if has_tokenizer(config) else 4)),
-        schedules={
-            name: change(schedule, limits=tuple(18 + 2 * ranks.index(n) for n in schedule.limits), steps=2, checkpoint_every=1)
-            for name, schedule in config.schedules.items()
-        },
-        training=change(
-            config.training, prompts_per_step=2, responses_per_prompt=2, micro_batch=2, steps=2, checkpoint_every=1,
-            processes=1, machines=1, vllm="off",
-        ),
+        schedules={name: change(plan, limits=tuple(18 + 2 * ranks.index(n) for n in plan.limits), steps=2, checkpoint_every=1)
+                   for name, plan in config.schedules.items()},
+        training=change(t, prompts_per_step=2, responses_per_prompt=2, micro_batch=2, steps=2, checkpoint_every=1, processes=1,
+                        machines=1, vllm="off", trl={**t.trl, "log_completions": True}),
         selection=change(config.selection, samples=1),
         evaluation=change(e, samples=1, samples_by_set=dict.fromkeys(e.samples_by_set, 2), max_new_tokens=12, batch_size=8,
                           resamples=100),
@@ -168,56 +149,40 @@ def has_tokenizer(config: Config) -> bool:
 
 def make_problems_and_base(config: Config, real: Config) -> str:
     """Write a few made-up problems for each data set, where `problems.load` looks first, and the tiny model; says what it is."""
+    import torch
+    from transformers import GenerationConfig
+
     if config.model.source == "arithmetic":
         arithmetic.make_data(config)
         arithmetic.train_base(config)
         return "the laptop's model, hardly trained"
-    rng, d = random.Random(config.seed), config.data
+    rng, d, source, own = random.Random(config.seed), config.data, real.model.source, has_tokenizer(real)
     for name in (d.train, d.validation, *d.evaluation):
         role = {d.train: "training", d.validation: "validation"}.get(name, "evaluation")
         pairs = [(rng.randint(10, 99), rng.randint(100, 999)) for _ in range(3 if role == "training" else 2)]
         rows = [problems.Problem(f"{name}-{i}", QUESTIONS[role].format(a=a, b=b), str(a + b)) for i, (a, b) in enumerate(pairs)]
         problems.write(paths.of(config).data(name), rows)
-    import torch
-    from transformers import GenerationConfig
-
-    source, own = real.model.source, has_tokenizer(real)
     tokenizer = models.load_tokenizer(source, real) if own else byte_tokenizer(family_of(source))
     model = arithmetic.make_model(config.arithmetic, tokenizer, config.seed).to(getattr(torch, config.model.dtype))
     ends = list(dict.fromkeys([tokenizer.eos_token_id, tokenizer.pad_token_id]))  # QwQ's second one ends a response, too
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(config.model.source)
     tokenizer.save_pretrained(config.model.source)
-    return "random weights, " + (f"the tokenizer of {source}" if own else "a tokenizer with a token a byte and "
-                              f"the special tokens and chat template of {family_of(source)}")
+    return f"random weights, {f'the tokenizer of {source}' if own else 'a token a byte, chat template of ' + family_of(source)}"
 
 
 def byte_tokenizer(family: str) -> Any:
-    """A token a byte, with what its family has (`dressed`)."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-
-    core = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    return dressed(core, family)
-
-
-def dressed(core: Any, family: str) -> Any:
-    """A tokenizer with the special tokens and the chat template of a family. Like the real ones it puts the beginning token (if
-    there is one) before any text unless told not to, and has `<think>` and `</think>` as single tokens that are not special."""
+    """A token a byte, with the chat template of DeepSeek's distillations (as TRL has it), or of QwQ and many others."""
     import trl
-    from tokenizers import AddedToken, processors
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    first, end, pad, others, template = FAMILIES[family]
-    names = dict.fromkeys(filter(None, (first, end, pad, *others)))
-    core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in prompts.TAGS])
-    if first:
-        core.post_processor = processors.TemplateProcessing(
-            single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, core.token_to_id(first))])
-    if template.endswith(".jinja"):
-        template = (Path(trl.__file__).parent / "chat_templates" / template).read_text(encoding="utf-8")
+    core = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    first, end, pad, template = None, "<|im_end|>", "<|endoftext|>", CHATML
+    if family == "deepseek":
+        first, end, pad = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+        template = (Path(trl.__file__).parent / "chat_templates" / "deepseek_r1_distill.jinja").read_text(encoding="utf-8")
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=first, eos_token=end, pad_token=pad, padding_side="left", chat_template=template,
         clean_up_tokenization_spaces=False)

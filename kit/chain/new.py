@@ -34,29 +34,31 @@ def new(
     steps: int = 180,
 ) -> Path:
     """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
-    path = HOME / "params" / f"{name}.yaml"
+    import torch
+
+    path, folder = HOME / "params" / f"{name}.yaml", Path(model).expanduser()
     if not re.fullmatch(NAME, name) or path.exists():
         raise KitError(f"params/{name}.yaml: {'is there already' if path.exists() else 'not a name'}; choose another one, of "
                        "letters, digits, - _ and .")
-    given = {"train": train, "test": test, **({"validation": validation} if validation else {})}
-    found = {}
+    given, found = {"train": train, "test": test, **({"validation": validation} if validation else {})}, {}
     for role, file in given.items():
         if not file.exists():
             raise KitError(f"--{role} {file}: no such file")
         found[role] = problems.read(file)
-    source = _shown(Path(model)) if Path(model).expanduser().is_dir() else model
-    window = window_of(model)
-    prompt_cap = min(768, window // 2)
-    longest = min(32000, window - prompt_cap)
-    limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
     count = {role: len(rows) for role, rows in found.items()}
-    left = count["train"] - (0 if validation else max(1, min(60, count["train"] // 10)))
+    held = 0 if validation else max(1, min(60, count["train"] // 10))
+    prompt_cap = min(768, window_of(model) // 2)
+    longest = min(32000, window_of(model) - prompt_cap)
+    limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
+    # A learning rate to begin with, by the size of the weights: the paper's for billions of parameters, else more.
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 1e10
     text = TEXT.format(
-        name=name, model=model, family=family_of(model), source=json.dumps(source), dtype="bfloat16" if _gpu() else "float32",
-        validation="validation" if validation else HELD_OUT, held="" if validation else ": a tenth of the others, at most 60",
-        files=json.dumps({role: _shown(file) for role, file in given.items()}), counts=" and ".join(map(str, count.values())),
-        prompt_cap=prompt_cap, rate=_rate(Path(model).expanduser()), prompts=max(1, min(128, left)), steps=steps,
-        alike=_alike(found), every=max(1, steps // 9), longest=longest, limits=json.dumps(list(limits)))
+        name=name, model=model, family=family_of(model), source=json.dumps(_shown(folder) if folder.is_dir() else model),
+        dtype="bfloat16" if torch.cuda.is_available() else "float32", validation="validation" if validation else HELD_OUT,
+        held=": a tenth of the others, at most 60" if held else "", counts=" and ".join(map(str, count.values())),
+        files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
+        rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4", prompts=max(1, min(128, count["train"] - held)),
+        steps=steps, every=max(1, steps // 9), alike=_alike(found), limits=json.dumps(list(limits)))
     with files.atomic(path) as file:
         file.write(text + "\n")
     try:
@@ -80,15 +82,3 @@ def _alike(found: dict[str, list[problems.Problem]]) -> str:
     if dropped <= len(found["train"]) / 10:
         return f"0.5  # overlap with a held-out problem at which one is dropped: {dropped} of these; null keeps all"
     return f"1  # only equal problems are dropped: these are of a pattern, and at the usual 0.5 it would be {dropped} of them"
-
-
-def _rate(folder: Path) -> str:
-    """A learning rate to begin with, by the size of the weights: the paper's for billions of parameters, else more."""
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 1e10
-    return "1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4"
-
-
-def _gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -1,25 +1,27 @@
 """What a run needs, from the model's sizes alone: memory, tokens, time, disk; and whether it fits the hardware in params.
 
-`make plan PARAMS=params/ds-1.5b.yaml` prints it, the runner notebook shows it, before anything is paid for. Formulas stand in the
-docstrings, in bytes, seconds and FLOPs, with N parameters in L layers; widths H of the hidden state, I of the MLP, Q of the
-queries, K of the keys; V words; b responses in a pass, each of s tokens with its prompt; c bytes a number in computation
-(2 bfloat16, 4 float32), r in the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4). Memory goes by the longest
-prompts and responses, time by expected ones.
+`make plan PARAMS=params/ds-1.5b.yaml` prints it, the runner notebook shows it, before anything is paid for. In the formulas, of
+bytes, seconds and FLOPs: N parameters in L layers; widths H of the hidden state, I of the MLP, Q of the queries, K of the keys;
+V words; b responses in a pass, each of s tokens with its prompt; c bytes a number in computation (2 bfloat16, 4 float32), r in
+the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4). Memory goes by the longest prompts and responses, time by
+expected ones.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from kit.data import problems
 from kit.data.sources import SOURCES
 from kit.evaluation import forcing
+from kit.laptop import arithmetic
 from kit.reward import length_rewards
-from kit.runs import catalog
-from kit.settings import ROOT, Config, KitError, read_yaml
+from kit.runs import catalog, files, paths
+from kit.settings import Config, KitError, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
@@ -28,18 +30,7 @@ TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFun
 # (c, r) -> what a layer of Qwen2 in transformers 5.17 holds besides its MLP, in hidden states: while it is recomputed, and kept
 # for the backward pass without checkpointing. tests/test_plan.py traces it.
 COUNTED = {(2, 4): (39, 35), (2, 2): (29, 27), (4, 4): (46, 42)}
-
-
-class Sizes(NamedTuple):
-    """What the formulas need of a model: N, L, H, I, Q, K, V."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    mlp: int
-    queries: int
-    keys: int
-    words: int
+Sizes = namedtuple("Sizes", ["parameters", "layers", "hidden", "mlp", "queries", "keys", "words"])  # N, L, H, I, Q, K, V
 
 
 def sizes_of(config: Config) -> Sizes:
@@ -49,8 +40,6 @@ def sizes_of(config: Config) -> Sizes:
 
     m = config.model
     if m.source == "arithmetic":
-        from kit.laptop import arithmetic
-
         found = arithmetic.make_model(config.arithmetic, arithmetic.make_tokenizer(), 0).config
     elif m.shape and not Path(m.source).is_dir():
         found = Qwen2Config(**vars(m.shape))
@@ -58,25 +47,16 @@ def sizes_of(config: Config) -> Sizes:
         try:
             found = AutoConfig.from_pretrained(m.source, revision=m.revision, trust_remote_code=m.trust_remote_code)
         except (OSError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({why}); give its sizes under model.shape, "
-                           "or a local folder as model.source") from None
+            raise KitError(f"{config.file}: the config of {m.source} cannot be read ({files.first_line(error)}); give its sizes "
+                           "under model.shape, or a local folder as model.source") from None
     with torch.device("meta"):
-        count = sum(p.numel() for p in AutoModelForCausalLM.from_config(found).parameters())
+        count = AutoModelForCausalLM.from_config(found).num_parameters()
     head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
     return Sizes(count, found.num_hidden_layers, found.hidden_size, found.intermediate_size, found.num_attention_heads * head,
                  found.num_key_value_heads * head, found.vocab_size)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def is_shared(config: Config) -> bool:
-    """Whether the training processes share one copy of the weights (FSDP2, ZeRO-3)."""
-    path = next((p for p in (Path(config.training.accelerate), ROOT / config.training.accelerate) if p.is_file()), None)
-    if path is None:
-        raise KitError(f"{config.file}: training.accelerate: no file {config.training.accelerate}")
-    return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
 
 
 def highest(config: Config) -> int:
@@ -90,61 +70,56 @@ def trained(config: Config, z: Sizes) -> int:
     return z.parameters if config.training.lora_rank is None else config.training.lora_rank * z.layers * pairs
 
 
-def activations(config: Config, z: Sizes, c: int, r: int) -> dict[str, float]:
-    """Bytes of the forward and backward pass of b responses of s tokens.
-
-    Kept: L r H b s, the input of each layer. One layer, recomputed, with its gradients: (6 c I + h H) b s, or 2 N if that is
-    more: the weights as bfloat16. The attention's mask: (1 + c) b s^2. Without checkpointing all layers are kept:
-    L (4 c I + k H) b s and (1 + c L) b s^2. Output layer: 8 V H + 8 H b s and TRL's tiles.
-    """
-    b, s = config.training.responses_per_pass, config.data.prompt_cap + highest(config)
-    recomputed, whole = COUNTED[c, r]
-    kept, layer, masks = z.layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
-    if not trl_fields.fields(config)["gradient_checkpointing"]:
-        kept, layer, masks = z.layers * (4 * c * z.mlp + whole * z.hidden), 0, 1 + c * z.layers
-    return {"kept activations": kept * b * s, "one layer": max(layer * b * s, 2 * z.parameters if c < r else 0),
-            "attention mask": masks * b * s**2, "output layer": TILE + 8 * z.words * z.hidden + 8 * z.hidden * b * s}
+def width(config: Config) -> int:
+    """Bytes of a number in computation."""
+    return 2 if config.model.dtype == "bfloat16" else 4
 
 
 def memory(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device in the rollouts, the update (of the round with the highest limit) and an evaluation; last row `in all`.
 
-    What is trained is float32: weights 4, gradients 4, AdamW 8, reference model 4 bytes each, over all devices that share them;
-    as much as the gradients in DDP's buckets; 2 c (N / L + V H) of gathered weights where they are shared. A token in the KV
-    cache takes L K (r + c) in training, 2 c L K in evaluation, a response's logits 12 V. vLLM has its share of the memory.
+    What is trained is float32, over all devices that share it (FSDP2, ZeRO-3). The update keeps the input of each layer, and
+    recomputes one layer with its gradients, or holds 2 N if that is more: the weights as bfloat16. Without checkpointing all
+    layers are kept. vLLM has its share of the memory.
     """
-    t, e, h, prompt = config.training, config.evaluation, config.hardware, config.data.prompt_cap
-    trl, n, c, shared, lora = trl_fields.fields(config), trained(config, z), width(config), is_shared(config), bool(t.lora_rank)
-    r, devices = c if shared or lora else 4, t.processes if shared else 1
-
-    def caches(token: float, responses: int, tokens: float) -> dict[str, float]:
-        return {"KV cache": token * z.layers * z.keys * responses * tokens, "logits": 12 * z.words * responses}
-
-    state = {"weights": (4 * n + c * z.parameters * lora) / devices, "AdamW's moments": 8 * n / devices,
-             "reference model": 4 * n / devices * (t.kl_coefficient != 0 and not lora),
-             "DDP's buckets": 4 * n * (t.processes > 1 and not shared)}
-    update = state | activations(config, z, c, r) | {
-        "gradients": 4 * n / devices, "gathered weights": 2 * c * (z.parameters / z.layers + z.words * z.hidden) * shared}
-    rollouts, evaluation = state, {}
-    if t.vllm == "off":
-        rollouts = state | caches(r + c, t.responses_per_process, prompt + highest(config))
-    elif t.vllm == "colocate":
-        vllm = {"vLLM": trl["vllm_gpu_memory_utilization"] * h.memory_gib * GIB}
-        rollouts, update = state | vllm, update | ({} if trl["vllm_enable_sleep_mode"] else vllm)
-    if config.engine.name == "transformers":
-        evaluation = {"weights": c * z.parameters, **caches(2 * c, e.batch_size, prompt + e.max_new_tokens)}
-    elif config.engine.name == "vllm":
-        evaluation = {"vLLM": config.engine.gpu_memory_utilization * h.memory_gib * GIB}
-    table = pd.DataFrame({"rollouts": rollouts, "update": update, "evaluation": evaluation}).fillna(0.0) / GIB
-    table.loc["reserve"] = h.reserve_gib  # the CUDA context, communication buffers, fragments
+    t, e, h, cap, trl = config.training, config.evaluation, config.hardware, config.data.prompt_cap, trl_fields.fields(config)
+    shared, lora = t.processes > 1, t.lora_rank is not None
+    if shared:
+        shared = read_yaml(paths.given(config, t.accelerate)).get("distributed_type") in ("FSDP", "DEEPSPEED")
+    n, c, devices = trained(config, z), width(config), t.processes if shared else 1
+    r, layers, b, s = c if shared or lora else 4, z.layers, t.responses_per_pass, cap + highest(config)
+    recomputed, whole = COUNTED[c, r]
+    kept, layer, masks = layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
+    if not trl["gradient_checkpointing"]:
+        kept, layer, masks = layers * (4 * c * z.mlp + whole * z.hidden), 0, 1 + c * layers
+    colocated = trl["vllm_gpu_memory_utilization"] * h.memory_gib * GIB * (t.vllm == "colocate")
+    here, engine = t.vllm == "off", config.engine.name
+    terms = [  # what for, in rollouts, update or evaluation; bytes
+        ("weights", "ru", (4 * n + c * z.parameters * lora) / devices),
+        ("weights", "e", c * z.parameters * (engine == "transformers")),
+        ("AdamW's moments", "ru", 8 * n / devices),
+        ("reference model", "ru", 4 * n / devices * (t.kl_coefficient != 0 and not lora)),
+        ("DDP's buckets", "ru", 4 * n * (t.processes > 1 and not shared)),
+        ("gradients", "u", 4 * n / devices),
+        ("gathered weights", "u", 2 * c * (z.parameters / layers + z.words * z.hidden) * shared),
+        ("kept activations", "u", kept * b * s),
+        ("one layer", "u", max(layer * b * s, 2 * z.parameters if c < r else 0)),
+        ("attention mask", "u", masks * b * s**2),
+        ("output layer", "u", TILE + 8 * z.words * z.hidden + 8 * z.hidden * b * s),
+        ("KV cache", "r", layers * z.keys * (r + c) * t.responses_per_process * s * here),
+        ("KV cache", "e", layers * z.keys * 2 * c * e.batch_size * (cap + e.max_new_tokens) * (engine == "transformers")),
+        ("logits", "r", 12 * z.words * t.responses_per_process * here),
+        ("logits", "e", 12 * z.words * e.batch_size * (engine == "transformers")),
+        ("vLLM", "r" if trl["vllm_enable_sleep_mode"] else "ru", colocated),
+        ("vLLM", "e", config.engine.gpu_memory_utilization * h.memory_gib * GIB * (engine == "vllm")),
+        ("reserve", "rue", h.reserve_gib * GIB),  # the CUDA context, communication buffers, fragments
+    ]
+    table = pd.DataFrame(0.0, list(dict.fromkeys(what for what, _, _ in terms)), ["rollouts", "update", "evaluation"])
+    for what, phases, size in terms:
+        table.loc[what, [phase for phase in table if phase[0] in phases]] += size / GIB
     table = table[(table > 0).any(axis=1)]
     table.loc["in all"] = table.sum()
     return table
-
-
-def width(config: Config) -> int:
-    """Bytes of a number in computation."""
-    return 2 if config.model.dtype == "bfloat16" else 4
 
 
 def cache_tokens(config: Config, z: Sizes, share: float, spread: int) -> float:
@@ -165,10 +140,9 @@ def problem_count(config: Config, name: str) -> int:
         return {d.train: a.train_problems, d.validation: a.validation_problems}.get(name, a.evaluation_problems)
     if name in SOURCES and name not in d.files:
         return SOURCES[name].rows
-    try:
+    with contextlib.suppress(KitError):
         return len(problems.load(name, config))
-    except KitError:
-        return 0
+    return 0
 
 
 def expected(config: Config, name: str, cap: int) -> float:
@@ -177,21 +151,16 @@ def expected(config: Config, name: str, cap: int) -> float:
 
 
 def rollout_seconds(config: Config, z: Sizes, tokens: float, s: float, n: float) -> float:
-    """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt.
-
-    A token of each takes the longer of reading the weights and the caches, (2 N + 4 L K n s) / bandwidth, and 2 N n / FLOPs.
-    """
+    """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt: a token of each takes the
+    longer of reading weights and caches, (2 N + 4 L K n s) / bandwidth, and 2 N n / FLOPs."""
     h = config.hardware
     read = (2 * z.parameters + 4 * z.layers * z.keys * n * s) / (h.terabytes_per_second * 1e12 * h.bandwidth_share)
     return tokens / n * max(read, 2 * z.parameters * n / (h.teraflops * 1e12 * h.compute_share))
 
 
 def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
-    """Device seconds to learn from `tokens` in sequences of s tokens.
-
-    2 N + 4 L Q s FLOPs a token forward, twice that backward, once more each for checkpointing, the reference model and vLLM's
-    correction.
-    """
+    """Device seconds to learn from `tokens` in sequences of s tokens: 2 N + 4 L Q s FLOPs a token forward, twice that backward,
+    once more each for checkpointing, the reference model and vLLM's correction."""
     h, t, trl = config.hardware, config.training, trl_fields.fields(config)
     corrected = t.vllm != "off" and trl["vllm_importance_sampling_correction"]
     passes = 3 + bool(trl["gradient_checkpointing"]) + (t.kl_coefficient != 0) + corrected
@@ -262,15 +231,13 @@ def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[st
     times = f" x {config.parallel} schedules at a time" if config.parallel > 1 else ""
     found += [f"{phase} need {gib:.1f} GiB{times} of {h.memory_gib:g} on a device; {REMEDIES[phase]}"
               for phase, gib in peak.items() if config.parallel * gib > h.memory_gib]
-    engines = []  # of vLLM: the key of its share of the memory, that share, devices of one copy, the longest response
-    if t.vllm == "colocate":
-        engines.append(("training.trl.vllm_gpu_memory_utilization", trl["vllm_gpu_memory_utilization"],
-                        trl["vllm_tensor_parallel_size"], highest(config)))
-    if e.name == "vllm":
-        longest = config.evaluation.max_new_tokens
-        engines.append(("engine.gpu_memory_utilization", e.gpu_memory_utilization, e.tensor_parallel, longest))
-    for key, share, spread, response in engines:
-        if (room := cache_tokens(config, z, share, spread)) < config.data.prompt_cap + response:
+    engines = [  # of vLLM: is it used, the key of its share of the memory, that share, devices of a copy, longest response
+        (t.vllm == "colocate", "training.trl.vllm_gpu_memory_utilization", trl["vllm_gpu_memory_utilization"],
+         trl["vllm_tensor_parallel_size"], highest(config)),
+        (e.name == "vllm", "engine.gpu_memory_utilization", e.gpu_memory_utilization, e.tensor_parallel,
+         config.evaluation.max_new_tokens)]
+    for used, key, share, spread, response in engines:
+        if used and (room := cache_tokens(config, z, share, spread)) < config.data.prompt_cap + response:
             found.append(f"`{key}` {share:g} on {spread} device(s) leaves vLLM's KV cache {max(room, 0):.0f} tokens, fewer than "
                          "one response; raise it, or spread the model over more devices")
     if disk > h.disk_gib:

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -49,23 +50,23 @@ def compute(config: Config) -> None:
             validate(config, schedule, k)
     for model in catalog.model_names(config):
         logged = model in config.logs.models
-        graded = {name: grade(config, logs.responses(config, model, name) if logged else stored(run.rollouts(model, name)),
+        graded = {name: grade(config, logs.responses(config, model, name) if logged else records.read(run.rollouts(model, name)),
                               run.grades(model, name)) for name in config.data.evaluation}
         evaluate.write_metrics(config, model, graded)
         if config.evaluation.training_prompt and not logged:
             told = f"{model}/{evaluate.TRAINING_PROMPT}"
             for name in config.data.evaluation:
-                grade(config, stored(run.rollouts(told, name)), run.grades(told, name))
+                grade(config, records.read(run.rollouts(told, name)), run.grades(told, name))
     comparisons.compare_models(config)
     behavior.write_tables(config)
     if config.schedules and config.forcing.budgets:
         for model, name, budget in itertools.product(config.forced_models, config.data.evaluation, config.forcing.budgets):
             file = run.forcing(model, name) / f"budget{budget}.jsonl"
-            grade(config, stored(file), file.with_suffix(".csv"))
+            grade(config, records.read(file), file.with_suffix(".csv"))
         forcing.write_curve(config)
 
 
-def grade(config: Config, answers: list[records.Rollout], path: Path) -> pd.DataFrame:
+def grade(config: Config, answers: Iterable[records.Rollout], path: Path) -> pd.DataFrame:
     """Write the grades of these responses over those in `path`, in whose order they are put: a file of responses has them in the
     order in which they were done. Which thinking was cut (`forced`) is taken over."""
     before = files.read_csv(path, dtype={"id": str})
@@ -81,20 +82,13 @@ def validate(config: Config, schedule: str, k: int) -> None:
     """A round's validation table (the base model's: round 0), with the choice of a checkpoint that follows from it."""
     place = paths.of(config).training(schedule, k)
     written = sorted((int(path.stem[4:]), path) for path in (place / "validation").glob("step*.jsonl"))
-    rows = [selection.validation_row(config, step, stored(path)) for step, path in written]
+    rows = [selection.validation_row(config, step, list(records.read(path))) for step, path in written]
     table = pd.DataFrame(rows)
     if k > 0:
         before = paths.of(config).training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv"
         table = selection.with_start(config, schedule, k, pd.read_csv(before), rows)
         table["selected"] = table.step == selection.choose(config, schedule, table)
     files.write_csv(place / "validation.csv", table)
-
-
-def stored(path: Path) -> list[records.Rollout]:
-    """The responses in a file of the run."""
-    if not path.is_file():
-        raise KitError(f"{path.parent.name}/{path.name}: not there, so nothing can be computed from it; run the chain to its end")
-    return list(records.read(path))
 
 
 def different(ours: Path, again: Path, name: str) -> tuple[list[str], int]:

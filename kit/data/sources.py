@@ -83,30 +83,28 @@ def find_in(folder: Path, name: str) -> Path | None:
 
 
 def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a file, or of a folder that holds the set's file or is a copy of its hub repository.
-
-    Read are JSON lines, a JSON list, CSV with a header, and parquet. KitError names the file, and the row that is not JSON.
-    """
+    """The rows of a file (JSON lines, a JSON list, CSV with a header, parquet), or of a folder that holds the set's file or is a
+    copy of its hub repository. KitError names the file, and the row that is not JSON."""
     source = SOURCES.get(name)
     while path.is_dir() and (inside := find_in(path, name)):
         path = inside
     try:
-        if path.name.endswith((".jsonl", ".jsonl.gz")) or path.suffix == ".json" and not _is_list(path):
-            yield from json_lines(path)
-        elif path.suffix == ".json":
-            yield from enumerate(json.loads(path.read_bytes()), 1)
-        elif path.suffix == ".csv":
-            yield from csv_rows(path)
-        elif path.suffix == ".parquet":
+        if path.suffix == ".parquet":
             import pyarrow.parquet as parquet
 
             whole = "data_source" in parquet.read_schema(path).names  # then it may be a part of the 1.7 GB training set
             yield from enumerate(parquet.read_table(path, **(source.narrow if whole and source else {})).to_pylist(), 1)
         elif path.is_dir() and source:
             yield from hub_rows(str(path), source, None)
-        else:
+        elif not path.name.endswith(SUFFIXES):
             raise KitError(f"{path}: a data set is a file ending in {', '.join(SUFFIXES)}, or a folder with one of that name")
-    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:  # so are pandas', pyarrow's and datasets' own
+        elif path.suffix == ".csv":
+            yield from csv_rows(path)
+        elif path.suffix == ".json" and path.read_text(encoding="utf-8-sig").lstrip().startswith("["):
+            yield from enumerate(json.loads(path.read_bytes()), 1)
+        else:
+            yield from json_lines(path)
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:  # so are pyarrow's and datasets' own
         kind = f"a copy of {source.hub}, and no file of set {name}" if path.is_dir() and source else path.suffix[1:]
         raise KitError(f"{path}: not readable as {kind} ({files.first_line(error)})") from None
 
@@ -122,11 +120,6 @@ def json_lines(path: Path, shown: str = "") -> Iterator[tuple[int, Any]]:
                 raise KitError(f"{shown or path.name} row {number}: not JSON") from None
 
 
-def _is_list(path: Path) -> bool:
-    with path.open(encoding="utf-8-sig") as file:
-        return file.read(1000).lstrip().startswith("[")
-
-
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header; between its columns is a comma, a semicolon (Excel in Europe) or a tab."""
     csv.field_size_limit(1 << 30)
@@ -134,9 +127,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         header = file.readline()
         file.seek(0)
         for number, row in enumerate(csv.DictReader(file, delimiter=max(",;\t", key=header.count)), 1):
-            if None in row or None in row.values():
-                fields = len(row) + len(row.pop(None, [])) - 1 if None in row else sum(v is not None for v in row.values())
-                raise KitError(f"{path.name} row {number}: {fields} fields, the header has {len(row)}; text with a comma in it "
+            if None in row or None in row.values():  # fields that the header does not name, or fewer than it names
+                raise KitError(f"{path.name} row {number}: more or fewer fields than the header has; text with a comma in it "
                                "stands in quotes")
             yield number, row
 
