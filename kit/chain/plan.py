@@ -20,8 +20,8 @@ from kit.data.sources import SOURCES
 from kit.evaluation import forcing
 from kit.laptop import arithmetic
 from kit.reward import length_rewards
-from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError, read_yaml
+from kit.runs import catalog, files
+from kit.settings import ROOT, Config, KitError, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
@@ -75,6 +75,14 @@ def width(config: Config) -> int:
     return 2 if config.model.dtype == "bfloat16" else 4
 
 
+def is_shared(config: Config) -> bool:
+    """Whether the training processes share one copy of the weights (FSDP2, ZeRO-3)."""
+    path = next((p for p in (Path(config.training.accelerate), ROOT / config.training.accelerate) if p.is_file()), None)
+    if path is None:
+        raise KitError(f"{config.file}: training.accelerate: no file {config.training.accelerate}")
+    return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
+
+
 def memory(config: Config, z: Sizes) -> pd.DataFrame:
     """GiB of one device in the rollouts, the update (of the round with the highest limit) and an evaluation; last row `in all`.
 
@@ -83,9 +91,7 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
     layers are kept. vLLM has its share of the memory.
     """
     t, e, h, cap, trl = config.training, config.evaluation, config.hardware, config.data.prompt_cap, trl_fields.fields(config)
-    shared, lora = t.processes > 1, t.lora_rank is not None
-    if shared:
-        shared = read_yaml(paths.given(config, t.accelerate)).get("distributed_type") in ("FSDP", "DEEPSPEED")
+    shared, lora = is_shared(config), t.lora_rank is not None
     n, c, devices = trained(config, z), width(config), t.processes if shared else 1
     r, layers, b, s = c if shared or lora else 4, z.layers, t.responses_per_pass, cap + highest(config)
     recomputed, whole = COUNTED[c, r]

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from kit.settings import KitError
 
 ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
@@ -59,19 +61,8 @@ def sweep(folder: Path) -> None:
     """Remove the unfinished files of processes that were killed on this machine."""
     for path in folder.rglob(".*.tmp"):
         owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
-        if owner and not alive(int(owner[1])):
+        if owner and not psutil.pid_exists(int(owner[1])):
             path.unlink(missing_ok=True)
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this machine is still there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def write_json(path: Path, value: Any) -> None:

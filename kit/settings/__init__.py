@@ -22,10 +22,3 @@ from kit.settings.schema import (
     Training,
     Watch,
 )
-
-__all__ = [
-    "HELD_OUT", "HOME", "NAME", "ROOT", "Arithmetic", "Config", "Data", "Engine", "Evaluation", "Forcing",
-    "Habits", "Judge", "KitError", "Logs", "Model", "Prompts", "Reward", "Schedule", "Selection", "Training", "Watch",
-    "family_of", "find", "folder_of", "from_table", "load", "notebook", "read_yaml", "schema_text", "window_of",
-    "write_schema", "yaml_text",
-]

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, load, read_yaml
@@ -211,7 +212,7 @@ def end_with_parent() -> None:
     starter, here = os.getppid(), host == socket.gethostname()
 
     def wait() -> None:
-        while os.getppid() == starter and not (here and not files.alive(int(notebook))):
+        while os.getppid() == starter and not (here and not psutil.pid_exists(int(notebook))):
             time.sleep(1)
         os._exit(1)
 
