@@ -131,21 +131,16 @@ def stamps(config: Config, given: list[str]) -> list[list[Any]]:
 
 def outputs_of(config: Config, stage: Stage) -> list[Path]:
     """The files and folders that a stage writes (figures are simply drawn again)."""
-    run, own = paths.of(config), stage.schedule
-    if stage.notebook == "01_base_model":
-        return [run.root / "data", run.base_model, run.training("base", 0)]
-    if stage.notebook == "02_prune_round":
-        return [run.models(own, stage.parameters["round"]), run.training(own, stage.parameters["round"])]
-    if stage.notebook == "03_evaluate":
-        tables = [run.metrics / f"{own}.csv", *run.metrics.glob(f"{own}-round*.csv")]
-        return [run.root / "rollouts" / own, run.root / "grades" / own, *tables]
-    if stage.notebook == "04_budget_forcing":
-        return [run.root / "forcing", run.metrics / "forcing.csv", run.metrics / "forcing_gaps.csv"]
-    if stage.notebook == "05_behavior":
-        return [run.root / "traces", run.root / "reference", *(run.metrics / f"{name}.csv" for name in behavior.TABLES)]
-    if stage.notebook == "07_rewards":
-        return [run.metrics / f"{name}.csv" for name in ("frontier", "volumes", "reward_pairs")]
-    return []
+    run, own, k = paths.of(config), stage.schedule, stage.parameters.get("round", 0)
+    return {
+        "01_base_model": [run.root / "data", run.base_model, run.training("base", 0)],
+        "02_prune_round": [run.models(own, k), run.training(own, k)],
+        "03_evaluate": [run.root / "rollouts" / own, run.root / "grades" / own, run.metrics / f"{own}.csv",
+                        *run.metrics.glob(f"{own}-round*.csv")],
+        "04_budget_forcing": [run.root / "forcing", run.metrics / "forcing.csv", run.metrics / "forcing_gaps.csv"],
+        "05_behavior": [run.root / "traces", run.root / "reference", *(run.metrics / f"{name}.csv" for name in behavior.TABLES)],
+        "07_rewards": [run.metrics / f"{name}.csv" for name in ("frontier", "volumes", "reward_pairs")],
+    }.get(stage.notebook, [])
 
 
 def results_of(config: Config, stage: Stage) -> list[Path]:

@@ -17,8 +17,8 @@ import psutil
 
 from kit.settings import KitError
 
-ELSEWHERE = "KIT_RESULTS=FOLDER puts results elsewhere"
-BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
+BROKEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST,
+          errno.EIO}
 
 
 def first_line(error: BaseException) -> str:
@@ -28,7 +28,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def telling(path: Path) -> Iterator[None]:
-    """Say in one line when the disk is full, read-only, forbidden or broken."""
+    """Say in one line when the disk is full, read-only, forbidden or broken, or a folder cannot be made."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def telling(path: Path) -> Iterator[None]:
             raise
         why = os.strerror(error.errno).lower()
         raise KitError(f"{error.filename or path}: {why}; what was finished is kept. Make room or mend it and run this again; "
-                       f"{ELSEWHERE}") from None
+                       "KIT_RESULTS=FOLDER puts results elsewhere") from None
 
 
 @contextlib.contextmanager

@@ -33,10 +33,7 @@ def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
         return
     path = folder / NAME
     with files.telling(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileNotFoundError, NotADirectoryError, FileExistsError):
-            raise KitError(f"{folder}: no folder can be made here; {files.ELSEWHERE}") from None
+        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, fallback_to_soft=False)
         try:
             lock.acquire(timeout=patience, poll_interval=0.2)
