@@ -65,13 +65,16 @@ lint: .venv/installed  ## style of the code, and which folder of kit/ may import
 clean:  ## forget the environment; results stay
 	rm -rf .venv .venv-vllm
 
-# torch first: with its CPU build in place, pip has no reason to fetch gigabytes of CUDA packages. requirements.lock, made by uv
-# (its first line says how), holds all other packages to the versions that the kit was tested with.
+# torch first: without an NVIDIA driver its CPU build, which spares gigabytes of CUDA packages; where that index cannot be reached, what
+# pip finds. requirements.lock, made by uv (its first lines say how), holds all packages to the versions that the kit was tested with.
+# A package of reasoning-gym's is compiled: without a C compiler its tests are skipped.
+CPU_BUILD := $(if $(shell command -v nvidia-smi),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 20)
 .venv/installed: pyproject.toml requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: needs Python 3.11 or newer; say make PYTHON=python3.11 …"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: needs Python 3.11 to 3.13; say make PYTHON=python3.11 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(CPU_BUILD) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[gym]'
 	touch $@
 
 # vLLM's CPU build with all it asks for but torch, which is there already, and packages for pictures and sound.

@@ -1,10 +1,12 @@
-"""A small hub on loopback: as much of the Hugging Face hub's protocol as reading a data set takes, from a folder of repositories.
+"""A small hub on loopback: as much of the Hugging Face hub's protocol as reading a data set and uploading a model takes.
 
-Root folder: <owner>/<name>/<files>. A repository with a file `.gated` is refused. Every repository is at the commit COMMIT.
+Root folder of its repositories: <owner>/<name>/<files>. A repository with a file `.gated` is refused. Every repository is at the
+commit COMMIT. Uploads need the token TOKEN; weights come as LFS objects, the rest in the commit.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -15,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_of_the_tests"
 
 
 @contextlib.contextmanager
@@ -49,6 +52,42 @@ def serve(root: Path) -> Iterator[tuple[str, list[str]]]:
                 self.answer(404)
 
         do_HEAD = do_GET
+
+        def do_POST(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            sent, path = self.rfile.read(int(self.headers.get("content-length") or 0)), unquote(urlsplit(self.path).path)
+            here = f"http://{self.headers['host']}"
+            if self.headers.get("authorization") != f"Bearer {TOKEN}":
+                return self.answer(401)
+            if path == "/api/repos/create":
+                asked.append(f"visibility: {json.loads(sent)['visibility']}")
+                return self.answer(200, json.dumps({"url": f"{here}/{json.loads(sent)['organization']}/x"}).encode())
+            if path == "/api/validate-yaml":
+                return self.answer(200, json.dumps({"errors": [], "warnings": []}).encode())
+            if path.endswith("/preupload/main"):
+                names = [f["path"] for f in json.loads(sent)["files"]]
+                modes = {name: "lfs" if name.endswith("safetensors") else "regular" for name in names}
+                return self.answer(200, json.dumps({"files": [
+                    {"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]}).encode())
+            if path.endswith(".git/info/lfs/objects/batch"):
+                objects = [{**o, "actions": {"upload": {"href": f"{here}/lfs/{o['oid']}"}}} for o in json.loads(sent)["objects"]]
+                return self.answer(200, json.dumps({"transfer": "basic", "objects": objects}).encode())
+            if found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/commit/main", path):
+                for line in map(json.loads, sent.splitlines()):
+                    value, place = line["value"], root / found[1] / line["value"].get("path", "")
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    if line["key"] == "file":
+                        place.write_bytes(base64.b64decode(value["content"]))
+                    elif line["key"] == "lfsFile":
+                        (root / value["oid"]).rename(place)
+                url = f"{here}/{found[1]}/commit/{COMMIT}"
+                return self.answer(200, json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode())
+            return self.answer(404)
+
+        def do_PUT(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            (root / self.path.rpartition("/")[2]).write_bytes(self.rfile.read(int(self.headers["content-length"])))
+            self.answer(200)
 
         def about(self, folder: Path, tree: bool, revision: str, under: str, deep: bool) -> None:
             if not folder.is_dir():

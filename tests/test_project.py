@@ -19,7 +19,7 @@ from importlinter.cli import lint_imports
 
 from kit.settings import ROOT, read_yaml
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS, COLAB = (sorted((ROOT / "notebooks").glob(form)) for form in ("*.ipynb", "colab/*.ipynb"))
 
 
 def pins(lines: list[str]) -> dict[str, str]:
@@ -48,6 +48,21 @@ def test_the_lock_has_the_pins_of_pyproject_and_names_no_place_to_fetch_from() -
     assert all(re.fullmatch(r"#.*|[a-z0-9-]+==[a-z0-9.]+( ; .*)?", line) and "//" not in line for line in lines)
 
 
+def test_uv_installs_the_same_versions_as_pip_from_the_public_index_alone() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    locked = {(p["name"], p["version"]) for p in packages}
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines()
+             if not re.search(r"^#|== '(win32|darwin|nt|emscripten)'", line)]
+    asked = {tuple(line.split(" ; ")[0].split("==")) for line in lines}
+    assert len(asked) > 150 and asked - locked == set()
+    assert {p["source"]["registry"] for p in packages if "registry" in p["source"]} == {"https://pypi.org/simple"}
+    own = next(p for p in packages if "editable" in p["source"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {key: {entry["name"] for entry in value} for key, value in own["optional-dependencies"].items()}
+    assert named == {key: set(pins(value)) for key, value in project["optional-dependencies"].items()}
+    assert {entry["name"] for entry in own["dependencies"]} == {name.replace(".", "-") for name in pins(project["dependencies"])}
+
+
 def test_environment_yml_says_why_each_dependency_is_there() -> None:
     lines = re.findall(r"^\s+(?:# )?- [a-z0-9.-]+[=>]=.*", (ROOT / "environment.yml").read_text(), re.MULTILINE)
     assert len(lines) > 15
@@ -67,7 +82,7 @@ def test_importing_all_of_the_kit_imports_no_heavy_package() -> None:
     assert len(found) > 40 and done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *COLAB], ids=lambda p: p.stem)
 def test_what_a_notebook_calls_is_there(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
@@ -79,7 +94,7 @@ def test_what_a_notebook_calls_is_there(path: Path) -> None:
     assert used and [f"{name}.{attribute}" for name, attribute in used if not hasattr(modules[name], attribute)] == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *COLAB], ids=lambda p: p.stem)
 def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -89,12 +104,30 @@ def test_a_notebook_is_clean_short_and_parameterized(path: Path) -> None:
     assert len(tagged) == 1
     for node in ast.parse("".join(tagged[0]["source"])).body:  # plain literals only: papermill misreads the rest
         assert isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not None
-    assert 'params_file = "params/laptop.yaml"' in "".join(tagged[0]["source"])
+    file = "colab-gpu" if path.stem == "gpu" else "laptop"
+    assert f'params_file = "params/{file}.yaml"' in "".join(tagged[0]["source"])
     assert len(code) <= 30
     for cell in code:
         source = "".join(cell["source"])
         assert len(source.splitlines()) <= 25
         assert not re.search(r"^\s*(def|class) ", source, re.MULTILINE), "logic lives in kit"
+
+
+@pytest.mark.parametrize("path", COLAB, ids=lambda p: p.stem)
+def test_a_notebook_on_colab_installs_the_kit_first_and_only_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top, *cells = json.loads(path.read_text())["cells"]
+    source = "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
+    (place,) = re.findall(r"https://colab\.research\.google\.com/github/([^/]+/[^/]+)/blob/main/(.+?)\)", "".join(top["source"]))
+    assert place == (re.search(r"https://github\.com/([\w-]+/[\w-]+)", source)[1], str(path.relative_to(ROOT)))
+    called: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec(source, {})
+    assert called == []
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    exec(source, {})
+    assert [command[:4] for command in called] == [["git", "clone", "--quiet", "--depth"],
+                                                   [sys.executable, "-m", "pip", "install"]]
 
 
 def test_what_jupyter_saves_into_a_notebook_leaves_git_clean_and_an_edit_does_not(tmp_path: Path) -> None:
@@ -135,7 +168,8 @@ def test_what_jupyter_saves_into_a_notebook_leaves_git_clean_and_an_edit_does_no
     assert r'+    "\nedited"' in changed and "said" not in changed and "3.13.1" not in changed
 
 
-PAGES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in ("notebooks", "params", "kit"))]
+PAGES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in ("notebooks", "params", "kit")),
+         ROOT / ".github" / "CONTRIBUTING.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name)

@@ -107,6 +107,13 @@ def export(name: str, folder: Path | None, organization: str) -> None:
     print(f"{folder}: {len(written)} files written")
 
 
+def push(params: str, model: str, repository: str, yes: bool) -> None:
+    """Write the card of a pruned model, and with --yes upload both to the hub; needs a token of the user's."""
+    from kit.report import card
+
+    card.push(load(params), model, repository, yes)
+
+
 def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     """One process of a pruning round; `accelerate launch` starts as many as there are."""
     from kit.training import launch
@@ -166,6 +173,8 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
              "--organization": {"default": "unknown", "help": "who evaluated (default: %(default)s)"}},
     logs: {"logs": {"nargs": "+", "type": Path, "metavar": "LOG", "help": "a file, or a folder of one log"},
            "--official": {"type": Path, "metavar": "FOLDER", "help": "write them as FOLDER/<log>/rank0.jsonl"}},
+    push: {"params": {"help": "a params file"}, "model": {"help": "<schedule>/round<k>"}, "repository": {"help": "owner/name"},
+           "--yes": {"action": "store_true", "help": "upload; without it nothing leaves this machine"}},
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
     reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},

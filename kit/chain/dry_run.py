@@ -125,7 +125,7 @@ def scaled(config: Config) -> Config:
         arithmetic=change(
             config.arithmetic, train_problems=16, validation_problems=2, evaluation_problems=2, hidden_size=32, layers=1, heads=2,
             key_value_heads=1, intermediate_size=32, max_length=32768, drill_steps=1, sft_steps=2, sft_batch=2),
-        data=change(config.data, files={}, revisions={},  # no files, no hub: the made-up problems; a word is some four bytes
+        data=change(config.data, files={}, sources={}, revisions={},  # the made-up problems; a word is some four bytes
                     prompt_cap=config.data.prompt_cap * (1 if has_tokenizer(config) else 4)),
         schedules={name: change(plan, limits=tuple(18 + 2 * ranks.index(n) for n in plan.limits), steps=2, checkpoint_every=1)
                    for name, plan in config.schedules.items()},

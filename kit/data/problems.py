@@ -13,23 +13,26 @@ import math
 import re
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kit.data import sources
 from kit.data.sources import SOURCES, Rows
 from kit.runs import files, paths
-from kit.settings import HELD_OUT, Config, KitError
+from kit.settings import HELD_OUT, Config, KitError, SetSource
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known."""
+    """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known; `verifier`,
+    as JSON, what grades the answer in place of its equality with the gold one (reward/verifiers)."""
 
     id: str
     question: str
     answer: str
     core: int | None = None
+    verifier: str = ""
 
 
 Loaded = tuple[list[Problem], dict[str, Any]]  # the problems of a set, and what the manifest says of it
@@ -46,7 +49,7 @@ def open_set(name: str, config: Config) -> Loaded:
     from a training set with `data.near_duplicate: null`."""
     d, generated = config.data, paths.of(config).data(name)
     whole = name == d.train and d.near_duplicate is None
-    for other in d.revisions.keys() - SOURCES.keys():
+    for other in d.revisions.keys() - SOURCES.keys() - d.sources.keys():
         raise KitError(f"{config.file}: data.revisions.{other} is no set of the hub; there are {', '.join(SOURCES)}")
     if name in d.files:
         path = paths.given(config, d.files[name])
@@ -59,6 +62,10 @@ def open_set(name: str, config: Config) -> Loaded:
         found, told = open_set(d.train, config)
         held = sorted(found, key=lambda p: hashlib.sha256(p.question.encode()).digest())[: max(1, min(60, len(found) // 10))]
         return held, {**told, "problems": len(held), "origin": f"held out of {d.train}", "expected": None}
+    if asked := d.sources.get(name):
+        columns = tuple(pair for pair in (("question", asked.question), ("answer", asked.answer)) if pair[1])
+        source = sources.Source(asked.hub, asked.split, config=asked.config, columns=columns)
+        return from_gym(asked) if asked.reasoning_gym else from_hub(name, d.revisions.get(name), d.folder, whole, source)
     if path := sources.find_in(paths.given(config, d.folder), name):
         return _local(path, name, f"{d.folder}/{path.name}", whole)
     if name in SOURCES:
@@ -67,10 +74,13 @@ def open_set(name: str, config: Config) -> Loaded:
                    f"{', '.join(SOURCES)}, and a file of your own is named under data.files.{name} in {config.file}")
 
 
-def from_hub(name: str, revision: str | None, folder: str = "data", whole: bool = False) -> Loaded:
+def from_hub(
+    name: str, revision: str | None, folder: str = "data", whole: bool = False, source: sources.Source | None = None
+) -> Loaded:
     """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them. `folder` is where the message
     tells the user to put a copy when the hub cannot be reached."""
-    kept, source = paths.cached(f"{name}-whole" if whole else name, revision), SOURCES[name]
+    file = f"{name}-{_digest(source)}" if source else name
+    kept, source = paths.cached(f"{file}-whole" if whole else file, revision), source or SOURCES[name]
     if not kept.is_file():
         from huggingface_hub import HfApi
 
@@ -88,6 +98,32 @@ def from_hub(name: str, revision: str | None, folder: str = "data", whole: bool 
                            f"the hub; download it elsewhere with `{command}` and put the folder at {folder}/{name}, or name a "
                            f"file of it under data.files.{name} in the params file. The hub said: {str(error)[:400]}") from None
         files.write_json(kept, {**facts, "problems": [asdict(p) for p in found]})
+    return _from_cache(kept)
+
+
+def from_gym(asked: SetSource) -> Loaded:
+    """A task of reasoning-gym, from the cache, or made into it: of some tasks two processes draw different problems."""
+    kept = paths.cached(f"{asked.reasoning_gym}-{_digest(asked)}", None)
+    if not kept.is_file():
+        found: dict[str, Problem] = {}
+        for k, entry in enumerate(sources.gym_entries(asked)):
+            question, gold = entry.pop("question"), entry["answer"]
+            task = entry["metadata"].get("source_dataset", asked.reasoning_gym)  # of a composite one, that of this problem
+            verifier = json.dumps({"reasoning_gym": task, "entry": entry})
+            gold = "any that fits" if gold is None else str(gold)
+            found.setdefault(plain(question), Problem(f"{asked.reasoning_gym}-{asked.seed + k}", question, gold, None, verifier))
+        files.write_json(kept, {
+            "origin": f"reasoning-gym, {asked.reasoning_gym}, seed {asked.seed}", "revision": version("reasoning-gym"),
+            "rows": asked.size, "expected": None, "duplicates": asked.size - len(found),
+            "problems": [asdict(p) for p in found.values()]})
+    return _from_cache(kept)
+
+
+def _digest(of: object) -> str:
+    return hashlib.sha256(repr(of).encode()).hexdigest()[:8]
+
+
+def _from_cache(kept: Path) -> Loaded:
     facts = files.read_json(kept)
     found = [Problem(**row) for row in facts["problems"]]
     return found, {**facts, "problems": len(found)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.runs import files
-from kit.settings import KitError
+from kit.settings import KitError, SetSource
 
 Rows = Iterable[tuple[int, Any]]  # (number from 1, row)
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
@@ -28,13 +28,14 @@ class Source:
 
     hub: str
     split: str
-    rows: int
+    rows: int | None = None
     config: str | None = None
     part: str | None = None  # of a large set with verl's columns, the rows with this `data_source`
     years: tuple[int, ...] = ()  # keep the rows of these years (their last two digits)
     integers: bool = False  # every answer is a whole number by the rules of the contest: 025 and 27.0 are ways of writing one
     lists: bool = False  # the official logs write the answer as a list
     files: tuple[str, ...] = ()  # other names that a file of it goes by
+    columns: tuple[tuple[str, str], ...] = ()  # what we call a column, its name there
 
     @property
     def narrow(self) -> dict[str, Any]:
@@ -138,4 +139,22 @@ def hub_rows(place: str, source: Source, revision: str | None) -> Rows:
     from datasets import load_dataset
 
     rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **source.narrow)
-    return enumerate(rows, 1)
+    for number, row in enumerate(rows, 1):
+        if missing := [theirs for _, theirs in source.columns if theirs not in row]:
+            raise KitError(f"{source.hub}: no column {missing[0]}; there are {', '.join(row)}")
+        yield number, {**row, **{ours: row[theirs] for ours, theirs in source.columns}}
+
+
+def gym_entries(asked: SetSource) -> list[dict[str, Any]]:
+    """The entries of a task of reasoning-gym: `question`, `answer`, and the `metadata` that its verifier needs."""
+    try:
+        from reasoning_gym import create_dataset
+        from reasoning_gym.composite import DatasetSpec
+    except ImportError:
+        raise KitError("reasoning-gym is not installed; pip install -e '.[gym]'") from None
+    try:
+        options = {key: [DatasetSpec(**spec) for spec in value] if key == "datasets" else value  # of several tasks: composite
+                   for key, value in asked.options.items()}
+        return list(create_dataset(asked.reasoning_gym, seed=asked.seed, size=asked.size, **options))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise KitError(f"reasoning-gym, {asked.reasoning_gym}: {files.first_line(error)}") from None

@@ -83,7 +83,8 @@ def respond(
     known = problems.load(name, config)
     if (kept := records.complete(path, known, sampling)) is not None:
         return kept
-    for line in grading.check_golds([p.answer for p in known], [p.id for p in known]):
+    plain = [p for p in known if not p.verifier]
+    for line in grading.check_golds([p.answer for p in plain], [p.id for p in plain]):
         print(f"{name}: {line}")
     started, seed = engine(), zlib.crc32(f"{config.seed} {name}".encode())
     first = [started.tokenizer.bos_token_id] if config.evaluation.second_bos else []
@@ -109,7 +110,7 @@ def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataF
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
     texts, golds, ids = ([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], [r.id for r, _ in flat])
     ends = [r.finished[i] for r, i in flat]
-    grades = grading.grade_many(texts, golds, reading, finished=ends)
+    grades = grading.grade_many(texts, golds, reading, finished=ends, verifiers=[r.verifier for r, _ in flat])
     for line in grading.warnings_about(grades, ids):
         print(line)
     unboxed = sum(g.verdict == "no answer" and bool(grading.extract_answer(text, finished=end))

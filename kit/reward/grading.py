@@ -39,7 +39,8 @@ CACHE = 50_000  # verdicts kept
 VERDICTS = ("correct", "wrong", "no answer", "timeout", "unparseable gold")
 READINGS = ("official", "strict", "last-number")
 _PROBE = r"\sqrt{10007}+\ln 17"  # an answer nobody has: compared with it, a gold must be read to its end
-_known: dict[tuple[str, str], str] = {}  # verdicts by (gold, answer)
+Asked = tuple[str, str, str]  # gold, answer, verifier
+_known: dict[Asked, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,10 @@ def grade(response: str, gold: object, reading: str = "last-number", finished: b
     return grade_many([response], [gold], reading, finished)[0]
 
 
-def grade_many(responses: Sequence[str], golds: Sequence[object], reading: str = "last-number",
-               finished: Sequence[bool | None] | bool | None = None) -> list[Grade]:  # fmt: skip
+def grade_many(
+    responses: Sequence[str], golds: Sequence[object], reading: str = "last-number",
+    finished: Sequence[bool | None] | bool | None = None, verifiers: Sequence[str] | None = None,
+) -> list[Grade]:
     """The verdicts on many responses, in order.
 
     Args:
@@ -68,6 +71,7 @@ def grade_many(responses: Sequence[str], golds: Sequence[object], reading: str =
         golds: for each response a text, a number, or a list of them, whose first counts (as in the official code).
         reading: one of READINGS, see above; a run has its own, training.reading.
         finished: for all or for each: ended by itself (True), was cut off at a token limit (False), not known (None).
+        verifiers: for each response its problem's `verifier`, which then decides in place of the gold; "": it has none.
 
     Raises ValueError on lists of different lengths or an unknown reading.
     """
@@ -79,13 +83,15 @@ def grade_many(responses: Sequence[str], golds: Sequence[object], reading: str =
     if not len(responses) == len(golds) == len(ends):
         raise ValueError(f"{len(responses)} responses but {len(golds)} golds (and {len(ends)} times finished)")
     found = [extract_answer(text, reading, end)[: MAX_LENGTH + 1] for text, end in zip(responses, ends, strict=True)]
-    verdicts = _verdicts([(_gold_text(gold), answer) for gold, answer in zip(golds, found, strict=True)])
+    verdicts = _verdicts([(_gold_text(gold), answer, verifier) for gold, answer, verifier in
+                          zip(golds, found, verifiers or [""] * len(found), strict=True)])
     return [Grade(verdict, answer[:MAX_LENGTH]) for verdict, answer in zip(verdicts, found, strict=True)]
 
 
 def check_golds(golds: Sequence[object], ids: Sequence[object]) -> list[str]:
-    """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded."""
-    verdicts = _verdicts([(_gold_text(gold), _PROBE) for gold in golds])
+    """One line for every gold answer that cannot be graded (or only by its own text): to be asked once, when a set is loaded.
+    Not of problems with a verifier."""
+    verdicts = _verdicts([(_gold_text(gold), _PROBE, "") for gold in golds])
     return [f"problem {name}: gold answer {str(gold)[:80]!r} is unparseable (empty, unbalanced, too long or not mathematics)"
             for name, gold, verdict in zip(ids, golds, verdicts, strict=True) if verdict != "wrong"]
 
@@ -101,14 +107,14 @@ def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
     return lines
 
 
-def _verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The verdicts on (gold, answer) pairs. Where a worker was stuck, the gold itself may be to blame."""
+def _verdicts(pairs: Sequence[Asked]) -> list[str]:
+    """The verdicts. Where a worker was stuck, the gold itself may be to blame."""
     found = {pair: _known.get(pair) or _decide(*pair) for pair in pairs}
     asked = [pair for pair, verdict in found.items() if not verdict]
     if asked:  # without a question no pool is imported
         found.update(zip(asked, workers.ask(asked), strict=True))
-        stuck = [pair for pair in asked if found[pair] == "timeout" and pair[1] != _PROBE]
-        for pair, state in zip(stuck, _verdicts([(gold, _PROBE) for gold, _ in stuck]), strict=True):
+        stuck = [pair for pair in asked if found[pair] == "timeout" and pair[1] != _PROBE and not pair[2]]
+        for pair, state in zip(stuck, _verdicts([(gold, _PROBE, "") for gold, _, _ in stuck]), strict=True):
             found[pair] = "timeout" if state == "wrong" else "unparseable gold"
     if len(_known) > CACHE:
         _known.clear()
@@ -116,8 +122,10 @@ def _verdicts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     return [found[pair] for pair in pairs]
 
 
-def _decide(gold: str, answer: str) -> str:
-    """The verdict where no parser is needed, or "" where one is."""
+def _decide(gold: str, answer: str, verifier: str) -> str:
+    """The verdict where no parser and no verifier is needed, or "" where one is."""
+    if verifier:
+        return "no answer" if not answer else "wrong" if len(answer) > MAX_LENGTH else ""
     if malformed(gold):
         return "unparseable gold"
     if not answer or answer == gold:

@@ -262,8 +262,8 @@ class LengthReward(TokenLimitReward):
         self.__name__ = reward.name
 
     def __call__(
-        self, completion_ids: Sequence[list[int]], answer: Sequence[str], target: Sequence[int] = (), trainer_state: Any = None,
-        log_metric: Callable[[str, float], None] | None = None, **_: Any,
+        self, completion_ids: Sequence[list[int]], answer: Sequence[str], verifier: Sequence[str] | None = None,
+        target: Sequence[int] = (), trainer_state: Any = None, log_metric: Callable[[str, float], None] | None = None, **_: Any,
     ) -> list[float]:
         targets = list(target) or [self.reward.target or self.limit] * len(completion_ids)
         if self.reward.target_to is not None:
@@ -271,7 +271,7 @@ class LengthReward(TokenLimitReward):
             targets = [round(n + (self.reward.target_to - n) * done) for n in targets]
         cuts = METHODS[self.reward.name].cuts
         kept = [ids[: min(self.limit, n) if cuts else self.limit] for ids, n in zip(completion_ids, targets, strict=True)]
-        finished, grades = self.graded(kept, answer, log_metric)
+        finished, grades = self.graded(kept, answer, verifier, log_metric)
         found: list[float] = []
         for i in range(0, len(kept), self.size):
             group = slice(i, i + self.size)

@@ -31,28 +31,31 @@ def get_token_limit_reward(
 
 
 class TokenLimitReward:
-    """Callable: completion_ids (list of token id lists) and the column `answer` (golds) -> list of 0.0 / 1.0."""
+    """Callable: completion_ids (list of token id lists), the column `answer` (golds) and, where problems have one, `verifier`
+    -> list of 0.0 / 1.0."""
 
     def __init__(self, limit: int, tokenizer: Any, reading: str, ends: set[int]) -> None:
         self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends
         self.__name__ = f"token_limit_{limit}"
 
     def __call__(
-        self, completion_ids: Sequence[list[int]], answer: Sequence[str],
+        self, completion_ids: Sequence[list[int]], answer: Sequence[str], verifier: Sequence[str] | None = None,
         log_metric: Callable[[str, float], None] | None = None, **_: Any,
     ) -> list[float]:
-        _, grades = self.graded([ids[: self.limit] for ids in completion_ids], answer, log_metric)
+        _, grades = self.graded([ids[: self.limit] for ids in completion_ids], answer, verifier, log_metric)
         return [float(grade.correct) for grade in grades]
 
     def graded(
-        self, kept: Sequence[list[int]], answer: Sequence[str], log_metric: Callable[[str, float], None] | None
+        self, kept: Sequence[list[int]], answer: Sequence[str], verifier: Sequence[str] | None,
+        log_metric: Callable[[str, float], None] | None,
     ) -> tuple[list[bool], list[Grade]]:
         """(whether each of these responses ended by itself, its grade). Logs the share of loops, the tokens of the thinking."""
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
         finished = [bool(ids) and ids[-1] in self.ends for ids in kept]
         if log_metric and kept:
+            log_metric("limit", self.limit)
             log_metric("loops", sum(map(ends_in_loop, kept)) / len(kept))
             close = self.tokenizer.convert_tokens_to_ids("</think>")
             if close not in (None, self.tokenizer.unk_token_id):  # else it is no word of this tokenizer
                 log_metric("thinking", sum(ids.index(close) + 1 if close in ids else len(ids) for ids in kept) / len(kept))
-        return finished, grade_many(texts, list(answer), reading=self.reading, finished=finished)
+        return finished, grade_many(texts, list(answer), reading=self.reading, finished=finished, verifiers=verifier)

@@ -1,4 +1,4 @@
-"""Worker processes that ask math-verify: a deadline for each answer, a memory limit, no way to hang.
+"""Worker processes that ask math-verify, or a problem's own verifier: a deadline for each answer, a memory limit, no way to hang.
 
 A pebble pool on a forkserver with math-verify loaded: a killed worker is replaced in tenths of a second. Its own timer kills it,
 even inside one long C call, after DEADLINE seconds of processor time for one answer; the pool does after PATIENCE by the clock.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import importlib.util
 import logging
 import os
 import resource
@@ -21,7 +22,8 @@ from collections.abc import Sequence
 from multiprocessing import context, forkserver, util
 from typing import Any
 
-from kit.reward import answers
+from kit.reward import answers, verifiers
+from kit.settings import KitError
 
 DEADLINE = 1.0  # seconds of processor time for one answer
 PATIENCE = 2.5  # seconds by the clock: a busy machine may leave a worker without processor time
@@ -30,13 +32,21 @@ TASKS = 5_000  # answers after which a worker is replaced: what a parser keeps a
 
 _pools: dict[int, Any] = {}  # by process id
 _lock = threading.RLock()
+_gym = False  # whether workers import reasoning-gym when they start: later, its second would count against an answer
 
 
-def ask(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The verdicts on (gold, answer) pairs, in order: correct, wrong, unparseable gold, or timeout for too long and too large.
-    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start."""
+def ask(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The verdicts on (gold, answer, verifier), in order: correct, wrong, unparseable gold, or timeout (too long or large).
+    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start, KitError without reasoning-gym
+    where a verifier needs it."""
     from pebble import ProcessExpired
 
+    global _gym
+    if not _gym and any(verifier for _, _, verifier in pairs):
+        if importlib.util.find_spec("reasoning_gym") is None:
+            raise KitError("these problems are graded by reasoning-gym, which is not installed; pip install -e '.[gym]'")
+        _gym = True
+        stop_workers()
     results = [""] * len(pairs)
     for attempt in range(4):
         pool = _pool()
@@ -98,7 +108,7 @@ def _pool() -> Any:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             start = context.ForkServerContext()
             start.Process = _Process
-            pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY), start)
+            pool = _pools[os.getpid()] = ProcessPool(cores, TASKS, _prepare, (os.getpid(), MEMORY, _gym), start)
         return pool
 
 
@@ -118,12 +128,14 @@ def _ensure_forkserver() -> None:
         os.environ.update(kept)
 
 
-def _prepare(caller: int, memory: int) -> None:
+def _prepare(caller: int, memory: int, gym: bool) -> None:
     """Runs in a new worker, and `_judge` for every answer."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends even one long C call
     with contextlib.suppress(ValueError, OSError):  # not every system knows this limit
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     logging.disable(logging.CRITICAL)
+    if gym:
+        importlib.import_module("reasoning_gym")
     with contextlib.suppress(ImportError):
         answers.by_parser(r"\sqrt{3}x^{2}+e", r"\frac{1}{2}e")  # builds the parser's tables
 
@@ -137,10 +149,11 @@ def _prepare(caller: int, memory: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _judge(gold: str, answer: str) -> str:
+def _judge(gold: str, answer: str, verifier: str) -> str:
     signal.setitimer(signal.ITIMER_PROF, DEADLINE)  # SIGPROF ends the process
     try:
-        return "correct" if answers.same(gold, answer, answers.by_parser) else "wrong"
+        right = verifiers.correct(verifier, answer) if verifier else answers.same(gold, answer, answers.by_parser)
+        return "correct" if right else "wrong"
     except answers.Undecided:
         return "unparseable gold"
     except MemoryError:

@@ -156,4 +156,5 @@ def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: 
     if differ:
         print(f"warning: {told}: {len(differ)} gold answers are not those of {whose}, such as {differ[0][0][:40]!r}, there "
               f"{differ[0][1][:40]!r}; all are graded against the latter")
-    return [dataclasses.replace(r, id=golds[q].id, answer=golds[q].answer, core=golds[q].core) for q, r in own.items()]
+    return [dataclasses.replace(r, id=golds[q].id, answer=golds[q].answer, core=golds[q].core,
+                                verifier=golds[q].verifier) for q, r in own.items()]

@@ -57,6 +57,7 @@ class Rollout:
     model_answer_length: list[int | None]
     finished: list[bool | None]
     model_answer_ids: list[list[int]] | None = None
+    verifier: str = ""  # as in Problem
 
 
 class Engine(Protocol):

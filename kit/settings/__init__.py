@@ -19,6 +19,7 @@ from kit.settings.schema import (
     Reward,
     Schedule,
     Selection,
+    SetSource,
     Training,
     Watch,
 )

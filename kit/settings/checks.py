@@ -36,6 +36,9 @@ def _names(config: Config) -> Iterator[str]:
     """Of data sets, of models that are known by their logs, and of seeds' runs."""
     data, logs = config.data, config.logs
     sets = [name for name in (data.train, data.validation, *data.evaluation) if name]
+    for name, source in data.sources.items():
+        if bool(source.reasoning_gym) == bool(source.hub):
+            yield f"`data.sources.{name}` should have either `reasoning_gym`, a task, or `hub`, the id of a data set"
     if len(set(sets)) < len(sets):
         yield f"`data` names a set twice: {', '.join(sets)}"
     if "mean" in sets:

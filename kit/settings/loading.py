@@ -87,7 +87,8 @@ def _keys(path: Sequence[str | int]) -> list[str]:
     """The keys that the table at `path` may have, by the schema."""
     whole = node = ADAPTER.json_schema()
     for part in path:
-        node = node.get("properties", {}).get(part) or node["additionalProperties"]
+        named = {**node.get("patternProperties", {}), "": node.get("additionalProperties")}  # of a table with names of the user's
+        node = node.get("properties", {}).get(part) or next(filter(None, named.values()))
         node = node.get("anyOf", [node])[0]  # without `or null`
         node = whole["$defs"][node["$ref"].split("/")[-1]] if "$ref" in node else node
     return [name for name in node["properties"] if name != "file"]

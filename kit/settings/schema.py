@@ -152,6 +152,19 @@ class Arithmetic(Table):
     sft_muon_learning_rate: Amount = key(0.012, "Muon: the hidden layers' matrices")
 
 
+class SetSource(Table):
+    """Where a data set comes from: a task of reasoning-gym, graded by its own verifier, or any set of the hub (one of both)."""
+    reasoning_gym: str = key("", "the task, such as chain_sum")
+    seed: Seed = key(0, "of the task; its problem k is drawn with seed + k")
+    size: Count = key(100, "problems of the task")
+    options: dict[str, JsonValue] = key({}, "of the task, such as max_terms: 3")
+    hub: str = key("", "the set of the hub, owner/name")
+    config: str | None = key(None, "of the hub's set; null: its default")
+    split: str = key("train", "of the hub's set")
+    question: str = key("", "its column in the hub's set; default: question, problem, prompt or messages")
+    answer: str = key("", "its column in the hub's set; default: answer, final_answer or reward_model")
+
+
 class Data(Table):
     """Names of the training, validation (AIME22+23's role) and evaluation sets, and where they are (kit.data.problems)."""
     evaluation: tuple[Name, ...] = key(..., "data sets that models are evaluated on", min_length=1)
@@ -159,6 +172,7 @@ class Data(Table):
     validation: NameOrNone = key("", "data set that checkpoints are selected on; default: a tenth of the training set, held out")
     prompt_cap: Count = key(768, "tokens; longer training prompts are dropped (official; QwQ 1024)")
     files: dict[str, str] = key({}, "data set: local file or folder")
+    sources: dict[str, SetSource] = key({}, "data set: a task of reasoning-gym, or a set of the hub")
     folder: str = key("data", "where files of sets are looked for before the hub is asked")
     revisions: dict[str, str] = key({}, "data set: commit or tag of its hub repository")
     near_duplicate: Share | None = key(

@@ -75,14 +75,15 @@ def _row(
     found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: str, reward: Reward | None
 ) -> dict[str, Any]:
     """The figures of these groups with responses cut at `limit`, as the token limit's reward cuts them."""
-    texts, golds, ended = [], [], []
+    texts, golds, ended, verifiers = [], [], [], []
     for r in found:
         ids = [known or tokenizer(text, add_special_tokens=False)["input_ids"]  # a server may not tell them
                for known, text in zip(r.model_answer_ids or [None] * SIZE, r.model_answer, strict=True)]
         texts += r.model_answer if limit is None else [tokenizer.decode(part[:limit], skip_special_tokens=True) for part in ids]
         ended += [end and (limit is None or n <= limit) for end, n in zip(r.finished, r.model_answer_length, strict=True)]
         golds += [r.answer] * SIZE
-    grades = grading.grade_many(texts, golds, reading, finished=ended)
+        verifiers += [r.verifier] * SIZE
+    grades = grading.grade_many(texts, golds, reading, finished=ended, verifiers=verifiers)
     right = [g.correct for g in grades]
     earned = list(map(float, right))
     for k, r in enumerate(found if reward else ()):

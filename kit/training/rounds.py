@@ -35,7 +35,7 @@ from kit.reward.token_limit import get_token_limit_reward
 from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError, Schedule
-from kit.training import checkpoints, trl_fields, watch
+from kit.training import checkpoints, trackers, trl_fields, watch
 
 
 def train_round(
@@ -60,7 +60,7 @@ def train_round(
     run, plan, title = paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
     limit, steps = plan.limits[round - 1], catalog.steps_of(config, schedule)
     folder, seed = run.models(schedule, round), config.seed * 1000 + round
-    args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every)
+    args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every, trackers.begin(config, schedule, round))
     there = max(args.world_size, args.n_gpu)
     if there != config.training.processes or args.n_gpu > 1:
         raise KitError(f"{config.file}: training.processes is {config.training.processes}, but there are {there} "
@@ -162,10 +162,12 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Sched
             dropped += 1
         else:
             target = reward.target_of(p.question) if reward else None
-            rows.append({"prompt": messages, "answer": p.answer, "id": p.id} | ({"target": target} if target else {}))
+            rows.append({"prompt": messages, "answer": p.answer, "id": p.id, "verifier": p.verifier}
+                        | ({"target": target} if target else {}))
     if dropped:
         print(f"{dropped} of {dropped + len(rows)} training prompts are over {config.data.prompt_cap} tokens: dropped")
-    for line in grading.check_golds([row["answer"] for row in rows], [row["id"] for row in rows]):
+    plain = [row for row in rows if not row["verifier"]]
+    for line in grading.check_golds([row["answer"] for row in plain], [row["id"] for row in plain]):
         print(f"{config.data.train}: {line}")
     if len(rows) < config.training.prompts_per_step:
         raise KitError(f"{config.file}: training.prompts_per_step is {config.training.prompts_per_step}, "
@@ -234,8 +236,11 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
                        "checkpoint") from error
 
 
-def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None) -> Any:
-    """`GRPOConfig` of a round. A generation batch is prompts_per_step x responses_per_prompt responses over all processes.
+def grpo_settings(
+    config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None, named: dict[str, str] | None = None
+) -> Any:
+    """`GRPOConfig` of a round, `named` for its trackers. A generation batch is prompts_per_step x responses_per_prompt responses
+    over all processes.
 
     KitError when it refuses a field of `training.trl`.
     """
@@ -261,7 +266,7 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     if t.vllm != "off":
         settings |= {"use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit}
     with failing(config, "GRPOConfig"):
-        return GRPOConfig(**settings | trl_fields.fields(config) | trl_fields.passed(config))
+        return GRPOConfig(**settings | (named or {}) | trl_fields.fields(config) | trl_fields.passed(config))
 
 
 def lora_settings(config: Config) -> Any:

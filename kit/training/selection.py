@@ -18,7 +18,7 @@ from kit.evaluation import evaluate, metrics
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
-from kit.training import checkpoints, watch
+from kit.training import checkpoints, trackers, watch
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
@@ -118,5 +118,8 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     log = files.read_csv(place / "log.csv").to_dict("records")
     for warning in watch.about_validation(log, table.to_dict("records"), tolerance):
         print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
+    row = table[table.selected].iloc[0]
+    trackers.log(config, schedule, round, {"limit": float(row.limit), **{f"selected/{name}": float(row[name]) for name in
+                                                                 ("step", "accuracy", "length", "truncated")}})
     checkpoints.thin(found, Path(catalog.selected(config, schedule, round)), config.training.keep_checkpoints)
     return table

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 from kit.settings import Config, KitError
 
 OURS = {  # key of params: the fields that the kit sets from it
-    "run": "output_dir",
+    "run": "output_dir project",
     "seed": "seed data_seed",
-    "schedules": "max_completion_length max_steps num_train_epochs",
+    "schedules": "max_completion_length max_steps num_train_epochs run_name",
     "training.prompts_per_step, responses_per_prompt and micro_batch":
         "num_generations per_device_train_batch_size gradient_accumulation_steps generation_batch_size steps_per_generation "
         "auto_find_batch_size",
@@ -35,7 +35,8 @@ OURS = {  # key of params: the fields that the kit sets from it
 }
 # Fields that say where, and in which pieces, a round is worked out: its outcome is the same.
 PLACES = ("gradient_checkpointing", "ddp_timeout", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size",
-          "vllm_enable_sleep_mode", "vllm_server_host", "vllm_server_port")
+          "vllm_enable_sleep_mode", "vllm_server_host", "vllm_server_port", "report_to", "trackio_space_id", "trackio_bucket_id",
+          "trackio_static_space_id")
 
 
 def fields(config: Config) -> dict[str, Any]:
