@@ -37,8 +37,8 @@ _gym = False  # whether workers import reasoning-gym when they start: later, its
 
 def ask(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
     """The verdicts on (gold, answer, verifier), in order: correct, wrong, unparseable gold, or timeout (too long or large).
-    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start, KitError without reasoning-gym
-    where a verifier needs it."""
+    Raises ImportError where workers cannot import math-verify, RuntimeError where they do not start, KitError where a verifier
+    needs reasoning-gym and it is not installed."""
     from pebble import ProcessExpired
 
     global _gym
