@@ -135,7 +135,7 @@ def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_ke
     problems = [Problem(f"p{i}", f"question {i}", str(i)) for i in range(5)]
 
     def collect(path: Path, engine: Any) -> list[records.Rollout]:
-        return records.collect(engine, problems, lambda p: PROMPTS[int(p.answer)], HOW, path, seed=7)
+        return records.collect(lambda: engine, problems, lambda p: PROMPTS[int(p.answer)], HOW, path, seed=7)
 
     broken = True
     settings = {"timeout": 2.0 if mishap == "hang" else 30.0, "retries": 1, "concurrency": 2}

@@ -171,7 +171,7 @@ class Stream(Parrot):
 
 def collect(path: Path, engine: Parrot, samples: int = 2) -> list[Rollout]:
     how = Sampling(samples, 0.6, 0.95, 50)
-    return records.collect(engine, PROBLEMS, lambda p: [int(p.answer)], how, path, seed=3)
+    return records.collect(lambda: engine, PROBLEMS, lambda p: [int(p.answer)], how, path, seed=3)
 
 
 def test_an_interrupted_collection_ends_with_the_same_responses(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_engine_that_streams_is_given_all_problems_and_after_a_stop_only_thos
     assert [json.loads(line)["id"] for line in torn.read_text().splitlines()] == ["p6", "p5", "p4"]  # written as they came
     engine = Stream(allowed=4)
     assert collect(torn, engine) == whole and engine.allowed == 0
-    assert records.collect(Stream(), [], lambda p: [0], Sampling(2, 0.6, 0.95, 50), tmp_path / "none.jsonl", seed=3) == []
+    assert records.collect(Stream, [], lambda p: [0], Sampling(2, 0.6, 0.95, 50), tmp_path / "none.jsonl", seed=3) == []
 
 
 def test_a_rollout_file_is_a_superset_of_the_official_log_format(tmp_path: Path) -> None:

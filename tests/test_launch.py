@@ -260,7 +260,7 @@ def test_the_end_of_the_processes_is_told_in_one_line(said: str, told: str) -> N
 def test_processes_end_when_the_one_that_started_them_is_killed() -> None:
     child = ("import os, time; from kit.training import launch; launch.end_with_parent(); print(os.getpid(), flush=True); "
              "time.sleep(300)")
-    starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    starter = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdin=subprocess.PIPE).wait()"
     process = subprocess.Popen([sys.executable, "-c", starter, child], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     state = Path(f"/proc/{int(process.stdout.readline())}/stat")
     time.sleep(1.5)

@@ -83,10 +83,11 @@ def test_only_the_first_samples_are_read(settings: Config) -> None:
 
 
 def test_an_estimate_is_a_ratio_of_sums_and_the_mean_weighs_sets_equally(settings: Config) -> None:
-    sums = {"one": (np.array([2.0, 4.0]), np.array([1.0, 1.0])), "two": (np.array([1.0, 0.0, 0.0]), np.array([1.0, 1.0, 2.0]))}
-    table = measures.estimate(sums, "x", settings)
+    counts = {"one": pd.DataFrame({"id": ["a", "b"], "top": [2.0, 4.0], "bottom": [1.0, 1.0]}),
+              "two": pd.DataFrame({"id": ["a", "b", "c", "c"], "top": [1.0, 0, 0, 0], "bottom": [1.0, 1.0, 1.0, 1.0]})}
+    table = measures.ratios(counts, settings, x=("top", "bottom", 1.0))
     assert table.x["one"] == 3 and table.x["two"] == pytest.approx(0.25) and table.x["mean"] == pytest.approx(1.625)
-    assert (table.x_low["one"], table.x_high["one"]) == pytest.approx((3 - WIDE, 3 + WIDE))
+    assert (table.x_low["one"], table.x_high["one"]) == pytest.approx((0, 3 + WIDE))  # 3 - WIDE is below 0
     assert table.x_low["mean"] < 1.625 < table.x_high["mean"]
 
 

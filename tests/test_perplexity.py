@@ -83,8 +83,8 @@ def test_what_is_scored_is_the_response_after_the_prompt(tiny_world: Config, mod
     assert ids[:start] == prompt and tokenizer.decode(ids[start:]) == "Compute first 3 + 4 = 7 . </think> \\boxed{ 7 }"
     rollouts = [Rollout("a", question, "7", None, [response, response], [12, 12], [True, True]),
                 Rollout("b", question, "7", None, [""], [0], [True])]
-    loss, tokens = perplexity.of_rollouts(model, tokenizer, tiny_world, rollouts)
-    assert list(tokens) == [len(ids) - start, 0] and loss[1] == 0  # one response a problem
+    table = perplexity.of_rollouts(model, tokenizer, tiny_world, rollouts)
+    assert list(table.tokens) == [len(ids) - start, 0] and table.loss[1] == 0  # one response a problem
 
 
 def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(tiny_world: Config) -> None:

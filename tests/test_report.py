@@ -33,9 +33,9 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Two seeds of a run, the first with budget forcing; one label is an attack."""
     folder = tmp_path_factory.mktemp("params")
     first = fake_run.make(fake_run.settings(folder, "fake", (2,), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
-    real, engines = forcing.force, {m: fake_run.Thinker(first, fake_run.HABITS[m]) for m in first.forced_models}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forcing, "force", lambda settings, model: real(settings, model, engines[model]))
+        patch.setattr(catalog, "model_source", lambda settings, model: model)
+        patch.setattr(forcing.engines, "get_engine", lambda model, settings: fake_run.Thinker(settings, fake_run.HABITS[model]))
         forcing.force_models(first)
     for other in seeds.write_params(first):
         fake_run.make(other)

@@ -5,12 +5,10 @@ keyword lists are values of the params file: the paper's hesitation words ("Wait
 computation.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -52,15 +50,15 @@ def step_unit(config: Config) -> str:
     if config.behavior.steps != "auto":
         return config.behavior.steps
     model = catalog.model_names(config)[0]
-    first = (r for name in config.data.evaluation for r in responses(config, model, name))
-    return phases.unit_of(text for r in first for text in r.model_answer)
+    return phases.unit_of(text for name in config.data.evaluation for r in responses(config, model, name)
+                          for text in r.model_answer)
 
 
 @lru_cache
 def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Any of `words`: whole words and phrases, longest first ("But wait" is not also a "wait"), upper and lower case alike."""
     longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    return re.compile(r"(?<!\w)(" + (longest_first.replace(r"\ ", r"\s+") or "(?!)") + r")(?!\w)", re.IGNORECASE)
+    return re.compile(r"(?<!\w)(" + longest_first.replace(r"\ ", r"\s+") + r")(?!\w)", re.IGNORECASE)
 
 
 def repeated_runs(words: Sequence[str], n: int) -> tuple[int, int]:
@@ -101,15 +99,13 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
     return pd.DataFrame(rows).astype({"length": float, "stated": float})
 
 
-def _models(config: Config) -> Iterator[tuple[str, dict[str, object]]]:
-    """Each model and its columns in every table; its limit is in tokens, NaN for the base."""
-    for model, (schedule, round, limit) in catalog.facts(config).items():
-        yield model, {"model": model, "schedule": schedule, "round": round, "limit": limit}
-
-
-def _write(config: Config, name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """metrics/<name>.csv: the tables of all models, one below the other."""
-    table = pd.concat([part.reset_index() for part in parts], ignore_index=True)
+def _write(config: Config, name: str, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """metrics/<name>.csv: the tables of all models, one below the other; a limit is in tokens, NaN for the base."""
+    parts = []
+    for model, table in tables.items():
+        schedule, round, limit = catalog.facts(config)[model]
+        parts.append(table.reset_index().assign(model=model, schedule=schedule, round=round, limit=limit))
+    table = pd.concat(parts, ignore_index=True)
     table = table[[*(c for c in KEYS if c in table), *(c for c in table if c not in KEYS)]]
     files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
     return table
@@ -123,33 +119,32 @@ def write_tables(config: Config) -> dict[str, pd.DataFrame]:
     from tqdm.auto import tqdm
 
     unit, cues = step_unit(config), phases.cues_of(config)
-    parts: dict[str, list[pd.DataFrame]] = {}
+    made: dict[str, dict[str, pd.DataFrame]] = {}
     first: measures.Counts = {}
-    for model, columns in tqdm(list(_models(config)), desc="traces", leave=False, delay=2):
+    for model in tqdm(catalog.model_names(config), desc="traces", leave=False, delay=2):
         counts = {name: pd.concat([count(config, part, unit, cues) for part in batches(config, model, name)], ignore_index=True)
                   for name in config.data.evaluation}
         for name, table in counts.items():
             files.write_csv(paths.of(config).traces(model, name), table)
         graded = evaluate.load_grades(config, model)
-        made = {
+        tables = {
             "keywords": measures.keywords(counts, config), "words": measures.words(counts, config),
             "phases": measures.phase_shares(counts, config),
             "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
             "percentiles": measures.percentiles(graded, config), "spans": measures.spans(counts, config),
             "inverted_u": measures.within_problems(graded, config),
+            **({"moves": measures.changes(first, counts, config)} if first else {}),
         }
-        if first:
-            made["moves"] = measures.changes(first, counts, config)
         first = first or counts
-        for key, table in made.items():
-            parts.setdefault(key, []).append(table.assign(**columns))
-    return {key: _write(config, key, tables) for key, tables in parts.items()}
+        for name, table in tables.items():
+            made.setdefault(name, {})[model] = table
+    return {name: _write(config, name, tables) for name, tables in made.items()}
 
 
 def missing_lengths(config: Config) -> list[str]:
     """A sentence per model and data set without token counts."""
-    shares = {(model, name): pd.to_numeric(grades.length, errors="coerce").isna().mean()
-              for model, _ in _models(config) for name, grades in evaluate.load_grades(config, model).items()}
+    shares = {(model, name): grades.length.isna().mean() for model in catalog.model_names(config)
+              for name, grades in evaluate.load_grades(config, model).items()}
     return [f"{model}, {name}: {gone:.0%} of the responses have no token count in their log; what is counted per token is empty, "
             "percentiles leave them out" for (model, name), gone in shares.items() if gone]
 
@@ -158,19 +153,18 @@ def write_perplexity(config: Config) -> pd.DataFrame | None:
     """Perplexity of every model's traces under `behavior.reference`; writes metrics/perplexity.csv. None without a reference."""
     from tqdm.auto import tqdm
 
-    b = config.behavior
+    b, made = config.behavior, {}
     if not b.reference:
         return None
     reference = perplexity.reference(config)
-    parts = []
-    for name, columns in tqdm(list(_models(config)), desc="perplexity", leave=False, delay=2):
-        sums = {key: perplexity.of_rollouts(*reference, config, responses(config, name, key))
-                for key in b.reference_sets or config.data.evaluation}
-        read = {key: tokens.sum() for key, (_, tokens) in sums.items()}
-        read[measures.MEAN] = sum(read.values())
-        table = np.exp(measures.estimate(sums, "perplexity", config))
-        parts.append(table.assign(tokens=[read[key] for key in table.index], reference=b.reference, **columns))
-    return _write(config, "perplexity", parts)
+    for model in tqdm(catalog.model_names(config), desc="perplexity", leave=False, delay=2):
+        sums = {name: perplexity.of_rollouts(*reference, config, responses(config, model, name))
+                for name in b.reference_sets or config.data.evaluation}
+        read = {name: table.tokens.sum() for name, table in sums.items()}
+        read["mean"] = sum(read.values())
+        table = np.exp(measures.ratios(sums, config, perplexity=("loss", "tokens", 1.0)))
+        made[model] = table.assign(tokens=[read[name] for name in table.index], reference=b.reference)
+    return _write(config, "perplexity", made)
 
 
 def write_judged_phases(config: Config) -> pd.DataFrame | None:
@@ -182,8 +176,8 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
     ask = config.behavior.judge
     if not ask.url:
         return None
-    unit, cues, parts = step_unit(config), phases.cues_of(config), []
-    for model, columns in _models(config):
+    unit, cues, made = step_unit(config), phases.cues_of(config), {}
+    for model in catalog.model_names(config):
         counts: dict[str, measures.Counts] = {"rules": {}, "model": {}}
         pairs: list[tuple[str, str]] = []
         for name in config.data.evaluation:
@@ -199,6 +193,6 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
             pairs += [pair for both in zip(*labels.values(), strict=True) for pair in zip(*both, strict=True) if pair[0]]
         if not pairs:
             raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
-        agreed = measures.kappa(pairs)
-        parts += [measures.phase_shares(t, config, labeller).assign(kappa=agreed, **columns) for labeller, t in counts.items()]
-    return _write(config, "phases_judge", parts)
+        shares = [measures.phase_shares(table, config, labeller) for labeller, table in counts.items()]
+        made[model] = pd.concat(shares).assign(kappa=measures.kappa(pairs))
+    return _write(config, "phases_judge", made)

@@ -16,8 +16,6 @@ model finds the solutions.
 (['68', '29', '29', '29'], '0.38')
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator, Sequence

@@ -8,8 +8,6 @@ Steps are sent as text in a user message; a step that says "ignore the above" ca
 on this machine unless the params say `remote: true`. Answers are kept in a file, so that a stopped run goes on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -17,10 +15,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from kit.behavior.phases import PHASES
-from kit.rollout.server import Server, Unanswered
+from kit.rollout.server import HERE, Server, Unanswered
 from kit.settings import Judge, KitError
 
 SHOWN = 600  # characters of a step that are sent
@@ -40,10 +39,14 @@ def label(traces: Sequence[Sequence[str]], judge: Judge, cache: Path) -> list[La
     KitError when the server is on another machine and `remote` is not set, nobody listens there, or it refuses a request.
     """
     host = urlsplit(judge.url).hostname
-    if host not in ("localhost", "127.0.0.1", "::1") and not judge.remote:
+    if host not in HERE and not judge.remote:
         raise KitError(f"`behavior.judge.url`: {host} is another machine, and the traces would be sent there; "
                        "say `remote: true` beside it if that is meant")
-    known = _read(cache)
+    known: dict[str, Labels] = {}
+    for line in cache.read_text(encoding="utf-8", errors="replace").splitlines() if cache.is_file() else []:
+        with suppress(ValueError, KeyError, TypeError):  # torn by a stop, or by somebody
+            entry = json.loads(line)
+            known[entry["key"]] = entry["labels"]
     cache.parent.mkdir(parents=True, exist_ok=True)
     places = [(t, i) for t, steps in enumerate(traces) for i in range(0, len(steps), judge.batch)]
     labels: list[Labels] = [[None] * len(steps) for steps in traces]
@@ -63,35 +66,36 @@ def _batch(steps: Sequence[str], judge: Judge, server: Server, known: dict[str, 
     """(key in the cache, label of each step)."""
     shown = [" ".join(step.split())[:SHOWN] for step in steps]
     key = hashlib.sha256(json.dumps([judge.model, ASK, shown]).encode()).hexdigest()
-    if key in known:
-        return key, known[key]
-    found: Labels = [None] * len(steps)
+    found = known.get(key, [None] * len(steps))
     with suppress(Unanswered):
         for _ in range(judge.retries):
-            numbered = "\n\n".join(f"Step {k + 1}: {text}" for k, text in enumerate(shown) if found[k] is None)
-            if not numbered:
+            if None not in found:
                 break
-            messages = [{"role": "user", "content": f"{ASK}\n\n{numbered}"}]  # not every server takes a system message
-            answer = read_answer(server.chat(judge.model, messages, temperature=0), shown)
-            found = [one or answer.get(k) for k, one in enumerate(found)]
+            numbered = (f"Step {k}: {text}" for k, text in enumerate(shown, 1) if found[k - 1] is None)
+            messages = [{"role": "user", "content": "\n\n".join([ASK, *numbered])}]  # not every server takes a system message
+            answer = server.ask_once(lambda client, said=messages: client.chat.completions.create(
+                model=judge.model, messages=said, temperature=0), _text)
+            found = [one or new for one, new in zip(found, read_answer(answer, shown), strict=True)]
     return key, found
 
 
-def read_answer(text: str, shown: Sequence[str]) -> dict[int, str]:
-    """Position -> phase, of every entry of an answer that is well-formed, names a phase and repeats its step's first words."""
+def _text(answer: Any) -> str:
+    """What a chat model answered; TypeError without a text."""
+    said = answer.choices[0].message
+    return (said.content or getattr(said, "reasoning_content", None)) + ""
+
+
+def read_answer(text: str, shown: Sequence[str]) -> Labels:
+    """The phase of each step in an answer, of the entries that are well-formed, name one, and repeat the step's first words."""
+    found: Labels = [None] * len(shown)
     text = text.rpartition("</think>")[2]  # of a reasoning model
-    try:
-        begin = re.search(r"\[\s*\{", text)  # brackets before the list are part of what it thought
-        entries = json.loads(text[begin.start() : text.rfind("]") + 1]) if begin else []
-    except (ValueError, RecursionError):
-        return {}
-    found: dict[int, str] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        number = entry.get("step") if isinstance(entry, dict) else None
-        if type(number) is int and 1 <= number <= len(shown) and _begins(shown[number - 1], entry.get("starts")):
-            name = re.sub(r"^\d+[.)]?\s*", "", str(entry.get("phase"))).strip().lower()
-            if phase := next((phase for phase in PHASES if phase.lower() == name), None):
-                found[number - 1] = phase
+    begin = re.search(r"\[\s*\{", text)  # brackets before the list are part of what it thought
+    with suppress(ValueError, RecursionError):
+        for entry in json.loads(text[begin.start() : text.rfind("]") + 1]) if begin else []:
+            number = entry.get("step") if isinstance(entry, dict) else None
+            if type(number) is int and 1 <= number <= len(shown) and _begins(shown[number - 1], entry.get("starts")):
+                name = re.sub(r"^\d+[.)]?\s*", "", str(entry.get("phase"))).strip().lower()
+                found[number - 1] = next((phase for phase in PHASES if phase.lower() == name), found[number - 1])
     return found
 
 
@@ -99,13 +103,3 @@ def _begins(step: str, starts: object) -> bool:
     """Whether `starts` are the first words of the step, two or more of them; signs do not count, models copy them loosely."""
     said, words = (re.findall(r"\w+", str(text).lower()) for text in (starts, step))
     return said[:REPEATED] == words[: len(said[:REPEATED])] and len(said) >= min(2, len(words))
-
-
-def _read(cache: Path) -> dict[str, Labels]:
-    known: dict[str, Labels] = {}
-    for line in cache.read_text(encoding="utf-8", errors="replace").splitlines() if cache.is_file() else []:
-        with suppress(ValueError, KeyError, TypeError):  # torn by a stop, or by somebody
-            record = json.loads(line)
-            if set(record["labels"]) <= set(PHASES):
-                known[record["key"]] = record["labels"]
-    return known

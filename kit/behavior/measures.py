@@ -5,74 +5,48 @@ bootstrap over problems; `mean` is the mean of the data sets, each weighing the 
 or unknown denominator is NaN: logs may lack token counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from kit.behavior import phases
-from kit.evaluation import uncertainty
+from kit.evaluation.uncertainty import bootstrap_weights, draws, interval
 from kit.settings import Config, KitError
 
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code
 UNLABELLED = "unlabelled"
-MEAN = "mean"
 Counts = dict[str, pd.DataFrame]  # data set -> a row per response
 
 
-@lru_cache
-def _weights(problems: int, resamples: int, seed: int) -> np.ndarray:
-    return uncertainty.bootstrap_weights(problems, resamples, seed)
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    return uncertainty.interval(drawn[np.isfinite(drawn)]) if np.isfinite(drawn).any() else (np.nan, np.nan)
-
-
-def estimate(sums: dict[str, tuple[np.ndarray, np.ndarray]], name: str, config: Config) -> pd.DataFrame:
-    """A row per data set and one for their mean: `name` = sum / sum over problems, with `_low` and `_high` (95 %), by set.
-
-    `sums`: for each data set a numerator and a denominator per problem.
-    """
-    points, drawn = [], []
-    for k, (top, bottom) in enumerate(sums.values()):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            points.append(np.float64(np.sum(top)) / np.sum(bottom))
-            weights = _weights(len(top), config.evaluation.resamples, config.seed + k)
-            drawn.append((weights @ top) / (weights @ bottom))
-    names = list(sums)
-    if len(names) > 1:
-        names, points, drawn = [*names, MEAN], [*points, np.mean(points)], [*drawn, np.mean(drawn, axis=0)]
-    low, high = zip(*map(_interval, drawn), strict=True)
-    return pd.DataFrame({name: points, f"{name}_low": low, f"{name}_high": high}, index=pd.Index(names, name="set"))
-
-
-def _ratios(counts: Counts, config: Config, **wanted: tuple[str, str, float]) -> pd.DataFrame:
-    """Columns `name=(numerator, denominator, factor)` of the counts' columns, side by side; the denominator "" counts rows."""
-    found = []
+def ratios(counts: Counts, config: Config, **wanted: tuple[str, str, float]) -> pd.DataFrame:
+    """For each `name=(numerator, denominator, factor)`, columns of `counts`: `name`, `name_low` and `name_high`, a row per data
+    set and one for their mean. The denominator `responses` is their number. Counts end at 0, percents (factor 100) at 100."""
+    columns = list(dict.fromkeys(column for top, bottom, _ in wanted.values() for column in (top, bottom)))
+    drawn, found = [], {}
+    for k, table in enumerate(counts.values()):
+        sums = table.assign(responses=1.0).groupby("id")[columns].sum(skipna=False)
+        drawn.append(dict(zip(columns, draws(sums, config.evaluation.resamples, config.seed + k), strict=True)))
     for name, (top, bottom, factor) in wanted.items():
-        sums = {}
-        for key, table in counts.items():
-            problem = np.unique(table.id, return_inverse=True)[1]
-            below = table[bottom] if bottom else np.ones(len(table))
-            sums[key] = (np.bincount(problem, factor * table[top]), np.bincount(problem, below))
-        found.append(estimate(sums, name, config).clip(0, 100 if factor == 100 else None))  # counts, and percents of them
-    return pd.concat(found, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = [factor * own[top] / own[bottom] for own in drawn]
+        values += [np.mean(values, axis=0)] * (len(values) > 1)
+        ends = [(own[0], *interval(own[1:])) for own in values]
+        shown = np.clip(ends, 0, 100 if factor == 100 else None).T
+        found |= dict(zip((name, f"{name}_low", f"{name}_high"), shown, strict=True))
+    return pd.DataFrame(found, index=pd.Index([*counts, *["mean"] * (len(counts) > 1)], name="set"))
 
 
 def keywords(counts: Counts, config: Config) -> pd.DataFrame:
     """Occurrences per response and per 1,000 tokens, a row per data set and list."""
     return pd.concat([
-        _ratios(counts, config, per_response=(f"words {label}", "", 1.0), per_1000_tokens=(f"words {label}", "length", 1000.0))
-        .assign(keywords=label) for label in config.keywords])
+        ratios(counts, config, per_response=(f"words {label}", "responses", 1.0),
+               per_1000_tokens=(f"words {label}", "length", 1000.0)).assign(keywords=label) for label in config.keywords])
 
 
 def words(counts: Counts, config: Config) -> pd.DataFrame:
     """Occurrences per response of each single keyword, a row per data set and word."""
-    return pd.concat([_ratios(counts, config, per_response=(f"word {word}", "", 1.0)).assign(keywords=label, word=word)
+    return pd.concat([ratios(counts, config, per_response=(f"word {word}", "responses", 1.0)).assign(keywords=label, word=word)
                       for label, listed in config.keywords.items() for word in listed])
 
 
@@ -80,7 +54,7 @@ def phase_shares(counts: Counts, config: Config, labeller: str = "rules") -> pd.
     """Steps of each phase: percent of all steps (a donut's share) and number per response, a row per data set and phase."""
     names = [p for p in (*phases.PHASES, UNLABELLED) if all(p in table for table in counts.values())]
     return pd.concat([
-        _ratios(counts, config, share=(p, "steps", 100.0), per_response=(p, "", 1.0))
+        ratios(counts, config, share=(p, "steps", 100.0), per_response=(p, "responses", 1.0))
         .assign(phase=p, kind=phases.KINDS.get(p, p), labeller=labeller) for p in names])
 
 
@@ -93,20 +67,20 @@ def first_answer(counts: Counts, config: Config) -> pd.DataFrame:
         after = (1 - before) * known
         used[name] = table.assign(answered=known.astype(float), after=after, tokens_before=before * table.length,
                                   tokens_after=after * table.length)
-    return _ratios(used, config, answered=("answered", "", 100.0), share_after=("after", "answered", 100.0),
-                   tokens_before=("tokens_before", "answered", 1.0), tokens_after=("tokens_after", "answered", 1.0))
+    return ratios(used, config, answered=("answered", "responses", 100.0), share_after=("after", "answered", 100.0),
+                  tokens_before=("tokens_before", "answered", 1.0), tokens_after=("tokens_after", "answered", 1.0))
 
 
 def repetition(counts: Counts, config: Config) -> pd.DataFrame:
     """Percent of runs of n words that were there before in the same response; percent of responses that end in a loop."""
-    return _ratios(counts, config, repeated=("repeats", "runs", 100.0), loops=("loop", "", 100.0))
+    return ratios(counts, config, repeated=("repeats", "runs", 100.0), loops=("loop", "responses", 100.0))
 
 
 def spans(counts: Counts, config: Config) -> pd.DataFrame:
     """Tokens of the thinking, `</think>` included (all of a response without one), and of the answer behind it."""
     used = {name: table.assign(thinking=table.thought * table.length, answer=(1 - table.thought) * table.length)
             for name, table in counts.items()}
-    return _ratios(used, config, thinking=("thinking", "", 1.0), answer=("answer", "", 1.0))
+    return ratios(used, config, thinking=("thinking", "responses", 1.0), answer=("answer", "responses", 1.0))
 
 
 def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFrame:
@@ -119,8 +93,7 @@ def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFra
     """
     parts = []
     for k, (name, grades) in enumerate(graded.items()):
-        g = pd.DataFrame({"id": grades.id, "length": pd.to_numeric(grades.length, errors="coerce"),
-                          "right": 100.0 * (grades.verdict == "correct")}).dropna()
+        g = pd.DataFrame({"id": grades.id, "length": grades.length, "right": 100.0 * (grades.verdict == "correct")}).dropna()
         g = g[g.groupby("id").length.transform("nunique") > 1]
         if len(g) < bins:
             continue
@@ -128,11 +101,11 @@ def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFra
         multiple, gain = g.length / means.length, g.right - means.right
         places = pd.qcut(multiple, bins, labels=False, duplicates="drop").to_numpy()
         owners = np.unique(g.id, return_inverse=True)[1]
-        weights, level = _weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
+        weights, level = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
         for place in np.unique(places):
             own = places == place
             top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
-            low, high = _interval((weights @ top) / (weights @ bottom))
+            low, high = interval((weights @ top) / (weights @ bottom))
             parts.append({"set": name, "bin": place + 1, "length": multiple[own].mean() * means.length.mean(),
                           "accuracy": level + gain[own].mean(), "accuracy_low": level + low, "accuracy_high": level + high,
                           "responses": own.sum()})
@@ -148,19 +121,18 @@ def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
         quantities[f"{kind} steps"] = [p for p in phases.PHASES if phases.KINDS[p] == kind]
     rows = []
     for quantity, columns in {**quantities, "steps": ["steps"]}.items():
-        points, drawn = [], []
+        drawn = []
         for k, name in enumerate(before):
             means = pd.concat([t[name][columns].sum(axis=1).groupby(t[name].id).mean() for t in (before, after)], axis=1)
             if means.isna().any(axis=None):
                 raise KitError(f"{name}: the two models were not evaluated on the same problems")
-            values = means.sort_index().to_numpy(float)
-            points.append(values.mean(axis=0))
-            drawn.append(_weights(len(values), config.evaluation.resamples, config.seed + k) @ values)
-        point, draws = np.mean(points, axis=0), np.mean(drawn, axis=0)
+            drawn.append(draws(means.sort_index(), config.evaluation.resamples, config.seed + k))
+        was, now = np.mean(drawn, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            low, high = np.maximum(_interval(100 * (draws[:, 1] / draws[:, 0] - 1)), -100)
-            rows.append({"quantity": quantity, "before": point[0], "after": point[1], "change": 100 * (point[1] / point[0] - 1),
-                         "change_low": low, "change_high": high})
+            change = 100 * (now / was - 1)
+        low, high = np.maximum(interval(change[1:]), -100)
+        rows.append({"quantity": quantity, "before": was[0], "after": now[0], "change": change[0], "change_low": low,
+                     "change_high": high})
     return pd.DataFrame(rows).set_index("quantity")
 
 
@@ -171,17 +143,16 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
     """
     parts = []
     for k, (name, grades) in enumerate(graded.items()):
-        lengths = pd.to_numeric(grades.length, errors="coerce").to_numpy(float)
         owners = np.unique(grades.id, return_inverse=True)[1]
-        weights = _weights(owners.max() + 1, config.evaluation.resamples, config.seed + k)
-        right = (grades.verdict == "correct").to_numpy()
-        for verdict, chosen in (("correct", right), ("wrong", ~right)):
-            kept = np.flatnonzero(chosen & ~np.isnan(lengths))
-            kept = kept[np.argsort(lengths[kept], kind="stable")]
-            points = weighted_percentiles(lengths[kept], np.ones((1, len(kept))), PERCENTILES)[0]
+        weights = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k)
+        for verdict, chosen in (("correct", grades.verdict == "correct"), ("wrong", grades.verdict != "correct")):
+            kept = np.flatnonzero(chosen & grades.length.notna())
+            kept = kept[np.argsort(grades.length.to_numpy()[kept], kind="stable")]
+            lengths = grades.length.to_numpy(float)[kept]
+            points = weighted_percentiles(lengths, np.ones((1, len(kept))), PERCENTILES)[0]
             some = np.array_split(weights, len(weights) // 50 + 1)  # all at once may not fit into memory
-            drawn = np.vstack([weighted_percentiles(lengths[kept], rows[:, owners[kept]], PERCENTILES) for rows in some])
-            low, high = zip(*map(_interval, drawn.T), strict=True)
+            drawn = np.vstack([weighted_percentiles(lengths, rows[:, owners[kept]], PERCENTILES) for rows in some])
+            low, high = zip(*map(interval, drawn.T), strict=True)
             parts.append(pd.DataFrame({"set": name, "verdict": verdict, "percentile": PERCENTILES, "length": points,
                                        "length_low": low, "length_high": high, "responses": len(kept)}))
     return pd.concat(parts).set_index("set")

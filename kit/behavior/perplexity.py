@@ -9,14 +9,13 @@ so a long trace weighs more than a short one. Traces longer than the window are 
 token is predicted once, from at least half a window of context.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from kit.data import prompts
 from kit.laptop import arithmetic
@@ -47,17 +46,14 @@ def reference(config: Config) -> tuple[Any, Any]:
     return models.load_model(source, config).eval(), models.load_tokenizer(source, config)
 
 
-def of_rollouts(
-    model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(-log p summed, tokens) of the first `reference_samples` responses of each problem: two arrays, a value per problem."""
+def of_rollouts(model: Any, tokenizer: Any, config: Config, rollouts: Sequence[Rollout]) -> pd.DataFrame:
+    """`loss` (-log p summed) and `tokens` of the first `reference_samples` responses of each problem; `id`: its place."""
     b = config.behavior
     rows = [(k, encoded(tokenizer, config, r.question, text))
             for k, r in enumerate(rollouts) for text in r.model_answer[: b.reference_samples]]
     size = min(b.window, getattr(model.config, "max_position_embeddings", None) or b.window)
     loss, tokens = score(model, [row for _, row in rows], size, b.batch_tokens)
-    owner = [k for k, _ in rows]
-    return np.bincount(owner, loss, len(rollouts)), np.bincount(owner, tokens, len(rollouts))
+    return pd.DataFrame({"id": [k for k, _ in rows], "loss": loss, "tokens": tokens})
 
 
 def encoded(tokenizer: Any, config: Config, question: str, response: str) -> tuple[list[int], int]:

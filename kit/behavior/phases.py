@@ -13,9 +13,6 @@ a cue says what else they are; so is a result said by itself ("That gives 29.").
 verify:") lasts through the computations that follow, until a step says "so", "now" or the like, but at most LASTS steps.
 """
 
-from __future__ import annotations
-
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -57,6 +54,7 @@ _KEPT = ("", "no ", "but ", "hmm ", "wait ")  # by weight
 _VERDICT = re.compile(r"(?:yes|yeah|yep|right|correct|no)\b", re.IGNORECASE)
 _THAT_IS = re.compile(r"(?:yes|yeah|right),? (?:that|this|it)\b")
 _RESULT = re.compile(r"(?:so |and |now |then )?(?:that|this|which) gives[^\w=]*[\d.,/]*\d[^\w=]*", re.IGNORECASE)
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"(?<=\s[.!?])\s+|(?<=[^\s.][.!?])[\"'”)*\]]*\s+(?=[A-Z\"'“(\[$\\*•-])|\n+")
 
 
@@ -79,24 +77,19 @@ def read_cues(path: Path) -> Cues:
         raise KitError(f"`behavior.phases`: no file {path}; the kit's own is params/shared/phases.yaml")
     table = read_yaml(path)
     words, cues = table.get("words", {}), table.get("cues")
-    wrong = [f"; {key} is none of them" for key in table if key not in ("words", "cues", "announced")]
-    if wrong or not isinstance(words, dict) or not isinstance(cues, dict):
-        raise KitError(f"{path.name}: should have the tables `words` and `cues`, and `announced`{''.join(wrong[:1])}")
-    if unknown := [str(name) for name in cues if name not in PHASES]:
-        close = difflib.get_close_matches(unknown[0], PHASES, 1, 0)
-        raise KitError(f"{path.name}: `cues` has no phase {unknown[0]}; did you mean {close[0]}?")
-    if missing := [phase for phase in PHASES if phase not in cues]:
-        raise KitError(f"{path.name}: `cues` lacks {missing[0]}")
-    meant = {str(name): _pattern(text, f"{path.name}: `words.{name}`", {}).pattern for name, text in words.items()}
+    if not isinstance(words, dict) or not isinstance(cues, dict) or table.keys() - {"words", "cues", "announced"}:
+        raise KitError(f"{path.name}: should have the tables `words` and `cues`, and `announced`; it has {', '.join(table)}")
+    if other := sorted(map(str, cues.keys() ^ set(PHASES))):
+        raise KitError(f"{path.name}: `cues` should have the ten phases that params/shared/phases.yaml has; {other[0]} is "
+                       f"{'missing' if other[0] in PHASES else 'none of them'}")
+    meant = {name: _pattern(text, f"{path.name}: `words.{name}`", {}).pattern for name, text in words.items()}
     return Cues([(phase, _pattern(text, f"{path.name}: `cues.{phase}`", meant)) for phase, text in cues.items()],
                 _pattern(table.get("announced"), f"{path.name}: `announced`", meant))
 
 
 def _pattern(lines: Any, where: str, words: dict[str, str]) -> re.Pattern[str]:
     """The regular expressions of a text, one a line, as one; the names of `words` are replaced by what they stand for."""
-    found = [line.strip() for line in lines.splitlines() if line.strip()] if isinstance(lines, str) else []
-    if not found:
-        raise KitError(f"{where} should have regular expressions, one a line")
+    found = [line.strip() for line in str(lines or "").splitlines() if line.strip()]
     for k, line in enumerate(found):
         for name, meant in words.items():
             found[k] = found[k].replace(name, meant)
@@ -104,6 +97,8 @@ def _pattern(lines: Any, where: str, words: dict[str, str]) -> re.Pattern[str]:
             re.compile(found[k])
         except re.error as error:
             raise KitError(f"{where}: {line} is no regular expression ({error})") from None
+    if not found:
+        raise KitError(f"{where} should have regular expressions, one a line")
     return re.compile("|".join(found))
 
 
@@ -120,13 +115,12 @@ def unit_of(responses: Iterable[str]) -> str:
 
 def steps_of(response: str, unit: str) -> list[str]:
     """The steps of a response's thinking, in order."""
-    text = thinking(response)
-    return sentences(text) if unit == "sentences" else [s for part in re.split(r"\n\s*\n", text) if (s := part.strip())]
+    return sentences(thinking(response), _SENTENCE_END if unit == "sentences" else _BLANK_LINE)
 
 
-def sentences(text: str) -> list[str]:
+def sentences(text: str, end: re.Pattern[str] = _SENTENCE_END) -> list[str]:
     """Sentences and lines. A full stop that stands alone, as in word-level text, ends one too; those in 3.5 and e.g. do not."""
-    return [s for part in _SENTENCE_END.split(text) if (s := part.strip())]
+    return [s for part in end.split(text) if (s := part.strip())]
 
 
 def label(steps: Sequence[str], cues: Cues) -> list[str]:

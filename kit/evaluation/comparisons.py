@@ -1,10 +1,4 @@
-"""What the paper compares, and what a user of a pruned model asks: stored grades -> CSV files with intervals.
-
-- each model against the base; one-shot against iterative pruning at each limit; controls against their counterparts (paper,
-  section 4);
-- accuracy against length, problem by problem;
-- accuracy at equal token spend: pass@k against k responses' tokens, and accuracy under a hard cap of tokens;
-- the accuracy-efficiency score of later papers.
+"""What the paper compares (section 4), and what a user of a pruned model asks: stored grades -> CSV files with intervals.
 
 Models are compared on the same problems, paired. Lengths are tokens, accuracies percent, differences points; `_low` and `_high`
 are the ends of 95 % intervals.
@@ -48,8 +42,8 @@ def compare_models(config: Config) -> None:
     gather(config)
     models, r, seed = catalog.model_names(config), config.evaluation.resamples, config.seed
     told = [f"{model}/{evaluate.TRAINING_PROMPT}" for model in models if config.evaluation.training_prompt]
-    graded = {model: evaluate.load_grades(config, model) for model in models}
-    everything = graded | {model: evaluate.load_grades(config, model) for model in told}
+    everything = {model: evaluate.load_grades(config, model) for model in (*models, *told)}
+    graded = {model: everything[model] for model in models}
     tables = {name: differences(everything, *found, r, seed) for name, found in pairs(config).items()}
     tables["changes"] = tables["changes"].drop(columns=["accuracy", "length", "other_accuracy", "other_length"], errors="ignore")
     tables["per_problem"] = problem_changes(graded)
@@ -131,15 +125,12 @@ def _of_same_problems(name: str, tables: list[pd.DataFrame]) -> list[pd.DataFram
 
 def problem_changes(graded: Models) -> pd.DataFrame:
     """A row per model, set and problem: accuracy and mean length of the base and of the model, and their changes."""
-    rows = [pd.DataFrame(columns=["model", "set", "id"])]
-    for model, name in [(m, n) for m in graded if m != "base" for n in graded[m]]:
-        own, base = (per_problem(graded[m][name]) for m in (model, "base"))
-        table = pd.DataFrame({
-            "model": model, "set": name, "base_accuracy": base.accuracy, "accuracy": own.accuracy, "base_length": base.length,
-            "length": own.length, "accuracy_change": own.accuracy - base.accuracy,
-            "length_change": 100 * (own.length / base.length - 1)})
-        rows.append(table.reset_index(names="id"))
-    return pd.concat(rows[1:] or rows)
+    table = pd.concat({(model, name): per_problem(grades)[["accuracy", "length"]] for model, by_set in graded.items()
+                       for name, grades in by_set.items()}, names=["model", "set", "id"])
+    table = table.drop("base", level="model").join(table.loc["base"].add_prefix("base_")).reset_index()
+    table["accuracy_change"] = table.accuracy - table.base_accuracy
+    table["length_change"] = 100 * (table.length / table.base_length - 1)
+    return table[["id", "model", "set", "base_accuracy", "accuracy", "base_length", "length", "accuracy_change", "length_change"]]
 
 
 def paired_draws(
@@ -147,15 +138,13 @@ def paired_draws(
 ) -> dict[str, dict[Any, np.ndarray]]:
     """Means over the same bootstrap resamples of problems: data set (and `mean` of several) -> model -> draws.
 
-    `table_of` makes of grades a table with a row per problem; draws are (its columns, 1 + resamples): first the estimate, then
-    the replicates. Raises KitError when the models' problems differ.
+    `table_of` makes of grades a table with a row per problem, whose columns are drawn (`uncertainty.draws`). Raises KitError when
+    the models' problems differ.
     """
     drawn: dict[str, dict[Any, np.ndarray]] = {}
     for k, name in enumerate(next(iter(graded.values()))):
         tables = _of_same_problems(name, [table_of(by_set[name]) for by_set in graded.values()])
-        n = len(tables[0])
-        weights = np.vstack([np.full((1, n), 1 / n), uncertainty.bootstrap_weights(n, resamples, seed + k)])
-        drawn[name] = {model: (weights @ table.to_numpy(dtype=float)).T for model, table in zip(graded, tables, strict=True)}
+        drawn[name] = {model: uncertainty.draws(table, resamples, seed + k) for model, table in zip(graded, tables, strict=True)}
     if len(drawn) > 1:
         drawn["mean"] = {model: np.mean([of_set[model] for of_set in drawn.values()], axis=0) for model in graded}
     return drawn
@@ -227,13 +216,13 @@ def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.Da
 
     A response counts when it is correct and no longer than the cap; what is cut off is wrong, its tokens are spent.
     """
-    lengths = np.concatenate([grades.length for by_set in graded.values() for grades in by_set.values()]).astype(float)
+    lengths = np.concatenate([grades.length for by_set in graded.values() for grades in by_set.values()])
     if np.isnan(lengths).all():
         return pd.DataFrame(columns=["model", "set", "cap"])
     caps = np.unique(np.geomspace(max(np.nanmin(lengths), 1), max(np.nanmax(lengths), 1), points).round())
 
     def table(grades: pd.DataFrame) -> pd.DataFrame:
-        length = grades.length.to_numpy(dtype=float)[:, None]
+        length = grades.length.to_numpy()[:, None]
         right = (grades.verdict == "correct").to_numpy()[:, None] & (length <= caps)
         cells = np.hstack([np.where(np.isnan(length), np.nan, 100.0 * right), np.minimum(length, caps)])
         return pd.DataFrame(cells).groupby(grades.id.to_numpy()).mean(skipna=False)

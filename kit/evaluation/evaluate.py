@@ -1,10 +1,10 @@
 """Evaluation: a model answers the problems that no training saw, its responses are graded, and the grades are measured.
 
     responses   rollouts/<model>/<set>.jsonl    `respond`         in the evaluation prompt: no system message, no limit
-    grades      grades/<model>/<set>.csv        `grade_stored`    a row per response: its verdict, answer, length
+    grades      grades/<model>/<set>.csv        `write_grades`    a row per response: its verdict, answer, length
     metrics     metrics/<model>.csv             `write_metrics`   accuracy and length (evaluation/metrics)
 
-What is on file is not made again: an interrupted evaluation goes on where it stopped.
+Responses on file are not asked for again: an interrupted evaluation goes on where it stopped.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from kit.evaluation.metrics import Graded
 from kit.reward import grading
 from kit.rollout import engines, logs, records
 from kit.rollout.records import Engine, Rollout, Sampling
-from kit.runs import catalog, files, fingerprint, lock, paths
+from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError, Prompts
 
 Ask = Callable[[Prompts, str], prompts.Messages]  # (the wordings of params, a question) -> the messages
@@ -35,11 +35,10 @@ TRAINING_PROMPT = "training-prompt"  # the folder, in a model's, of its answers 
 
 def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
-    run, names = paths.of(config), config.data.evaluation
+    run, names, reading = paths.of(config), config.data.evaluation, config.training.reading
     if model in config.logs.models:  # other code generated the responses
-        logged = {name: grade_stored(run.grades(model, name), logs.responses(config, model, name), config.training.reading)
-                  for name in names}
-        return write_metrics(config, model, logged)
+        return write_metrics(config, model, {
+            name: write_grades(run.grades(model, name), logs.responses(config, model, name), reading) for name in names})
     asked: dict[str, Ask] = {model: prompts.evaluation_messages}  # the folder of its responses -> how the question is put
     if config.evaluation.training_prompt:
         asked[f"{model}/{TRAINING_PROMPT}"] = in_training_prompt(config, model)
@@ -48,7 +47,7 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
         for folder, name in itertools.product(asked, names):
             path, title = run.rollouts(folder, name), f"{folder}: {name}"
             answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder])
-            graded[folder][name] = grade_stored(run.grades(folder, name), answers, config.training.reading)
+            graded[folder][name] = write_grades(run.grades(folder, name), answers, reading)
     return write_metrics(config, model, graded[model])
 
 
@@ -80,22 +79,22 @@ def respond(
 ) -> list[Rollout]:
     """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`. `title` says
     in a message and beside the progress what this is. KitError when the engine breaks off."""
-    known = problems.load(name, config)
-    if (kept := records.complete(path, known, sampling)) is not None:
-        return kept
-    plain = [p for p in known if not p.verifier]
+    known, seed = problems.load(name, config), zlib.crc32(f"{config.seed} {name}".encode())
+    plain = [p for p in known if not p.verifier and not path.is_file()]
     for line in grading.check_golds([p.answer for p in plain], [p.id for p in plain]):
         print(f"{name}: {line}")
-    started, seed = engine(), zlib.crc32(f"{config.seed} {name}".encode())
-    first = [started.tokenizer.bos_token_id] if config.evaluation.second_bos else []
-    if first == [None]:
-        raise KitError(f"{config.file}: evaluation.second_bos: this model's tokenizer has no beginning token")
+
+    def encode(p: problems.Problem) -> list[int]:
+        tokenizer = engine().tokenizer
+        first = [tokenizer.bos_token_id] if config.evaluation.second_bos else []
+        if first == [None]:
+            raise KitError(f"{config.file}: evaluation.second_bos: this model's tokenizer has no beginning token")
+        return first + prompts.encode(tokenizer, ask(config.prompts, p.question))
+
     with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
         try:
             with files.telling(path):
-                return records.collect(
-                    started, known, lambda p: [*first, *prompts.encode(started.tokenizer, ask(config.prompts, p.question))],
-                    sampling, path, seed, title)
+                return records.collect(engine, known, encode, sampling, path, seed, title)
         except (RuntimeError, OSError) as error:
             why = files.first_line(error)
             hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""
@@ -121,32 +120,23 @@ def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataF
     control = r"[\x00-\x1f\x7f]+"  # a lone carriage return, for instance, would end a row of a CSV file
     rows = [(r.id, i, g.verdict, re.sub(control, " ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
             for (r, i), g in zip(flat, grades, strict=True)]
-    return pd.DataFrame(rows, columns=GRADE_COLUMNS)
+    return pd.DataFrame(rows, columns=GRADE_COLUMNS).astype({"length": float, "core": float})
 
 
-def grade_stored(path: Path, answers: Sequence[Rollout], reading: str) -> pd.DataFrame:
-    """The grades of `answers`: those in `path` if they are of these very responses by this very grader, else made and stored."""
-    note, rows = path.with_suffix(".json"), sum(len(r.model_answer) for r in answers)
-    made_from = {"responses": records.digest(answers), "grader": fingerprint.modules("reward/grading"), "rows": rows,
-                 "reading": reading}
-    if note.is_file() and files.read_json(note) == made_from:
-        with contextlib.suppress(KitError):
-            return read_grades(path)
+def write_grades(path: Path, answers: Sequence[Rollout], reading: str) -> pd.DataFrame:
+    """Write the grades of `answers` to `path`, and read them: all that follows has just what a later notebook reads."""
     files.write_csv(path, grade(answers, reading))
-    files.write_json(note, made_from)
-    return read_grades(path)  # so that the first run has just what the next one reads
+    return read_grades(path)
 
 
 def read_grades(path: Path, notebook: str = "03_evaluate") -> pd.DataFrame:
     """A stored table of grades (budget forcing's has a column `forced` more); KitError when it is not there or damaged."""
     if not path.is_file():
         raise KitError(f"{path}: not there yet; run notebooks/{notebook}.ipynb first")
-    unknown, note = {column: [""] for column in ("length", "finished", "core")}, path.with_suffix(".json")
-    types = {"id": str, "answer": str, "length": float, "core": float}
+    unknown, types = {column: [""] for column in GRADE_COLUMNS[4:]}, {"id": str, "answer": str, "length": float, "core": float}
     with contextlib.suppress(ValueError):
         table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=unknown)
-        rows = files.read_json(note).get("rows") if note.is_file() else len(table)
-        if list(table)[:7] == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any() and len(table) == rows:
+        if list(table)[:7] == GRADE_COLUMNS and not table.duplicated(["id", "sample"]).any():
             return table
     raise KitError(f"{path}: damaged; run notebooks/{notebook}.ipynb again, which grades the stored responses anew")
 

@@ -5,9 +5,9 @@ A model's thinking is stopped at a budget B, an ending is put behind it, and the
     y(B) = y                                        if y closed its thinking (or ended) within its first B tokens
            y_1..B + ending + what the model then says    else
 
-Thinking is generated once per model, long enough for the largest budget, and cut at each budget. It is cut on the token ids
-that the model wrote: encoding its text again may split it in other places. A response's length is all of it: thinking kept,
-ending, and answer. An ending that begins with a line break lends it only to thinking that does not end in one (official code).
+Thinking is generated once per model, long enough for the largest budget, and cut at each budget, on the token ids that the
+model wrote. A response's length is all of it: thinking kept, ending, and answer. An ending that begins with a line break lends
+it only to thinking that does not end in one (official code).
 """
 
 import dataclasses
@@ -36,19 +36,16 @@ CHUNK = 8  # tokens that a response which is looked at grows by
 def force_models(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
     for model in config.forced_models:
-        force(config, model)
+        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
+            force(config, model, engine)
     return write_curve(config)
 
 
-def force(config: Config, model: str, engine: Engine | None = None) -> None:
+def force(config: Config, model: str, engine: Engine) -> None:
     """Force one model at every budget on all evaluation sets; what is on file already is not made again.
 
     Writes thinking, rollouts and grades (results/<run>/forcing; grades have a column `forced`: was it cut).
     """
-    if engine is None:
-        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
-            force(config, model, engine)
-        return
     for name in config.data.evaluation:
         thoughts, folder = think(config, model, name, engine), paths.of(config).forcing(model, name)
         forced, samples = Forced(config, thoughts, engine), len(thoughts[0].model_answer)
@@ -57,7 +54,7 @@ def force(config: Config, model: str, engine: Engine | None = None) -> None:
         for forced.budget in config.forcing.budgets:
             how = dataclasses.replace(how, max_new_tokens=answer_cap(config, forced.budget))
             seed, title = _seed(config, name, forced.budget), f"{model}: {name}, budget {forced.budget}"
-            answers = records.collect(forced, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
+            answers = records.collect(lambda own=forced: own, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
                                       folder / f"budget{forced.budget}.jsonl", seed, title)
             graded = evaluate.grade(answers, config.training.reading).assign(forced=(forced.ends > forced.budget).ravel())
             files.write_csv(folder / f"budget{forced.budget}.csv", graded)
@@ -76,8 +73,9 @@ def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout
     path, f, how = paths.of(config).forcing(model, name) / "thinking.jsonl", config.forcing, evaluate.sampling(config, name)
     longest = max(f.budgets) + answer_cap(config, max(f.budgets))
     how = dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=longest)
-    found = records.collect(engine, problems.load(name, config), lambda p: prompt(config, p.question, engine.tokenizer), how,
-                            path, _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
+    found = records.collect(lambda: engine, problems.load(name, config),
+                            lambda p: prompt(config, p.question, engine.tokenizer), how, path,
+                            _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
     for r in found:
         if [len(ids) for ids in r.model_answer_ids or []] != r.model_answer_length:
             raise KitError(f"{path}: the token ids of {r.id} are missing, so its thinking cannot be cut; engine.name: "

@@ -25,15 +25,18 @@ def per_problem(grades: pd.DataFrame) -> pd.DataFrame:
     What a log does not tell of every response (length, truncated) is NaN.
     """
     g = grades.assign(accuracy=100.0 * (grades.verdict == "correct"), truncated=100.0 * (1.0 - grades.finished.astype(float)))
-    columns = ["accuracy", "length", "truncated", "core"]
-    g[["length", "core"]] = g[["length", "core"]].apply(pd.to_numeric)
-    return g.groupby("id", sort=True)[columns].mean(skipna=False)
+    return g.groupby("id", sort=True)[["accuracy", "length", "truncated", "core"]].mean(skipna=False)
 
 
 def sets_and_mean(names: Iterable[str], seed: int) -> list[tuple[str, list[str], int]]:
     """The rows of a table as (title, data sets, seed of its bootstrap): one for each set, and `mean` when there are several."""
     rows = [(name, [name], seed + k) for k, name in enumerate(names)]
     return [*rows, ("mean", [name for name, _, _ in rows], seed)] if len(rows) > 1 else rows
+
+
+def mean_of_sets(values: Sequence[np.ndarray]) -> float:
+    """The mean over data sets of the mean over problems."""
+    return float(np.mean([v.mean() for v in values]))
 
 
 def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
@@ -44,36 +47,26 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
     correct and of wrong responses; counts of verdicts; `forced` where budget forcing made them (percent of responses). What is
     not known of every response is NaN, in the mean over the sets too: a mean of some would look like one of all.
     """
-    tables = {name: per_problem(grades) for name, grades in graded.items()}
-    return pd.DataFrame([
-        {"set": title, **_measured([graded[n] for n in names], [tables[n] for n in names], resamples, own_seed)}
-        for title, names, own_seed in sets_and_mean(graded, seed)])
-
-
-def _measured(
-    grades: Sequence[pd.DataFrame], tables: Sequence[pd.DataFrame], resamples: int, seed: int
-) -> dict[str, float]:
-    """One row: the means over these sets."""
-    samples = [len(g) / len(table) for g, table in zip(grades, tables, strict=True)]
-    accuracy, length, core, truncated = (
-        [table[c].to_numpy(dtype=float) for table in tables] for c in ("accuracy", "length", "core", "truncated"))
-    right = [(pd.to_numeric(g.length), g.verdict == "correct") for g in grades]
-    found = {"problems": sum(map(len, tables)), "samples": float(np.mean(np.floor(samples)))}
-    for name, value, (low, high) in (
-        ("accuracy", mean_of_sets(accuracy), uncertainty.accuracy_interval(accuracy, samples)),
-        ("length", mean_of_sets(length), uncertainty.ratio_interval(length, [np.ones_like(v) for v in length], resamples, seed)),
-        ("multiple", mean_of_sets(length) / mean_of_sets(core), uncertainty.ratio_interval(length, core, resamples, seed)),
-    ):
-        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return {
-        **found, "core": mean_of_sets(core), "truncated": mean_of_sets(truncated),
-        "length_correct": pd.Series([lengths[own].mean(skipna=False) for lengths, own in right]).mean(),
-        "length_wrong": pd.Series([lengths[~own].mean(skipna=False) for lengths, own in right]).mean(),
-        **{f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in grading.VERDICTS},
-        **({"forced": float(np.mean([100 * g.forced.mean() for g in grades]))} if "forced" in grades[0] else {}),
-    }
-
-
-def mean_of_sets(values: Sequence[np.ndarray]) -> float:
-    """The mean over data sets of the mean over problems."""
-    return float(np.mean([v.mean() for v in values]))
+    tables, rows = {name: per_problem(grades) for name, grades in graded.items()}, []
+    for title, names, own_seed in sets_and_mean(graded, seed):
+        grades = [graded[name] for name in names]
+        samples = [len(graded[name]) / len(tables[name]) for name in names]
+        accuracy, length, core, truncated = (
+            [tables[name][c].to_numpy(dtype=float) for name in names] for c in ("accuracy", "length", "core", "truncated"))
+        row = {"set": title, "problems": sum(map(len, accuracy)), "samples": float(np.mean(np.floor(samples)))}
+        for column, value, (low, high) in (
+            ("accuracy", mean_of_sets(accuracy), uncertainty.accuracy_interval(accuracy, samples)),
+            ("length", mean_of_sets(length),
+             uncertainty.ratio_interval(length, [np.ones_like(v) for v in length], resamples, own_seed)),
+            ("multiple", mean_of_sets(length) / mean_of_sets(core),
+             uncertainty.ratio_interval(length, core, resamples, own_seed)),
+        ):
+            row |= {column: value, f"{column}_low": low, f"{column}_high": high}
+        row |= {"core": mean_of_sets(core), "truncated": mean_of_sets(truncated)}
+        for column, right in (("length_correct", True), ("length_wrong", False)):
+            row[column] = pd.Series([g.length[(g.verdict == "correct") == right].mean(skipna=False) for g in grades]).mean()
+        row |= {f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in grading.VERDICTS}
+        if "forced" in grades[0]:
+            row["forced"] = float(np.mean([100 * g.forced.mean() for g in grades]))
+        rows.append(row)
+    return pd.DataFrame(rows)

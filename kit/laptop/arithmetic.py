@@ -1,7 +1,5 @@
 """The laptop's world: its data sets, a word-level tokenizer, and a small model taught to think too long (kit.laptop.thinking)."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import math
@@ -115,9 +113,8 @@ Row = tuple[list[int], list[int]]  # token ids and labels; a label is -100 where
 def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[Row]:
     """One batch of exercises; only the words between « and » are learned, those that can be known.
 
-    Half of them are steps without a story, mostly spelled out; the other half is bookkeeping on made-up numbers: look up a
-    step of the problem, remember a result, compare it with another. A small model is slow to find out that thinking
-    consists of these skills, and how late it does hangs on the seed; exercises bring that forward.
+    Half of them are steps without a story; the other half is bookkeeping on made-up numbers: look up a step, remember a result,
+    compare it with another. A small model finds out late, and by luck, that thinking consists of these skills.
     """
     rows = []
     for i in range(2 * a.sft_batch):
@@ -136,7 +133,7 @@ def step_exercise(rng: random.Random, a: Arithmetic) -> str:
     while len(said) < 10:
         chain = draw_chain(rng, 5, a.largest)
         value = chain.start
-        for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
+        for name, op, operand in chain.named:
             text, value = work_out(rng, never, value, name, op, operand, rng.random() >= a.drill_direct)
             said.append(re.sub("(?<=[=:]) (.*)", r" « \1 . »", text, count=1))
             if not 0 <= value <= a.largest:

@@ -9,14 +9,11 @@ A problem is "Start with 17 , first * 4 , second - 39 . What is the result ?"; i
                   36 - 26 = 10 . But wait , not the same . Let me compute it again . ...`
 
 Only core steps are needed. One look at a step with a carry goes wrong now and then; spelling it out hardly ever does. So a check
-that disagrees is mostly right, and thinking can be shortened by degrees: whole checks, step checks, restatements, spelling out.
-Below the shortest correct chain steps must be left out, and accuracy pays.
+that disagrees is mostly right, and thinking can be shortened by degrees, down to the shortest correct chain.
 
 A few sums and differences are taught wrong, always the same way (`MISBELIEFS`). Checking does not help against those: like
 problems that a real model hardly ever solves, they are errors that longer thinking does not touch.
 """
-
-from __future__ import annotations
 
 import random
 from dataclasses import dataclass
@@ -41,8 +38,12 @@ class Chain:
 
     @property
     def recipe(self) -> str:
-        named = (f"{name} {op} {operand}" for name, (op, operand) in zip(ORDINALS, self.steps, strict=False))
-        return " , ".join([str(self.start), *named])
+        return " , ".join([str(self.start), *(f"{name} {op} {operand}" for name, op, operand in self.named)])
+
+    @property
+    def named(self) -> list[tuple[str, str, int]]:
+        """(ordinal, operation, operand) of each step."""
+        return [(name, *step) for name, step in zip(ORDINALS, self.steps, strict=False)]
 
     @property
     def question(self) -> str:
@@ -93,8 +94,8 @@ def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
 
 def shortest(chain: Chain) -> str:
     """The shortest correct response: one look per step, nothing else. The physical limit of pruning."""
-    shown = [f"Compute {before} {name} {op} {operand} = {after} ." for name, (op, operand), (before, after)
-             in zip(ORDINALS, chain.steps, pairwise(chain.values), strict=False)]
+    shown = [f"Compute {before} {name} {op} {operand} = {after} ."
+             for (name, op, operand), (before, after) in zip(chain.named, pairwise(chain.values), strict=True)]
     return f"{' '.join(shown)} </think> \\boxed{{ {chain.answer} }}"
 
 
@@ -138,7 +139,7 @@ def go_through(
 ) -> tuple[str, int] | None:
     """All steps of a chain once, going on with whatever came out: (text, result); None if a slip leads out of range."""
     value, shown = chain.start, []
-    for name, (op, operand) in zip(ORDINALS, chain.steps, strict=False):
+    for name, op, operand in chain.named:
         if not 0 <= apply(value, op, operand) <= a.largest:
             return None
         share = careful if is_hard(value, op, operand) else careful * a.habits.spelled_easy
@@ -153,7 +154,7 @@ def go_through(
 
 def compared(now: int, then: int) -> str:
     """Two results compared by what a small model can do: subtract one from the other."""
-    high, low = max(now, then), min(now, then)
+    low, high = sorted((now, then))
     return f"I had {then} : {high} - {low} = {believe(high, '-', low)}"
 
 

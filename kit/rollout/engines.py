@@ -5,8 +5,6 @@ tokens, length in tokens with the end token counted. A prompt may hold the begin
 thinking that was cut. Greedy responses are the same from every engine, up to the last bit of a logit; each draws its own samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

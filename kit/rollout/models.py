@@ -3,8 +3,6 @@
 Weights are read from safetensors only: a pickle runs whatever its author put into it.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from functools import partial

@@ -1,15 +1,12 @@
 """Responses to problems: the records that are kept of them, and how they are collected.
 
-A rollout file has a JSON line per problem, written as it is done: a superset of the official log format (rollout/logs), which has
-no `id`, `core` and `finished`.
+A rollout file has a JSON line per problem, written as it is done: a superset of the official log format (rollout/logs).
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +40,9 @@ class Response:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All responses to one problem: texts, lengths in tokens, and whether each ended by itself (false: truncated).
+    """All responses to one problem: texts, lengths in tokens, and whether each ended by itself; None where a log does not say.
 
-    A length or `finished` is None where a log does not say. The token ids are kept where responses will be cut (budget forcing):
-    encoding a text again need not give the tokens that the model wrote.
+    The token ids are kept where responses will be cut: encoding a text again need not give the tokens that the model wrote.
     """
 
     id: str
@@ -61,8 +57,8 @@ class Rollout:
 
 
 class Engine(Protocol):
-    """Anything that can answer prompts (rollout/engines). `batch_size` is how many responses it draws together, from one seed;
-    None: each prompt is by itself, so give it all there are."""
+    """Anything that can answer prompts (rollout/engines). `batch_size`: how many responses it draws together, from the first of
+    a call's seeds; None: each prompt is drawn by itself, from its own seed, so give it all there are."""
 
     tokenizer: Any
     batch_size: int | None
@@ -71,10 +67,7 @@ class Engine(Protocol):
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[Response]]]:
         """(index of the prompt, its `sampling.samples` responses) for each prompt (token ids, of any lengths), as they come.
-
-        The same seed gives the same responses: of a prompt by itself, or where `batch_size` is not None, of all prompts of a call
-        together by the first seed.
-        """
+        The same seeds give the same responses."""
 
     def close(self) -> None:
         """Give back memory, processes and connections."""
@@ -88,20 +81,26 @@ def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
 
 
 def collect(
-    engine: Engine, problems: Sequence[Problem], encode: Callable[[Problem], list[int]], sampling: Sampling, path: Path,
-    seed: int, title: str = "", keep_ids: bool = False,
+    start: Callable[[], Engine], problems: Sequence[Problem], encode: Callable[[Problem], list[int]], sampling: Sampling,
+    path: Path, seed: int, title: str = "", keep_ids: bool = False,
 ) -> list[Rollout]:
     """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
 
-    Problems are drawn in fixed chunks or each by itself, as the engine does, with seeds that follow from their ids, so an
-    interrupted collection ends with the same responses as an undisturbed one. KitError when `path` holds those of others.
+    `start` gives the engine, and is called when something is missing. Problems are drawn in fixed chunks or each by itself, as
+    the engine does, with seeds that follow from their ids, so an interrupted collection ends with the same responses as an
+    undisturbed one. KitError when `path` holds those of others.
     """
     from tqdm.auto import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # without a line that was torn by a stop
-    done = _done(path, problems, sampling) if path.exists() else {}
+    done, questions = {r.id: r for r in read(path)} if path.exists() else {}, {p.id: p.question for p in problems}
+    if any(questions.get(r.id) != r.question or len(r.model_answer) != sampling.samples for r in done.values()):
+        raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
+    if len(done) == len(problems):
+        return [done[p.id] for p in problems]
+    engine = start()
     together = engine.batch_size is not None
     size = max(1, engine.batch_size // sampling.samples if together else len(problems))
     with path.open("a", encoding="utf-8") as file, tqdm(
@@ -126,21 +125,6 @@ def collect(
     return [done[p.id] for p in problems]
 
 
-def complete(path: Path, problems: Sequence[Problem], sampling: Sampling) -> list[Rollout] | None:
-    """The rollouts of `path` in the order of the problems, or None while some are missing; KitError as `collect`."""
-    if not path.is_file() or not path.read_bytes().endswith(b"\n"):
-        return None
-    done = _done(path, problems, sampling)
-    return [done[p.id] for p in problems] if len(done) == len(problems) else None
-
-
-def _done(path: Path, problems: Sequence[Problem], sampling: Sampling) -> dict[str, Rollout]:
-    done, questions = {r.id: r for r in read(path)}, {p.id: p.question for p in problems}
-    if any(questions.get(r.id) != r.question or len(r.model_answer) != sampling.samples for r in done.values()):
-        raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
-    return done
-
-
 def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
     """The responses to one problem as a record."""
     return Rollout(
@@ -162,11 +146,3 @@ def read(path: Path) -> Iterator[Rollout]:
             yield Rollout(**row)
         except TypeError as error:  # a key too many or too few
             raise KitError(f"{path} row {number}: not a rollout record ({error})") from None
-
-
-def digest(rollouts: Iterable[Rollout]) -> str:
-    """A hash of all that is graded and counted in these rollouts."""
-    found = hashlib.sha256()
-    for rollout in rollouts:
-        found.update(json.dumps(vars(rollout), sort_keys=True).encode())
-    return found.hexdigest()[:16]

@@ -4,13 +4,11 @@ The library asks again after a broken connection, a deadline, 408, 409, 429 and 
 asks for (Retry-After). Here an answer that is none is asked for again too, and what stays wrong is a KitError of one line.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import as_completed
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +18,7 @@ T = TypeVar("T")
 Request = Callable[[Any], Awaitable[Any]]  # the library's client -> its answer, such as client.completions.create(…)
 PAUSE = 1.0  # seconds after an answer that was none
 UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class Unanswered(KitError):
@@ -27,7 +26,7 @@ class Unanswered(KitError):
 
 
 class Server:
-    """The server at `url`; close it after use. `ask_once` and `chat` may be called from several threads.
+    """The server at `url`; close it after use. `ask_once` may be called from several threads.
 
     `concurrency` requests are under way at a time. Each try has `timeout` seconds, and a request is tried `retries` times more.
     The key, if any, is in the environment variable `key_variable`; `where` is what messages call these settings.
@@ -41,11 +40,10 @@ class Server:
         if key_variable and not os.environ.get(key_variable):
             raise KitError(f"`{where}.key_variable`: there is no environment variable {key_variable}, or it is empty")
         self.url, self.timeout, self.retries, self.concurrency = url.rstrip("/"), timeout, retries, concurrency
-        here = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
         self.client = openai.AsyncOpenAI(
             base_url=self.url, api_key=os.environ.get(key_variable) or "none", timeout=openai.Timeout(timeout, connect=10.0),
             # No proxy to this machine; and a server must not send the request, with what is in it, elsewhere.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not here, follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=urlsplit(url).hostname not in HERE, follow_redirects=False),
         )
         self.loop = asyncio.new_event_loop()  # in a thread of its own: a notebook's own loop is taken
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
@@ -53,43 +51,32 @@ class Server:
     def ask(self, requests: Sequence[Request], read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
         """(index, `read` of the answer) of each request, as they come.
 
-        An answer that `read` cannot make sense of (ValueError, KeyError, …) is asked for again. After a request that failed for
-        good no other is begun, those under way may end, and then its KitError is raised. Whoever stops listening cancels what
-        is under way.
+        An answer that `read` cannot make sense of (UNUSABLE) is asked for again. After a request that failed for good no other is
+        begun, those under way may end, and then its KitError is raised. Whoever stops listening cancels what is under way.
         """
         room, failed = asyncio.Semaphore(self.concurrency), []
 
-        async def one(index: int, request: Request) -> list[tuple[int, T]]:
+        async def one(index: int, request: Request) -> tuple[int, T] | None:
             async with room:
-                if not failed:
-                    try:
-                        return [(index, await self._answer(request, read, self.retries))]
-                    except KitError as error:
-                        failed.append(error)
-            return []
+                try:
+                    return None if failed else (index, await self._answer(request, read, self.retries))
+                except KitError as error:
+                    failed.append(error)
+                    return None
 
-        asked: list[Future] = [asyncio.run_coroutine_threadsafe(one(*pair), self.loop) for pair in enumerate(requests)]
+        asked = [asyncio.run_coroutine_threadsafe(one(*pair), self.loop) for pair in enumerate(requests)]
         try:
-            for future in as_completed(asked):
-                yield from future.result()
+            yield from filter(None, (future.result() for future in as_completed(asked)))
             if failed:
                 raise failed[0]
         finally:
             for future in asked:
                 future.cancel()
 
-    def ask_once(self, request: Request, read: Callable[[Any], T], retries: int) -> T:
+    def ask_once(self, request: Request, read: Callable[[Any], T], retries: int | None = None) -> T:
         """`read` of one answer."""
-        return asyncio.run_coroutine_threadsafe(self._answer(request, read, retries), self.loop).result()
-
-    def chat(self, model: str, messages: list[dict[str, str]], **settings: Any) -> str:
-        """The text that a chat model answers to `messages`; KitError as in `ask`."""
-        def text(answer: Any) -> str:
-            said = answer.choices[0].message
-            return (said.content or getattr(said, "reasoning_content", None)) + ""  # TypeError without a text
-
-        return self.ask_once(lambda client: client.chat.completions.create(model=model, messages=messages, **settings),
-                             text, self.retries)
+        answer = self._answer(request, read, self.retries if retries is None else retries)
+        return asyncio.run_coroutine_threadsafe(answer, self.loop).result()
 
     async def _answer(self, request: Request, read: Callable[[Any], T], retries: int) -> T:
         import openai
@@ -99,9 +86,9 @@ class Server:
             try:
                 async with asyncio.timeout(self.timeout * (retries + 1)):  # the library's own limit is for each read of a socket
                     answer = await request(client)
-                    if fault := getattr(answer, "error", None):  # some servers say 200 all the same
-                        raise ValueError(fault.get("message") if isinstance(fault, dict) else fault)
-                    return read(answer)
+                if fault := getattr(answer, "error", None):  # some servers say 200 all the same
+                    raise ValueError(fault)
+                return read(answer)
             except openai.APIStatusError as error:
                 wrong = error.status_code < 500 and error.status_code not in (408, 409, 429)  # the request itself
                 told = f"{error.request.url}: status {error.status_code}: {' '.join(error.response.text.split())[:300]}"

@@ -1,7 +1,5 @@
 """An OpenAI-compatible server as an engine, and `vllm serve` as such a server, started here and ended with this process."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import importlib.util
@@ -62,29 +60,26 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[Response]]]:
-        n = sampling.samples
+        n, parts = sampling.samples, [{} for _ in prompts]
         if self.takes_ids is None and prompts:
             self._look(prompts[0], dataclasses.replace(sampling, samples=1, max_new_tokens=1))
         asked = zip(prompts, seeds, strict=True)
         requests = [self._request(prompt, sampling, seed + i) for prompt, seed in asked for i in range(n)]
-        parts: dict[int, dict[int, Response]] = {}
         for k, response in self.server.ask(requests, self._read):
-            parts.setdefault(k // n, {})[k % n] = response
-            if len(parts[k // n]) == n:
-                whole = parts.pop(k // n)
-                yield k // n, [whole[i] for i in range(n)]
+            part = parts[k // n]
+            part[k % n] = response
+            if len(part) == n:
+                yield k // n, [part[i] for i in range(n)]
 
     def _look(self, prompt: list[int], one: Sampling) -> None:
         """Find out with one token whether the server takes token ids; KitError when it has another model or a shorter context, or
         does not read a prompt as these very tokens."""
-        url = self.server.url
+        url, cards = self.server.url, {self.name: None}
         try:
-            listed = self.server.ask_once(lambda client: client.models.list(), lambda answer: answer.data, FEW)
-            cards = {card.id: card for card in listed}
+            cards = self.server.ask_once(lambda client: client.models.list(), lambda a: {card.id: card for card in a.data}, FEW)
         except KitError:
-            if self.name == self.source:
+            if self.name == self.source:  # some servers do not tell; then params must (engine.served_as)
                 raise
-            cards = {self.name: None}  # some servers do not tell; params do (engine.served_as)
         if self.name not in cards:
             raise KitError(f"{url}: serves {', '.join(cards)}, not {self.name}; start it with `vllm serve {self.source}`, or say "
                            "its name there in engine.served_as")

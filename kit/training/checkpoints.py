@@ -1,18 +1,15 @@
-"""Checkpoints and the disk: room for the next one, those that a cut-off write spoilt, and what need not be kept.
+"""Checkpoints: those that a cut-off write spoilt, what need not be kept, and whole models of adapters.
 
 A checkpoint is `checkpoint-<step>/` with the model in safetensors, what a resume needs (optimizer, scheduler, random states,
 written by torch) and trainer_state.json, which is written last. When a round has made its choice the resume files go, and with
 `keep_checkpoints: selected` the weights of the others too; their folders stay, so that what was validated can still be seen.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from kit.rollout import models
 from kit.runs import catalog, paths
@@ -21,25 +18,22 @@ from kit.settings import Config, KitError
 # Optimizer, scheduler, random states, training_args: torch's own files, and the folders of FSDP and DeepSpeed.
 RESUME = ("*.pt", "*.pth", "*.bin", "optimizer_*", "global_step*")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-RESERVE = 64 << 20  # bytes left free for logs and tables
 
 
 def spoilt(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None. A file can be cut off although the trainer had written it: a full
     disk, or a machine that lost power before the system wrote it out."""
-    for file in {checkpoint / "trainer_state.json", *checkpoint.glob("*config.json")}:
+    found = [file for kind in ("*config.json", "*.safetensors", "*.pt", "*.pth") for file in checkpoint.glob(kind)]
+    for file in (checkpoint / "trainer_state.json", *found):
         try:
-            json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return f"{file.name} is missing or cut off"
-    for file in checkpoint.glob("*.safetensors"):
-        try:
-            models.check_safetensors(file)
-        except KitError:
-            return f"{file.name} is cut off or overwritten"
-    for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:  # torch writes zip archives, whose table comes last
-        if not zipfile.is_zipfile(file):
-            return f"{file.name} is cut off"
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                models.check_safetensors(file)
+            elif not zipfile.is_zipfile(file):  # torch writes zip archives, whose table comes last
+                return f"{file.name} is cut off"
+        except (OSError, ValueError, KitError):
+            return f"{file.name} is missing, cut off or overwritten"
     return None
 
 
@@ -60,34 +54,8 @@ def resumable(folder: Path, tell: Callable[[str], object] = print) -> Path | Non
     return None
 
 
-def room_check(folder: Path) -> Any:
-    """A trainer callback that refuses to begin a checkpoint for which the disk has no room, and drops older resume files.
-
-    What one takes: as much as the last one did, or the weights and two numbers (Adam) for each that is trained.
-    """
-    from transformers import TrainerCallback
-
-    class RoomCheck(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            if not (control.should_save and state.is_world_process_zero):
-                return
-            folder.mkdir(parents=True, exist_ok=True)
-            guess = sum(p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in model.parameters())
-            last = [sum(f.stat().st_size for f in c.rglob("*") if f.is_file()) for c in folder.glob("checkpoint-*")]
-            needed, free = max(guess, *last, 0), shutil.disk_usage(folder).free
-            if free < needed + RESERVE:
-                raise KitError(f"{folder}: checkpoint-{state.global_step} needs {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} "
-                               "are free on this disk; make room and run this again, it goes on from the last checkpoint")
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.is_world_process_zero:  # a resume starts from the last checkpoint, or the one before if that is spoilt
-                for older in catalog.checkpoints(folder)[:-2]:
-                    drop(older, RESUME)
-
-    return RoomCheck()
-
-
 def drop(checkpoint: Path, patterns: Iterable[str]) -> None:
+    """Delete the files and folders of a checkpoint that these patterns name."""
     for found in [found for pattern in patterns for found in checkpoint.glob(pattern)]:
         if found.is_dir():
             shutil.rmtree(found, ignore_errors=True)

@@ -5,10 +5,9 @@ The notebook calls `train_round`. With one process that is `rounds.train_round`.
     accelerate launch --config_file params/accelerate/… -m kit round SETTINGS SCHEDULE ROUND
 
 and every process runs `rounds.train_round`; the first of them writes log.csv, from which the notebook's plot is drawn. On
-several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them).
+several machines `srun` starts that command once on each (params/slurm.sh asks Slurm for them). All of them end with the notebook:
+their standard input is a pipe from it that nobody writes to.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -21,17 +20,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 
+from kit.rollout.server import HERE
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, load, read_yaml
 from kit.training import checkpoints, rounds, trl_fields, watch
 
 COMMAND = ("kit", "round")  # what the processes run, after `python -m`
+PIPE = "KIT_PIPE"  # environment: their standard input is the notebook's pipe
 
 # --- the notebook's side ----------------------------------------------------------------------------------------------
 
@@ -46,7 +45,7 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
     t, run, title = config.training, paths.of(config), f"{schedule} round {round}"
     if t.processes == 1:
         return rounds.train_round(config, schedule, round, draw)
-    accelerate_file(config)
+    accelerate_file(config)  # refuses what cannot work
     if t.machines > 1 and shutil.which("srun") is None:
         raise KitError(f"{config.file}: training.machines is {t.machines}, but there is no srun here to reach them; start from a "
                        "Slurm allocation: sbatch params/slurm.sh " + config.file)
@@ -71,12 +70,17 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
                        sys.executable, "-m", *COMMAND, "--start", meeting, *job]
         said = place / "processes.log"
         with said.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.DEVNULL, stdout=output,
+            process = subprocess.Popen(command, cwd=ROOT, env=environment(config), stdin=subprocess.PIPE, stdout=output,
                                        stderr=subprocess.STDOUT, start_new_session=True)
         try:
             follow(process, config, place / "log.csv", watch.Shown(title, steps, draw), begin)
         finally:
-            stop(process)
+            process.stdin.close()  # they end by themselves then
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if process.returncode:
             raise KitError(f"{title}: {reason(said.read_text(errors='replace'), process.returncode)} "
                            f"(everything they said: {run.shown}/{said.relative_to(run.root.resolve())})")
@@ -114,18 +118,12 @@ def accelerate_command(config: Config, work: list[str], meeting: str, machine: i
 
 
 def environment(config: Config) -> dict[str, str]:
-    """The environment of the processes: this very kit and results folder, a parent whose end is theirs too, and loopback where
-    one machine is enough."""
-    t, host, alone = config.training, trl_fields.fields(config)["vllm_server_host"], {}
-    away = t.machines > 1 or t.vllm == "server" and host not in ("127.0.0.1", "localhost")
-    if not away and "lo" in [name for _, name in socket.if_nameindex()]:
-        alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return {
-        **alone, **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "KIT_RESULTS": str(paths.of(config).root.parent.resolve()),
-        "KIT_PARENT": f"{socket.gethostname()} {os.getpid()}",
-    }
+    """The environment of the processes: this very kit and results folder, and loopback where one machine is enough."""
+    t, host = config.training, trl_fields.fields(config)["vllm_server_host"]
+    away = t.machines > 1 or t.vllm == "server" and host not in HERE
+    alone = {} if away else {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return {**alone, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "KIT_RESULTS": str(paths.of(config).root.parent.resolve()), PIPE: "1"}
 
 
 def follow(process: subprocess.Popen, config: Config, log: Path, shown: watch.Shown, begin: int) -> None:
@@ -142,24 +140,13 @@ def follow(process: subprocess.Popen, config: Config, log: Path, shown: watch.Sh
                 shown.tell(rows[:k], watch.warnings_about(rows[:k], config.watch, shown.steps))
 
 
-def stop(process: subprocess.Popen) -> None:
-    """End the processes if they still run: in order first, then by force. They also end by themselves when we are gone."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
-
-
 def reason(said: str, code: int) -> str:
     """Why the processes ended, in a line, from all that they said."""
-    ends = [(rank, int(end)) for rank, end in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", said)]
     # First, because the processes that are left tell only that a connection was closed. SIGTERM is what torch sends them then.
-    for rank, end in ends:
-        if end < 0 and -end != signal.SIGTERM:
-            why = ", perhaps because the machine ran out of memory" if -end == signal.SIGKILL else ""
-            return (f"process {rank} was ended by {signal.Signals(-end).name}{why}; run this again to go on from the last "
-                    "checkpoint")
+    for rank, number in re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: -(?!15\b)(\d+)", said):
+        why = ", perhaps because the machine ran out of memory" if int(number) == signal.SIGKILL else ""
+        return (f"process {rank} was ended by {signal.Signals(int(number)).name}{why}; run this again to go on from the last "
+                "checkpoint")
     told = re.search(r"^error: (.+)$", said, re.MULTILINE)
     if told:
         return told[1]
@@ -177,43 +164,34 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
     SETTINGS is a params file, or the settings.json that the notebook's side wrote. With `start` (HOST:PORT), which is what `srun`
     runs, it becomes this machine's `accelerate launch` instead. Raises KitError after an empty line, which sets off what is told.
     """
+    from torch import distributed, serialization
+
     try:
         config = load(settings)
         if settings.endswith(".json"):
             config = dataclasses.replace(config, file=files.read_json(Path(settings))["file"])
-        if start:
+        if start:  # on one of several machines
             command = accelerate_command(config, [settings, schedule, str(round)], start, int(os.environ["SLURM_PROCID"]))
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
             os.execve(sys.executable, command, kept)
-        end_with_parent()
-        know_numbered_cpus()
+        if PIPE in os.environ:
+            end_with_parent()
+        # The trainer of several CPU processes asks torch.load for tensors on `cpu:0`, `cpu:1`, …; it knows `cpu` alone.
+        serialization.register_package(0, lambda _: None, lambda storage, at: storage if at.startswith("cpu:") else None)
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
         rounds.train_round(config, schedule, round, shown=False)
     except KitError:
         print(file=sys.stderr)
         raise
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def know_numbered_cpus() -> None:
-    """Have torch.load put tensors on `cpu:0`, `cpu:1`, …, as the trainer of several CPU processes asks of it; it knows `cpu`."""
-    from torch.serialization import register_package
-
-    register_package(0, lambda storage: None, lambda storage, where: storage if where.startswith("cpu:") else None)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it, or the notebook (on its own machine), is gone: none is left over."""
-    host, _, notebook = os.environ.get("KIT_PARENT", "").partition(" ")
-    starter, here = os.getppid(), host == socket.gethostname()
-
+    """End this process when the notebook closes the pipe that is its standard input, or is gone: none is left over."""
     def wait() -> None:
-        while os.getppid() == starter and not (here and not psutil.pid_exists(int(notebook))):
-            time.sleep(1)
+        os.read(0, 1)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,10 +1,7 @@
 """Before a round is paid for: what would its start earn under the limit, and can anything be learned? A few dozen responses tell.
 
-GRPO learns from groups whose rewards differ. Where no response fits the limit, or the model answers nothing, or everything, all
-advantages are 0, and hours go by without a trace.
+GRPO learns from groups whose rewards differ. Where no response fits the limit, or all are right, all advantages are 0.
 """
-
-from __future__ import annotations
 
 import random
 from collections.abc import Sequence
@@ -44,7 +41,7 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
         tokenizer = engine().tokenizer
         for begin, end in pairwise((0, *GROUPS)):
             found += records.collect(
-                engine(), chosen[begin:end],
+                engine, chosen[begin:end],
                 lambda p: prompts.encode(tokenizer, prompts.training_messages(
                     config.prompts, p.question, told, plan.stated(p.question))),
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
@@ -60,12 +57,11 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
     print(f"{title}: {len(lengths)} responses of its start have {median} tokens in the median, {tenth} to {most} in 8 of 10; "
           f"limit {limits[0]} cuts {own['cut']:.0%}. Right: {own['right']:.0%} within it, {free['right']:.0%} without; no box: "
           f"{free['no_box']:.0%}. {own['varied']:.0%} of the groups of {SIZE} have any variance in reward")
-    if 0 < own["varied"] < FEW:
-        print(f"warning, {title}: few groups have any variance in reward; {_remedy(own, free, median)}")
-    if not own["varied"]:
-        why = _remedy(own, free, median)
-        line = f"{title}: in {len(found)} groups of {SIZE} all rewards are equal, so nothing can be learned; {why}"
-        if config.watch.patience:
+    if own["varied"] < FEW:
+        few = "few groups have any variance in reward" if own["varied"] else (
+            f"in {len(found)} groups of {SIZE} all rewards are equal, so nothing can be learned")
+        line = f"{title}: {few}; {_remedy(own, free, median)}"
+        if not own["varied"] and config.watch.patience:
             raise KitError(f"{config.file}: {line} (watch: {{patience: 0}} trains all the same)")
         print(f"warning, {line}")
     return table

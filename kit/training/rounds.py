@@ -17,8 +17,6 @@ Where this departs from TRL's defaults, because the official settings do:
 processes, training/selection chooses among its checkpoints.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

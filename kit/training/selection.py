@@ -6,8 +6,6 @@ both on the validation set (paper, section 4.1; tolerance 10 %; AIME 2022 and 20
 start is kept, as step 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`training.trl` of a params file: fields of TRL's `GRPOConfig` that are passed through, checked before anything starts."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 from typing import Any, get_type_hints
