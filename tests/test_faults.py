@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,6 @@ from kit.rollout.records import Response, Sampling
 from kit.runs import catalog, files, fingerprint, lock, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 from kit.training import checkpoints, rounds
-
-Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
 def weights(checkpoint: Path) -> dict[str, Any]:
@@ -80,22 +78,31 @@ def test_a_round_goes_on_from_the_checkpoint_before_the_spoilt_one_to_the_same_w
     assert all((one[key] == two[key]).all() for key in one)
 
 
-def test_no_checkpoint_is_begun_that_the_disk_has_no_room_for(
+def test_a_checkpoint_that_the_disk_cuts_off_is_one_line_and_is_made_again(
     trained: tuple[Config, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The optimizer's file of the second one ends at half its size, as the system lets no file become longer."""
+    from transformers import Trainer
+
     config, whole = trained
     cramped = scheduled(config, "cramped")
-    folder = paths.of(cramped).models("cramped", 1)
-    free = shutil.disk_usage
+    folder, save = paths.of(cramped).models("cramped", 1), Trainer._save_optimizer_and_scheduler
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def nearly_full(path: Any) -> Usage:
-        return Usage(1 << 40, 1 << 40, checkpoints.RESERVE) if (folder / "checkpoint-1").is_dir() else Usage(*free(path))
+    def cut_off(*given: Any) -> None:
+        if (folder / "checkpoint-1" / "trainer_state.json").is_file():
+            half = (whole / "checkpoint-1" / "optimizer.pt").stat().st_size // 2
+            resource.setrlimit(resource.RLIMIT_FSIZE, (half, before[1]))
+        try:
+            save(*given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", nearly_full)
-        with pytest.raises(KitError, match="checkpoint-2 needs .* free on this disk; make room and run this again"):
+        patched.setattr(Trainer, "_save_optimizer_and_scheduler", cut_off)
+        with pytest.raises(KitError, match="^cramped round 1, step 3: .*; make room on this disk; run this again to go on"):
             rounds.train_round(cramped, "cramped", 1)
-    assert [c.name for c in catalog.checkpoints(folder)] == ["checkpoint-1"] and not (folder / "checkpoint-2").exists()
+    assert [c.name for c in catalog.checkpoints(folder)] == ["checkpoint-1"] and checkpoints.last_step(folder) == 1
     rounds.train_round(cramped, "cramped", 1)
     one, two = weights(whole / "checkpoint-2"), weights(folder / "checkpoint-2")
     assert all((one[key] == two[key]).all() for key in one)

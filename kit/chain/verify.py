@@ -83,11 +83,7 @@ def validate(config: Config, schedule: str, k: int) -> None:
     place = paths.of(config).training(schedule, k)
     written = sorted((int(path.stem[4:]), path) for path in (place / "validation").glob("step*.jsonl"))
     rows = [selection.validation_row(config, step, list(records.read(path))) for step, path in written]
-    table = pd.DataFrame(rows)
-    if k > 0:
-        before = paths.of(config).training(*(("base", 0) if k == 1 else (schedule, k - 1))) / "validation.csv"
-        table = selection.with_start(config, schedule, k, pd.read_csv(before), rows)
-        table["selected"] = table.step == selection.choose(config, schedule, table)
+    table = selection.chosen(config, schedule, k, rows) if k > 0 else pd.DataFrame(rows)
     files.write_csv(place / "validation.csv", table)
 
 

@@ -1,10 +1,8 @@
 """Several seeds: each a whole run of its own (data, base model, training, evaluation), and their results side by side.
 
 `seeds: [2, 3]` in a params file asks for two further runs, `<run>-seed2` and `<run>-seed3`, with a params file each that extends
-the first and differs in the seed alone. Over seeds, a comparison is the mean of its values with an interval that holds the luck
-of training as well as that of drawing problems; with three seeds it is wide. Beside the spread between seeds stands the spread
-that drawing problems would cause alone: on the laptop, where each seed has problems of its own, what is above it is the seeds';
-benchmarks are the same for all seeds, and the spread between seeds is the training's alone.
+the first and differs in the seed alone. Over seeds, a comparison is the mean of its values, with an interval that holds the luck
+of training as well as that of drawing problems.
 """
 
 import dataclasses
@@ -59,17 +57,17 @@ def values_of(config: Config) -> Iterator[dict[str, object]]:
     """One seed's values: each model's accuracy and length, its changes against the base, iterative minus one-shot, its hesitation
     words per response, and its accuracy minus that of the base when forced to the same length."""
     called, metrics = catalog.labels(config), paths.of(config).metrics
-    columns = {"main": {"accuracy": "accuracy", "length": "length"},
-               "changes": {"accuracy change": "accuracy_change", "length change": "length_change"},
+    changes = {"accuracy change": "accuracy_change", "length change": "length_change"}
+    columns = {"main": {"accuracy": "accuracy", "length": "length"}, "changes": changes, "one_shot": changes,
                "keywords": {"hesitation words": "per_response"}, "forcing_gaps": {"above budget forcing": "gap"}}
-    for name in ("main", "changes", "one_shot", "keywords", "forcing_gaps"):
+    for name, quantities in columns.items():
         if name in ("keywords", "forcing_gaps") and not (metrics / f"{name}.csv").is_file():
             continue
         for r in files.read_csv(metrics / f"{name}.csv").to_dict("records"):
             if name == "changes" and r["against"] != "base" or r.get("keywords", "hesitation") != "hesitation":
                 continue
             title = called[r["model"]] + (f" minus {called[r['against']]}" if "against" in r else "")
-            for quantity, column in columns["changes" if name == "one_shot" else name].items():
+            for quantity, column in quantities.items():
                 if pd.notna(r[column]):
                     yield {"comparison": title, "quantity": quantity, "set": r["set"], "seed": config.seed, "value": r[column],
                            "low": r[f"{column}_low"], "high": r[f"{column}_high"]}

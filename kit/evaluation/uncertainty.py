@@ -1,8 +1,7 @@
 """How sure a number is: intervals, paired tests, and the smallest difference that a set can show.
 
-Everywhere problems are what is drawn at random, and a problem comes with all its samples: the samples of one problem are
-alike, so 16 samples of 30 problems are 30 observations, not 480. Means over data sets weigh each set equally. What is
-used, and why:
+Problems are what is drawn at random, each with all its samples: 16 samples of 30 problems are 30 observations, not 480. Means
+over data sets weigh each set equally. What is used, and why:
 
 - accuracy: Wilson's score interval with the effective number of observations that the spread between problems leaves. Near 0
   and 100 % a bootstrap, like mean ± 2 standard errors, is far too narrow (30 problems at 97 %: it covers 60 times in 100);
@@ -39,15 +38,11 @@ def t_quantile(df: float, level: float = LEVEL) -> float:
 
 @lru_cache(maxsize=8)
 def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, n) weights of a bootstrap over n problems; each row sums to 1.
-
-    The rows are spread about 1/n a little more than drawing gives, so that the `interval` of `weights @ values` is as wide as
-    the t interval of the mean; a weight can be slightly negative for it.
-    """
+    """(resamples, n) weights of a bootstrap over n problems; each row sums to 1. They are spread about 1/n a little more than
+    drawing gives (a weight can be negative), so that the `interval` of `weights @ values` is as wide as the mean's t interval."""
     if n < 2:
         return np.ones((resamples, n))
-    widened = math.sqrt(n / (n - 1)) * t_quantile(n - 1) / Z
-    return 1 / n + widened * (_drawn(n, resamples, seed) - 1 / n)
+    return 1 / n + math.sqrt(n / (n - 1)) * t_quantile(n - 1) / Z * (_drawn(n, resamples, seed) - 1 / n)
 
 
 def _drawn(n: int, resamples: int, seed: int) -> np.ndarray:

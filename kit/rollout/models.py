@@ -85,20 +85,19 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
     """The tokenizer of a folder or hub id, padding on the left, `<think>` and `</think>` kept when decoding.
 
     A tokenizer.json is taken as it stands: AutoTokenizer goes by the model type and would put Qwen2's byte-level rules over
-    another vocabulary. KitError where there is no end token, or a token id beyond the model's embedding. A missing pad token
-    becomes the end token, with a note.
+    another vocabulary. KitError where there is no end token, or a token id beyond the model's embedding.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
-    where = {"revision": config.model.revision, "trust_remote_code": config.model.trust_remote_code}
-    here = {"revision": config.model.revision, "_raise_exceptions_for_missing_entries": False}
+    m = config.model
+    where = {"revision": m.revision, "_raise_exceptions_for_missing_entries": False}
     try:
-        as_it_stands = cached_file(str(source), "tokenizer.json", **here) and not config.model.trust_remote_code
-        kind = PreTrainedTokenizerFast if as_it_stands else AutoTokenizer
-        tokenizer = kind.from_pretrained(source, padding_side="left", **where)
-        described = cached_file(str(source), "config.json", **here)
+        as_it_stands = cached_file(str(source), "tokenizer.json", **where) and not m.trust_remote_code
+        tokenizer = (PreTrainedTokenizerFast if as_it_stands else AutoTokenizer).from_pretrained(
+            source, padding_side="left", revision=m.revision, trust_remote_code=m.trust_remote_code)
+        described = cached_file(str(source), "config.json", **where)
     except (OSError, ValueError) as error:
         raise KitError(f"{source}: its tokenizer cannot be loaded ({files.first_line(error)})") from None
     if tokenizer.eos_token_id is None:
@@ -114,9 +113,7 @@ def load_tokenizer(source: str | Path, config: Config) -> Any:
     if config.prompts and config.prompts.template_arguments:  # for whoever renders a prompt, TRL too
         tokenizer.apply_chat_template = partial(tokenizer.apply_chat_template, **config.prompts.template_arguments)
     core = json.loads(tokenizer.backend_tokenizer.to_str())
-    hidden = [token for token in core["added_tokens"] if token["special"] and token["content"] in TAGS]
-    for token in hidden:  # `skip_special_tokens` would drop it
-        token["special"] = False
-    if hidden:
-        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
+    for token in core["added_tokens"]:
+        token["special"] &= token["content"] not in TAGS  # `skip_special_tokens` would drop them
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(core))
     return tokenizer

@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -75,8 +76,7 @@ def train_round(
                 reward_funcs=reward_of(config, plan, limit, steps, tokenizer, ends),
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
-                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw),
-                           checkpoints.room_check(folder)],
+                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw)],
                 peft_config=lora_settings(config),
             )
         for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
@@ -228,6 +228,8 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
         hint = ""
         if "probability tensor" in reason:
             hint = "; its weights are spoilt: try a smaller training.learning_rate"
+        elif re.search("No space|PytorchStreamWriter|inline_container", reason):
+            hint = "; make room on this disk"
         elif "out of memory" in reason:
             hint = "; try a smaller training.micro_batch (with training: {trl: {loss_type: dapo}} that changes memory alone)"
         raise KitError(f"{title}, step {trainer.state.global_step + 1}: {reason}{hint}; run this again to go on from the last "

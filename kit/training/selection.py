@@ -40,15 +40,6 @@ def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.
     return min(fit, key=lambda p: (p.length, p.step), default=None)
 
 
-def choose(config: Config, schedule: str, table: pd.DataFrame) -> int:
-    """The step of the checkpoint to go on with, by the schedule's rule; 0, the round's start, when none qualifies."""
-    points = [Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
-    if config.schedules[schedule].select == "last":
-        return points[-1].step
-    chosen = select(points, table.accuracy.iloc[0], config.selection.tolerance)
-    return chosen.step if chosen else 0
-
-
 # --- the validation ---------------------------------------------------------------------------------------------------
 
 
@@ -59,6 +50,7 @@ def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dic
 
 
 def _validate(config: Config, schedule: str, round: int, step: int, source: str) -> dict[str, object]:
+    """`validation_row` of the model at `source`; its responses are kept beside the round's log."""
     e = config.evaluation
     sampling = Sampling(config.selection.samples, e.temperature, e.top_p, e.max_new_tokens)
     path, title = paths.of(config).validation(schedule, round, step), f"validation, {schedule} round {round}, step {step}"
@@ -83,32 +75,31 @@ def validation_before(config: Config, schedule: str, round: int) -> pd.DataFrame
     return files.read_csv(path)
 
 
-def with_start(config: Config, schedule: str, round: int, before: pd.DataFrame, rows: list[dict[str, object]]) -> pd.DataFrame:
-    """A round's validation table: step 0 is what `before`, the table of the round before (or the base model's), ended with."""
+def chosen(config: Config, schedule: str, round: int, rows: list[dict[str, object]]) -> pd.DataFrame:
+    """A round's validation table: its checkpoints' `rows` behind step 0, which the table of the round before (the base model's)
+    ended with; `selected` is the checkpoint to go on with, by the schedule's rule."""
+    plan, before = config.schedules[schedule], validation_before(config, schedule, round)
     start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
     table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
-    return table.assign(schedule=schedule, round=round, limit=config.schedules[schedule].limits[round - 1])
+    points = [Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
+    best = points[-1] if plan.select == "last" else select(points, table.accuracy[0], config.selection.tolerance)
+    return table.assign(schedule=schedule, round=round, limit=plan.limits[round - 1],
+                        selected=table.step == (best.step if best else 0))
 
 
 def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
-    """Validation of each checkpoint of a round, and the choice among them; writes validation.csv and selected.json.
-
-    Step 0 is the round's start: what the round before selected, or the base model.
-    """
+    """Validation of each checkpoint of a round, and the choice among them; writes validation.csv and selected.json."""
     run, tolerance = paths.of(config), config.selection.tolerance
-    folder, place = run.models(schedule, round), run.training(schedule, round)
-    before = validation_before(config, schedule, round)
-    found = catalog.checkpoints(folder)
+    place, found = run.training(schedule, round), catalog.checkpoints(run.models(schedule, round))
     if not found:
-        raise KitError(f"{folder}: no checkpoint to choose from; train this round first")
-    rows = [_validate(config, schedule, round, step, catalog.checkpoint_model(config, schedule, round, step))
-            for step in map(catalog.step_of, found)]
-    table = with_start(config, schedule, round, before, rows)
-    step = choose(config, schedule, table)
+        raise KitError(f"{run.models(schedule, round)}: no checkpoint to choose from; train this round first")
+    table = chosen(config, schedule, round, [
+        _validate(config, schedule, round, step, catalog.checkpoint_model(config, schedule, round, step))
+        for step in map(catalog.step_of, found)])
+    step = int(table.step[table.selected].iloc[0])
     if step == 0:
         print(f"warning: no checkpoint keeps {1 - tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
               "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
-    table["selected"] = table.step == step
     files.write_csv(place / "validation.csv", table)
     began = catalog.start_name(config, catalog.start_of_round(config, schedule, round))
     files.write_json(place / "selected.json", {"step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,

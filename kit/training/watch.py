@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kit.runs import files, live
+from kit.runs import catalog, files, live
 from kit.settings import Config, KitError, Watch
+from kit.training import checkpoints
 
 Row = Mapping[str, Any]
 Draw = Callable[[Sequence[Row], int, str], Any]  # (rows so far, steps of the round, title) -> what a notebook shows
@@ -77,6 +78,11 @@ def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = 
             for warning in found:
                 if warning.stop:
                     raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # A resume starts from the last checkpoint, or from the one before if that is spoilt.
+            for older in catalog.checkpoints(Path(args.output_dir))[:-2] if state.is_world_process_zero else ():
+                checkpoints.drop(older, checkpoints.RESUME)
 
     return RoundLog()
 
