@@ -30,7 +30,7 @@ class FakeServer(ThreadingHTTPServer):
     def __init__(self, model: str, decode: Callable[[list[int]], str], mishap: Callable[[dict, int], Any] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.decode, self.mishap = model, decode, mishap
-        self.takes_ids, self.gives_usage, self.max_model_len, self.extra_tokens = True, True, 4096, 0
+        self.takes_ids, self.gives_usage, self.extra_tokens = True, True, 0
         self.lists_models, self.stop, self.usage = True, "stop", {}  # how it calls an end; what it counts otherwise
         self.asked: list[dict] = []  # bodies, in the order of arrival; the first look (one token) left out
         self.authorization: set[str | None] = set()
@@ -61,8 +61,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         s = self.server
-        card = {"id": s.model, "max_model_len": s.max_model_len}
-        self.reply(*(200, json.dumps({"data": [card]}).encode()) if s.lists_models else (404, b'{"error": "no such path"}'))
+        listed = 200, json.dumps({"data": [{"id": s.model}]}).encode()
+        self.reply(*listed if s.lists_models else (404, b'{"error": "no such path"}'))
 
     def do_POST(self) -> None:
         s = self.server

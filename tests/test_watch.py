@@ -86,16 +86,6 @@ def test_kl_stops_when_it_stays_ten_times_over() -> None:
     assert not any(stop for *_, stop in told(curve(*[{"kl": 9.0}] * 9), patience=5))
 
 
-def test_more_reward_with_less_accuracy_is_told_for_the_checkpoints_where_it_is_so() -> None:
-    log = [{"step": s, "reward": 0.3 + 0.02 * s} for s in range(1, 21)]
-    points = [{"step": 0, "accuracy": 84.0}, {"step": 10, "accuracy": 76.0}, {"step": 20, "accuracy": 70.0}]
-    found = watch.about_validation(log, points, tolerance=0.10)  # 75.6 % is still fine
-    assert [(w.step, w.name) for w in found] == [(20, "reward, not accuracy")]
-    assert "rose from 0.36 to 0.66" in found[0].text and "fell from 84.0 to 70.0 %" in found[0].text
-    falling = [{"step": s, "reward": 0.9 - 0.02 * s} for s in range(1, 21)]
-    assert watch.about_validation(falling, points, tolerance=0.10) == []
-
-
 # --- what is shown while it trains ------------------------------------------------------------------------------------
 
 

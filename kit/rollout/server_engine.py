@@ -72,21 +72,17 @@ class ServerEngine:
                 yield k // n, [part[i] for i in range(n)]
 
     def _look(self, prompt: list[int], one: Sampling) -> None:
-        """Find out with one token whether the server takes token ids; KitError when it has another model or a shorter context, or
-        does not read a prompt as these very tokens."""
-        url, cards = self.server.url, {self.name: None}
+        """Find out with one token whether the server takes token ids; KitError when it has another model, or does not read a
+        prompt as these very tokens. (A context that is too short is refused by servers themselves.)"""
+        url, names = self.server.url, [self.name]
         try:
-            cards = self.server.ask_once(lambda client: client.models.list(), lambda a: {card.id: card for card in a.data}, FEW)
+            names = self.server.ask_once(lambda client: client.models.list(), lambda answer: [m.id for m in answer.data], FEW)
         except KitError:
             if self.name == self.source:  # some servers do not tell; then params must (engine.served_as)
                 raise
-        if self.name not in cards:
-            raise KitError(f"{url}: serves {', '.join(cards)}, not {self.name}; start it with `vllm serve {self.source}`, or say "
+        if self.name not in names:
+            raise KitError(f"{url}: serves {', '.join(names)}, not {self.name}; start it with `vllm serve {self.source}`, or say "
                            "its name there in engine.served_as")
-        longest = getattr(cards[self.name], "max_model_len", None) or self.model_length
-        if longest < self.model_length:
-            raise KitError(f"{url}: serves {self.name} with --max-model-len {longest}, which would cut responses; "
-                           f"{self.model_length} is needed (engine.max_model_len)")
         for self.takes_ids in (True, False):
             try:
                 count = self.server.ask_once(self._request(prompt, one, 0), lambda answer: answer.usage.prompt_tokens, FEW)

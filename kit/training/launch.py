@@ -91,8 +91,8 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
 def accelerate_file(config: Config) -> Path:
     """The accelerate config that the params name; KitError when it is missing or cannot work here."""
     given = config.training.accelerate
-    path = next((p for p in (Path(given), ROOT / given) if p.is_file()), None)
-    if path is None:
+    path = paths.given(config, given)
+    if not path.is_file():
         known = ", ".join(sorted(f"params/accelerate/{p.name}" for p in (ROOT / "params" / "accelerate").glob("*.yaml")))
         raise KitError(f"{config.file}: training.accelerate: no file {given}; there are {known}")
     kind = read_yaml(path).get("distributed_type")

@@ -1,20 +1,15 @@
 """One pruning round on TRL's GRPOTrainer (paper, section 3): from where the round before ended, under one token limit.
 
-Where this departs from TRL's defaults, because the official settings do:
+Where this departs from TRL's defaults, because the official settings do (`grpo_settings`, training/trl_fields):
 
 - `loss_type="bnpo"`: the mean over the tokens of each forward/backward pass, and over passes and devices of those means: with
-  `micro_batch: 4` the official loss on any number of devices. A token of a short response counts more than one of a long one;
-  `dapo` takes one mean over all tokens of a step, on which `micro_batch` has no effect but through TRL's entropy bonus;
+  `micro_batch: 4` the official loss on any number of devices. `dapo` takes one mean over all tokens of a step;
 - `scale_rewards="group"`: advantage = (r - mean of the group) / (std of the group + 1e-4; the paper's code: 1e-6);
 - `mask_truncated_completions=False`: a truncated response stays in the loss, its reward of 0 is the signal;
-- `beta`: the KL to the round's start, as the k3 estimate without TRL's importance correction. It is added to the loss; the
-  official code subtracts it (a fault of verl's, mended there since), which `kl_coefficient: -0.001` repeats;
-- weight decay 0.01;
-- constant learning rate, one optimizer step per batch of rollouts, split as `settings.Training` says;
+- `beta`: the KL to the round's start, as the k3 estimate without TRL's importance correction, added to the loss (the official
+  code subtracts it);
+- constant learning rate, weight decay 0.01, one optimizer step per batch of rollouts, split as `settings.Training` says;
 - trained weights are float32 also where bfloat16 computes: in a bfloat16 weight an update of 1e-6 is rounded away.
-
-`training.trl` in params changes these and any other field (training/trl_fields). training/launch runs a round in several
-processes, training/selection chooses among its checkpoints.
 """
 
 import contextlib
@@ -35,6 +30,12 @@ from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError, Schedule
 from kit.training import checkpoints, trackers, trl_fields, watch
+
+HINTS = {  # what an error of the training says: what to do
+    "probability tensor": "its weights are spoilt: try a smaller training.learning_rate",
+    "No space|PytorchStreamWriter|inline_container": "make room on this disk",
+    "out of memory": "try a smaller training.micro_batch (with training: {trl: {loss_type: dapo}} that changes memory alone)",
+}
 
 
 def train_round(
@@ -67,7 +68,12 @@ def train_round(
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.training.launch")
     if checkpoints.last_step(folder) < steps:
         done = checkpoints.resumable(folder)
-        ends = models.end_tokens(start, config, tokenizer)
+        ends, adapter = models.end_tokens(start, config, tokenizer), None
+        if (rank := config.training.lora_rank) is not None:
+            from peft import LoraConfig
+
+            adapter = LoraConfig(r=rank, lora_alpha=config.training.lora_alpha, target_modules="all-linear",
+                                 task_type="CAUSAL_LM")
         set_seed(seed)
         with failing(config, title):
             trainer = GRPOTrainer(
@@ -77,7 +83,7 @@ def train_round(
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
                 callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw)],
-                peft_config=lora_settings(config),
+                peft_config=adapter,
             )
         for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
             trainer.remove_callback(shown)
@@ -192,11 +198,8 @@ def keep_time(trainer: Any) -> None:
 
 
 def after_epochs(epochs: int, sampler_of: Callable[..., Any]) -> Callable[..., Any]:
-    """`sampler_of`, whose samplers have already drawn the order of so many epochs.
-
-    TRL's sampler draws an epoch's order when that epoch begins, from a generator that is seeded when it is made; without this,
-    a round that is resumed in a later epoch would see the first one's order again.
-    """
+    """`sampler_of`, whose samplers have drawn the order of so many epochs: TRL's draw an epoch's when it begins, from a generator
+    seeded when they are made, so a round that is resumed in a later epoch would see the first one's order again."""
     def sampler(*given: Any) -> Any:
         found = sampler_of(*given)
         for _ in range(epochs):
@@ -225,13 +228,7 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
             raise KitError(f"{title}: {reason}; perhaps by a field of training.trl in {config.file}") from error
         if trainer is None:
             raise
-        hint = ""
-        if "probability tensor" in reason:
-            hint = "; its weights are spoilt: try a smaller training.learning_rate"
-        elif re.search("No space|PytorchStreamWriter|inline_container", reason):
-            hint = "; make room on this disk"
-        elif "out of memory" in reason:
-            hint = "; try a smaller training.micro_batch (with training: {trl: {loss_type: dapo}} that changes memory alone)"
+        hint = next((f"; {told}" for found, told in HINTS.items() if re.search(found, reason)), "")
         raise KitError(f"{title}, step {trainer.state.global_step + 1}: {reason}{hint}; run this again to go on from the last "
                        "checkpoint") from error
 
@@ -267,13 +264,3 @@ def grpo_settings(
         settings |= {"use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit}
     with failing(config, "GRPOConfig"):
         return GRPOConfig(**settings | (named or {}) | trl_fields.fields(config) | trl_fields.passed(config))
-
-
-def lora_settings(config: Config) -> Any:
-    """`LoraConfig` on every linear layer but the output's, or None when all weights are trained."""
-    if config.training.lora_rank is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=config.training.lora_rank, lora_alpha=config.training.lora_alpha, lora_dropout=0.0, bias="none",
-                      target_modules="all-linear", task_type="CAUSAL_LM")

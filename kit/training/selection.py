@@ -16,7 +16,7 @@ from kit.evaluation import evaluate, metrics
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
-from kit.training import checkpoints, trackers, watch
+from kit.training import checkpoints, trackers
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
@@ -104,9 +104,6 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     began = catalog.start_name(config, catalog.start_of_round(config, schedule, round))
     files.write_json(place / "selected.json", {"step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,
                                                "start": began})
-    log = files.read_csv(place / "log.csv").to_dict("records")
-    for warning in watch.about_validation(log, table.to_dict("records"), tolerance):
-        print(f"warning, {schedule} round {round} step {warning.step}: {warning}")
     row = table[table.selected].iloc[0]
     trackers.log(config, schedule, round, {"limit": float(row.limit), **{f"selected/{name}": float(row[name]) for name in
                                                                  ("step", "accuracy", "length", "truncated")}})

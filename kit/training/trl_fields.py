@@ -41,8 +41,8 @@ def fields(config: Config) -> dict[str, Any]:
     """Fields of `GRPOConfig` for which the kit has a default of its own, the official one where there is one, and those of
     `training.trl`, which go before.
 
-    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose ratio of the trainer's and vLLM's probabilities,
-    a product over all tokens, passes a cap: long ones first, the very ones a limit is about. The paper's code has no such thing.
+    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose probabilities, a product over all tokens, differ
+    too much between trainer and vLLM: long ones first. The paper's code has no such thing.
     """
     return {
         "loss_type": "bnpo", "weight_decay": 0.01, "scale_rewards": "group", "mask_truncated_completions": False,

@@ -199,23 +199,3 @@ def _number(row: Row, column: str) -> float:
     """A figure of a row; NaN, which no threshold is above or below, when it is not there."""
     value = row.get(column)
     return math.nan if value is None else float(value)
-
-
-def about_validation(log: Sequence[Row], points: Sequence[Row], tolerance: float) -> list[Warning]:
-    """Checkpoints with more reward than the round began with and less accuracy on the validation set than the tolerance allows.
-
-    `log` are a round's rows; `points` have `step`, `accuracy` (percent) and begin with the round's start, step 0.
-    """
-    found, start = [], points[0]["accuracy"]
-    began = [r["reward"] for r in log[:5]]
-    for point in points[1:]:
-        lately = [r["reward"] for r in log if point["step"] - 5 < r["step"] <= point["step"]]
-        if not lately or point["accuracy"] >= (1 - tolerance) * start:
-            continue
-        before, after = sum(began) / len(began), sum(lately) / len(lately)
-        if after > before:
-            text = (f"the training reward rose from {before:.2f} to {after:.2f} while accuracy on the validation set fell from "
-                    f"{start:.1f} to {point['accuracy']:.1f} %: it learns to fit the limit, not to solve; try a higher limit, a "
-                    "smaller training.learning_rate, or fewer steps")
-            found.append(Warning(int(point["step"]), "reward, not accuracy", text))
-    return found
