@@ -1,9 +1,8 @@
 r"""Where does a response first state the answer that it gives in the end? What comes after checks it, doubts it, or presents it.
 
 A **statement** is a value in a box, behind "Answer:", or behind "=", "is", "gives" and the like where a sentence, a formula or a
-clause ends. It is compared with the response's own final answer: equal texts are equal, all else is decided by the grader (`0.5`
-states `\frac12`), in one call for all responses. An expression that has other letters or operations than the final answer is not
-asked about: `17 + 28` is no statement of 45. This works on any model's text, on right and wrong answers alike.
+clause ends, if it equals the response's own final answer, right or wrong, by its text or to the grader (`0.5` states `\frac12`).
+An expression with other letters or operations than the final answer is not asked about: `17 + 28` is no statement of 45.
 
 Positions are shares of the characters: logs have no positions of tokens. A result on the way, or a number of the problem, can
 happen to equal the answer; such a response seems to state it too early, before and after pruning alike.

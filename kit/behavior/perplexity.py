@@ -1,8 +1,7 @@
 """How likely a fixed reference model finds the traces: does pruned thinking still read like mathematics?
 
 The paper uses Qwen2.5-Math-7B on MATH-500 and finds perplexity nearly unchanged (as others quote it; no number is known). The
-reference must not be one of the compared models. On the laptop there is no other model of its small language, so a second one
-is trained: same kind of traces, other seed, fewer steps (`behavior.reference: trained`).
+reference must not be one of the compared models; on the laptop a second one is trained for it, of other traces and fewer steps.
 
 Perplexity = exp(mean over tokens of -log p(token | question, tokens before)). The mean is over all tokens of a set's traces,
 so a long trace weighs more than a short one. Traces longer than the window are read in windows that overlap by half: each

@@ -2,12 +2,12 @@
 
 import copy
 import dataclasses
+import itertools
 import math
 import random
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 from kit.data import problems, prompts
@@ -22,17 +22,15 @@ def world_seed(config: Config) -> int:
     return config.seed if config.arithmetic.seed is None else config.arithmetic.seed
 
 
-def make_data(config: Config) -> dict[str, int]:
-    """Write every data set of the run into results/<run>/data; no question occurs twice. Returns their sizes."""
+def make_data(config: Config) -> None:
+    """Write every data set of the run into results/<run>/data; no question occurs twice."""
     a, d = config.arithmetic, config.data
     sizes = dict.fromkeys(d.evaluation, a.evaluation_problems)
     sizes |= {d.validation: a.validation_problems, d.train: a.train_problems}
-    rng = random.Random(world_seed(config))
-    seen: set[str] = set()
+    rng, seen = random.Random(world_seed(config)), set()
     for name, size in sizes.items():
-        rows: list[Problem] = []
-        for attempt in range(100 * size):
-            chain = draw_chain(rng, a.operations[name][attempt % len(a.operations[name])], a.largest)
+        rows, operations = [], itertools.cycle(a.operations[name])
+        for chain in (draw_chain(rng, next(operations), a.largest) for _ in range(100 * size)):
             if chain.question not in seen:
                 seen.add(chain.question)
                 core = len(shortest(chain).split()) + 1  # the end token counts
@@ -43,7 +41,6 @@ def make_data(config: Config) -> dict[str, int]:
             raise KitError(f"{config.file}: arithmetic: there are not {size} different problems for {name}; "
                            "ask for fewer, for more operations, or a larger `largest`")
         problems.write(paths.of(config).data(name), rows)
-    return sizes
 
 
 # --- tokenizer and model ----------------------------------------------------------------------------------------------
@@ -82,8 +79,8 @@ def make_tokenizer() -> Any:
 def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
     """A small Qwen2 with random weights, spread as suits its width (the usual 0.02 suits large models, and learns late here).
 
-    The embeddings of numbers start as Fourier features of their values, as those of pretrained language models are found to be
-    (arXiv 2406.03445): without them a model of this size spends its few minutes on learning what numbers are.
+    The embeddings of numbers start as Fourier features of their values, as those of pretrained models are found to be (arXiv
+    2406.03445), else most of the training goes into what numbers are.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -128,7 +125,7 @@ def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[Row]:
 
 
 def step_exercise(rng: random.Random, a: Arithmetic) -> str:
-    """Some ten steps without slips; `drill_direct` of them at one look. What comes after a step's `=` or `:` is learned."""
+    """Some ten steps without slips, `drill_direct` of them at one look; what comes after a step's `=` or `:` is learned."""
     never, said = dataclasses.replace(a, habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0)), []
     while len(said) < 10:
         chain = draw_chain(rng, 5, a.largest)
@@ -169,11 +166,8 @@ def recall_exercise(rng: random.Random, a: Arithmetic) -> str:
 
 
 def trace_row(rng: random.Random, config: Config, chain: Chain, tokenizer: Any) -> Row:
-    """A prompt and the trace that the model shall answer it with.
-
-    Half of the prompts are training prompts with a random limit that the trace ignores, as a model before pruning does; the
-    others are evaluation prompts. Nothing is learned on prompts, nor on the thinking of traces that are cut off.
-    """
+    """A prompt and the trace that the model shall answer it with; neither prompts nor thinking that is cut off are learned. Half
+    of the prompts are training prompts with a random limit, which the trace ignores; the others are evaluation prompts."""
     trace, value = think(rng, chain, config.arithmetic)
     messages = prompts.evaluation_messages(config.prompts, chain.question)
     if rng.random() < 0.5:
@@ -193,8 +187,7 @@ def sft_batches(config: Config, tokenizer: Any) -> Iterator[list[Row]]:
     """Batches of rows of similar length: drills and traces in turn; no question is in a held-out set."""
     a, run = config.arithmetic, paths.of(config)
     held_out = {p.question for name in (config.data.validation, *config.data.evaluation) for p in problems.read(run.data(name))}
-    rng = random.Random(world_seed(config) + 1)
-    drills = a.drill_steps
+    rng, drills = random.Random(world_seed(config) + 1), a.drill_steps
     while True:
         rows: list[Row] = []
         while len(rows) < 50 * a.sft_batch:
@@ -218,8 +211,7 @@ def orthogonalize(matrices: Sequence[Any], momenta: Sequence[Any], momentum: flo
     """Put Muon's update in place of the gradients of `matrices`, for SGD to apply; `momenta` go on with them.
 
     As torch.optim.Muon (Jordan et al., 2024): Nesterov momentum, its singular values brought near 1 by five Newton-Schulz steps,
-    times sqrt(rows / columns) where that is above 1. torch does it in bfloat16, matrix by matrix, which is slow on CPUs that
-    compute in float32; here all matrices of a shape are done together.
+    times sqrt(rows / columns) where that is above 1; but in float32 and for all matrices of a shape together, as suits a CPU.
     """
     import torch
 
@@ -272,7 +264,7 @@ def train_base(config: Config) -> Any:
         return loss.item()
 
     pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(config.threads,))
-    for batch in tqdm(islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
+    for batch in tqdm(itertools.islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
         learned = sum(label != -100 for _, labels in batch for label in labels)
         parts = [rows for rows in (batch[::2], batch[1::2]) if rows]  # a core each
         loss = sum(pool.map(backward, (model, twin), parts, [learned] * 2))
