@@ -301,14 +301,14 @@ def test_a_model_is_evaluated_through_a_server(serve: Callable, tiny_world: Conf
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"name": "vlm"}, "`engine.name` is 'vlm'; should be one of transformers, vllm, server"),
+    ({"name": "vlm"}, "`engine.name` is 'vlm'; should be 'transformers', 'vllm' or 'server'"),
     ({"url": "127.0.0.1:8000"}, "`engine.url` should be an address like http://127.0.0.1:8000/v1"),
     ({"url": "http://me:secret@host/v1"}, "with no user or key in it"),
     ({"url": "file:///etc/passwd"}, "`engine.url` should be an address"),
     ({"key_variable": "sk-abcDEF123"}, "`engine.key_variable` should be the name of an environment variable"),
-    ({"concurrency": 0}, "`engine.concurrency` is 0; should be a whole number above 0"),
-    ({"retries": -1}, "`engine.retries` is -1; should be a whole number of at least 0"),
-    ({"gpu_memory_utilization": 1.5}, "`engine.gpu_memory_utilization` is 1.5; should be a number above 0 and at most 1"),
+    ({"concurrency": 0}, "`engine.concurrency` is 0; should be greater than 0"),
+    ({"retries": -1}, "`engine.retries` is -1; should be greater than or equal to 0"),
+    ({"gpu_memory_utilization": 1.5}, "`engine.gpu_memory_utilization` is 1.5; should be less than or equal to 1"),
 ], ids=lambda v: str(v)[:40])
 def test_bad_engine_settings_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(json.dumps({"extends": "laptop.yaml", "engine": changes}))
