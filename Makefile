@@ -49,8 +49,9 @@ lab: .venv/installed  ## open the notebooks in JupyterLab, at 00_run_all (on thi
 verify: .venv/installed  ## do a run's numbers follow from its stored rollouts? make verify RUN=laptop
 	$(BIN)/python -m kit verify $(RUN)
 
-bench: .venv/installed  ## grading speed, side by side with the official scheme and TRL's reward
-	$(BIN)/python tests/bench_grading.py
+bench: .venv/installed  ## speed of grading, sampling and a training step beside other ways; after make reproduce
+	$(BIN)/python tests/bench_grading.py --out results/bench/grading.csv
+	$(BIN)/python tests/bench_speed.py
 
 plan: .venv/installed  ## what a run needs: memory, tokens, hours, disk; make plan PARAMS=params/ds-1.5b.yaml
 	$(BIN)/python -m kit plan $(PARAMS)

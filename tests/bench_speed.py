@@ -4,9 +4,11 @@ On the base model of a finished run, each two or three ways in turns, so that wh
 
 - responses: 512 of the base model to its training problems, sampled by `kit.rollout.sampling`, by transformers' own `generate`,
   and, where `make test-vllm` has made its environment, by vLLM's CPU engine; response tokens per second;
-- steps: of the round without a tight limit, by the kit, and by TRL's trainer as it comes, with its own reward; seconds a step.
+- steps: of the round without a tight limit, by the kit, and by TRL's trainer as it comes, with its own reward; seconds a step;
+- the chain: seconds of a core by part of the stages of that run, as its account.csv tells them.
 
-Printed and written (sampling.csv, steps.csv): the median and the range over the turns, and the median of each turn's ratio.
+Printed and written (sampling.csv, steps.csv, chain.csv): the median and the range over the turns, and the median and the range
+of each turn's ratio.
 """
 
 import argparse
@@ -179,6 +181,11 @@ def main() -> None:
         table = compared(measure(config), unit)
         table.round(3).to_csv(arguments.out / f"{name}.csv", index=False)
         print(table.round(2).to_string(index=False), flush=True)
+    whole = files.read_json(paths.of(config).notebooks / "00_run_all.ipynb")["metadata"]["papermill"]["duration"]
+    chain = files.read_csv(paths.of(config).account).groupby("part", sort=False).seconds.sum().sort_values(ascending=False)
+    chain.to_csv(arguments.out / "chain.csv")
+    print(f"{paths.of(config).shown}: {whole or 0:.0f} s by the clock; seconds of a core by part of its stages:")
+    print(chain.round(1).to_string())
 
 
 if __name__ == "__main__":
