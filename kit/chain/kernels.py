@@ -96,7 +96,9 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     print(os.getpid(), flush=True)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
+    with open(os.devnull, "w") as nothing:  # what a notebook prints goes to its messages; at its end libraries only grumble
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
