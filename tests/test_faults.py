@@ -253,9 +253,13 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
         os.kill(os.getpid(), signal.SIGINT)
 
     pressed: list[float] = []
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KitError, match="^interrupted; the same call goes on where it stopped$"):
-        runner.run_all(config)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        threading.Thread(target=stop, daemon=True).start()
+        with pytest.raises(KitError, match="^interrupted; the same call goes on where it stopped$"):
+            runner.run_all(config)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - pressed[0] < 20
     assert sorted(path.name for path in markers.iterdir()) == ["base.json", "iterative.json"]  # the third was not begun
     said = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(": runs")]  # where kernels start slowly
