@@ -70,7 +70,7 @@ def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn
 def test_drawing_needs_neither_the_trainer_nor_the_grader(drawn: nbformat.NotebookNode, finished: Config) -> None:
     """Every module of kit.report that shows no responses and no rewards is imported and every figure drawn, in a process of its
     own."""
-    others = ("__init__", "sidebyside", "explorer", "playground", "reward_figures")
+    others = ("__init__", "sidebyside", "explorer", "playground", "exports", "reward_figures")
     names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in others]
     heavy = ["torch", "transformers", "trl", "datasets", "math_verify", "kit.training", "kit.reward"]
     code = (f"import importlib, sys; report = {{name: importlib.import_module('kit.report.' + name) for name in {names}}}\n"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
+from unittest.mock import Mock
 
 import jsonschema
 import pytest
@@ -369,6 +370,7 @@ def test_command_papermill_and_notebook_say_the_same(tmp_path: Path) -> None:
 def test_a_parameter_that_a_notebook_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Shell:
         user_ns = {"In": ["", "round = 1", '# Parameters\nparams_file = "params/laptop.yaml"\nrouns = 2\n']}
+        set_custom_exc = Mock()
 
     monkeypatch.setattr("IPython.get_ipython", Shell)
     with pytest.raises(KitError, match="this notebook has no parameter rouns; did you mean `round`?"):
