@@ -21,7 +21,13 @@ def said(client: Any, code: str) -> str:
 
 def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_provisioner, "launch_kernel", kernels.launch)
-    start_new_kernel()[0].shutdown_kernel()  # the parent has imported everything
+    manager, client = start_new_kernel()  # the parent has imported everything
+    kernel = manager.provisioner.process
+    client.stop_channels()
+    manager.shutdown_kernel()
+    assert kernel.poll() == 0
+    with pytest.raises(ProcessLookupError):  # which jupyter_client expects of one that has just ended
+        kernel.terminate()
     began = time.monotonic()
     manager, client = start_new_kernel(cwd=str(ROOT / "notebooks"))
     assert time.monotonic() - began < 6

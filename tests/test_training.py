@@ -204,6 +204,34 @@ def test_the_loss_is_the_token_mean_of_each_pass_or_of_the_whole_step(
     assert abs(np.mean(means) - whole) > 1e-3, "else this tells nothing"
 
 
+def test_rows_of_like_length_together_give_the_same_values_and_gradients_with_less_padding(
+    tiny_world: Config, tmp_path: Path
+) -> None:
+    import torch
+
+    trainer = one_step(tiny_world, lambda completions, **_: [0.0] * len(completions), tmp_path)
+    lengths, kept, before = [3, 20, 1, 0, 17, 4, 20, 2], 20, 6  # tokens of each response (0: masked whole), and of its prompt
+    mask = torch.zeros(8, before + kept, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, row % 3 : before + length] = 1
+    ids = torch.randint(5, 30, mask.shape, generator=torch.Generator().manual_seed(1)) * mask
+    seen, plain = [], trainer._get_per_token_logps_and_entropies
+    forward = trainer.model.forward
+    trainer.model.forward = lambda *given, **more: (seen.append(tuple(more["input_ids"].shape)), forward(*given, **more))[1]
+    found = []
+    for way in (plain, rounds.by_length(trainer)):
+        trainer.model.zero_grad()
+        logps, entropies, aux = way(trainer.model, ids, mask, kept, compute_entropy=True)
+        shown = mask[:, before:].bool()
+        ((logps + 0.1 * entropies) * shown)[:, ::2].sum().backward()
+        grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        found.append((logps.detach()[shown], entropies.detach()[shown], grads))
+        assert logps.shape == entropies.shape == (8, kept) and aux is None
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0 and torch.allclose(one, other, atol=1e-5)
+    assert seen == [(8, 26), (2, 7), (2, 9), (2, 23), (2, 26)]
+
+
 def test_the_sign_of_the_kl_coefficient_is_that_of_the_term_in_the_loss(tiny_world: Config, tmp_path: Path) -> None:
     """The first step, with the same rewards, leaves the reference; from the second on nothing is rewarded, and the KL alone pulls
     back to it or, with the official code's sign, pushes further away."""

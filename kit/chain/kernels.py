@@ -7,6 +7,7 @@ on their own as ever, for a process that has touched CUDA must not be forked.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -46,6 +47,9 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         signal.pidfd_send_signal(self.descriptor, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -105,7 +109,11 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = argv
-    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()
+        os._exit(0)  # to take all modules apart one by one would take another second
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def train_round(
         trainer.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
             trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
+        if config.training.processes == 1:
+            trainer._get_per_token_logps_and_entropies = by_length(trainer)
         if config.training.drop_groups:
             trainer._generate_and_score_completions = without_equal_groups(trainer)
         keep_time(trainer)
@@ -141,6 +143,30 @@ def without_equal_groups(trainer: Any) -> Callable[[Any], dict[str, Any]]:
         return found | {"completion_mask": mask, "num_items_in_batch": trainer.accelerator.gather(mask.sum()).sum()}
 
     return scored
+
+
+def by_length(trainer: Any, passes: int = 4) -> Callable[..., Any]:
+    """TRL's log-probabilities of the tokens of a pass, worked out in so many parts: rows of like length together, without the
+    padding that only longer ones need. The values are the same. Pictures and an auxiliary loss go TRL's own way."""
+    import torch
+
+    plain, pad = trainer._get_per_token_logps_and_entropies, torch.nn.functional.pad
+
+    def call(model: Any, ids: Any, mask: Any, kept: int, batch_size: int | None = None, **more: Any) -> tuple[Any, Any, Any]:
+        rows, width = ids.shape
+        if more.get("compute_aux_loss") or any(isinstance(value, torch.Tensor) for value in more.values()):
+            return plain(model, ids, mask, kept, batch_size, **more)
+        ends = (mask * torch.arange(1, width + 1, device=mask.device)).amax(1).clamp(min=width - kept + 1)
+        order, found = ends.argsort(), []
+        for part in order.split(max(1, min(batch_size or rows, rows // passes))):
+            end = int(ends[part[-1]])
+            made = plain(model, ids[part, :end], mask[part, :end], kept - width + end, **more)
+            found.append([values if values is None else pad(values, (0, width - end)) for values in made])
+        logps, entropies = ([part[k] for part in found] for k in (0, 1))
+        back = order.argsort()
+        return torch.cat(logps)[back], None if entropies[0] is None else torch.cat(entropies)[back], None
+
+    return call
 
 
 def check_server(config: Config, start: str) -> None:
