@@ -67,6 +67,7 @@ def fork_kernels() -> None:
 
     if hasattr(os, "pidfd_open") and not Path("/dev/nvidiactl").exists():
         local_provisioner.launch_kernel = launch
+        parent()  # imports while this process does other things
 
 
 def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **given: Any) -> Any:

@@ -64,10 +64,10 @@ def run_all(config: Config) -> pd.DataFrame:
 
     The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
     """
+    kernels.fork_kernels()
     # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
     length_rewards.check(config)
     trl_fields.passed(config)
-    kernels.fork_kernels()
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
         return run_stages(config, stages(config), interrupted)
