@@ -207,6 +207,26 @@ def test_a_run_is_held_against_the_reference_of_its_params_file(
     assert "Of the method" not in texts.conclusions(finished)["One-shot against iterative"][0]
 
 
+def test_runs_of_other_seeds_and_of_one_base_model_stand_beside_the_reference(
+    drawn: nbformat.NotebookNode, finished: Config
+) -> None:
+    """The same two runs once more as those of other seeds: a range of two is wide, so all lie within it; then one does not."""
+    made = reference.make(finished, finished.file)
+    before = texts.reference_blocks(made)["notebooks/README.md"]
+    assert "Do the ranges hold?" not in before and "Whose luck is it?" not in before
+    reference.add(made, "fresh", finished)
+    reference.add(made, "same_base", finished)
+    assert all(figure["fresh"] == figure["same_base"] == pytest.approx(figure["values"], abs=1e-3) for figure in made["figures"])
+    base = next(figure for figure in made["figures"] if (figure["comparison"], figure["quantity"]) == ("base", "accuracy"))
+    spread = base["sd"]
+    text = texts.reference_blocks(made)["notebooks/README.md"]
+    assert "100 % of their figures lie inside." in text and "All 4 runs together:" in text
+    assert f"| base | {spread:.1f}, {spread:.1f} |" in text
+    assert f"{spread:.1f}" == tables.reference_table(made).loc[("base", "accuracy (%)"), "sd, same base model"]
+    base["fresh"] = [1e3, 1e3]
+    assert "; fewer than 1 of 2: base: accuracy (0)." in texts.reference_blocks(made)["notebooks/README.md"]
+
+
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:
     figure = style.plt.figure()
     axis = figure.add_subplot()

@@ -121,14 +121,17 @@ def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     launch.work(settings, schedule, round, start)
 
 
-def reference(params: str, of: str, same_base: str | None) -> None:
-    """Make the reference of a params file from finished runs of many seeds, and write README's table from it."""
+def reference(params: str, of: str | None, same_base: str | None, fresh: str | None) -> None:
+    """Make the reference of a params file from finished runs of many seeds, or add to it, and write README's table from it."""
     from kit.evaluation import reference
     from kit.report import texts
     from kit.runs import files
 
-    made = reference.make(load(of), params, load(same_base) if same_base else None)
     path = reference.path_of(params)
+    made = reference.make(load(of), params) if of else files.read_json(path)
+    for name, runs in (("same_base", same_base), ("fresh", fresh)):
+        if runs:
+            reference.add(made, name, load(runs))
     files.write_json(path, made)
     texts.write_readme(made)
     print(f"{path.relative_to(ROOT)} and README.md: {len(made['figures'])} figures of {len(made['seeds'])} seeds")
@@ -178,8 +181,9 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
     round_: {"settings": {"help": "a params file, or the settings.json of a round"}, "schedule": {}, "round": {"type": int},
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
     reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},
-                "--of": {"default": "params/laptop-seeds.yaml", "help": "the runs, with everything new (default: %(default)s)"},
-                "--same-base": {"help": "runs that vary the seed of the RL alone"}},
+                "--of": {"help": "make it anew from these runs, such as params/laptop-seeds.yaml"},
+                "--same-base": {"help": "add runs that vary the seed of the RL alone"},
+                "--fresh": {"help": "add runs of other seeds, which tell whether its ranges hold"}},
     gallery: PARAMS, smollm2: {}, schema: {},
 }
 

@@ -77,30 +77,41 @@ def seeds_needed(sd: float, difference: float = 2.0) -> int:
     return n
 
 
-def make(config: Config, params: str, same_base: Config | None = None) -> dict[str, Any]:
+def make(config: Config, params: str) -> dict[str, Any]:
     """The reference of `params` from the finished runs of `config` (with `seeds`) as a table for JSON.
 
-    `same_base`: runs that vary the seed of the RL alone, from one base model; `sd_rl` is the spread between those. `left_out` is
-    the share of figures of single runs that lie within the interval made from the other runs alone.
+    `left_out` is the share of figures of single runs that lie within the interval made from the other runs alone.
     """
-    runs = [config, *seeds.others(config)]
-    table = pd.concat([headlines(run).assign(seed=run.seed) for run in runs])
-    rl = pd.concat([headlines(run) for run in (same_base, *seeds.others(same_base))]) if same_base else table[:0]
-    figures, held = [], []
-    for (comparison, quantity, unit), own in table.groupby(["comparison", "quantity", "unit"], sort=False):
+    runs, figures, held = [config, *seeds.others(config)], [], []
+    for (comparison, quantity, unit), own in _of_runs(config).groupby(["comparison", "quantity", "unit"], sort=False):
         values = own.value.tolist()
         if len(values) < len(runs):  # such as a length that the budget-forcing curve reaches with some seeds only
             continue
-        again = rl[(rl.comparison == comparison) & (rl.quantity == quantity)].value.tolist()
-        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values, quantity),
-                  "sd_rl": float(np.std(again, ddof=1)) if len(again) > 1 else None, "values": values}
+        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values, quantity), "values": values}
         figures.append({key: round(value, 4) if isinstance(value, float) else value for key, value in figure.items()})
         for k, value in enumerate(values if len(values) > 2 else []):
             held.append(inside(value, {"quantity": quantity, **expected(values[:k] + values[k + 1 :], quantity)}))
+    return {"params": params, **_source(config), "level": LEVEL, "left_out": round(float(np.mean(held)), 4) if held else None,
+            "settings": _settings(config), "figures": figures}
+
+
+def add(made: dict[str, Any], name: str, config: Config) -> None:
+    """Put the values of further finished runs beside each figure of a reference: `same_base`, of runs that vary the seed of the
+    RL alone, whose spread is the RL's luck; or `fresh`, of other seeds, which tell whether the ranges hold."""
+    table, made[name] = _of_runs(config), _source(config)
+    for figure in made["figures"]:
+        own = table[(table.comparison == figure["comparison"]) & (table.quantity == figure["quantity"])]
+        figure[name] = own.value.round(4).tolist()
+
+
+def _of_runs(config: Config) -> pd.DataFrame:
+    return pd.concat([headlines(run) for run in (config, *seeds.others(config))])
+
+
+def _source(config: Config) -> dict[str, Any]:
     made = files.read_json(paths.of(config).manifest)
-    return {"params": params, "runs_of": config.file, "seeds": [run.seed for run in runs], "level": LEVEL,
-            "left_out": round(float(np.mean(held)), 4) if held else None, "commit": made["commit"], "versions": made["versions"],
-            "written": manifest.now(), "settings": _settings(config), "figures": figures}
+    return {"runs_of": config.file, "seeds": [config.seed, *(run.seed for run in seeds.others(config))],
+            "commit": made["commit"], "versions": made["versions"], "written": manifest.now()}
 
 
 def _settings(config: Config) -> dict[str, Any]:

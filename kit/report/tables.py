@@ -176,8 +176,8 @@ def reference_table(made: dict[str, Any], own: Config | None = None) -> pd.DataF
         row |= {f"mean of {len(made['seeds'])} seeds [95 %]": "{mean:{0}} [{low:{0}}, {high:{0}}]".format(form, **figure),
                 "expected of a new run": "{from:{0}} to {to:{0}}".format(form, **figure),
                 "sd between runs": f"{figure['sd']:{form.lstrip('+')}}"}
-        if figure["sd_rl"] is not None:
-            row["sd, same base model"] = f"{figure['sd_rl']:{form.lstrip('+')}}"
+        if len(again := figure.get("same_base", [])) > 1:
+            row["sd, same base model"] = f"{np.std(again, ddof=1):{form.lstrip('+')}}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("").set_index(["comparison", "quantity"])
 
