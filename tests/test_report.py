@@ -207,23 +207,26 @@ def test_a_run_is_held_against_the_reference_of_its_params_file(
     assert "Of the method" not in texts.conclusions(finished)["One-shot against iterative"][0]
 
 
-def test_runs_of_other_seeds_and_of_one_base_model_stand_beside_the_reference(
-    drawn: nbformat.NotebookNode, finished: Config
-) -> None:
+def test_runs_of_other_seeds_and_of_one_base_model_join_the_reference(drawn: nbformat.NotebookNode, finished: Config) -> None:
     """The same two runs once more as those of other seeds: a range of two is wide, so all lie within it; then one does not."""
     made = reference.make(finished, finished.file)
     before = texts.reference_blocks(made)["notebooks/README.md"]
-    assert "Do the ranges hold?" not in before and "Whose luck is it?" not in before
-    reference.add(made, "fresh", finished)
-    reference.add(made, "same_base", finished)
-    assert all(figure["fresh"] == figure["same_base"] == pytest.approx(figure["values"], abs=1e-3) for figure in made["figures"])
-    base = next(figure for figure in made["figures"] if (figure["comparison"], figure["quantity"]) == ("base", "accuracy"))
-    spread = base["sd"]
+    assert "Do such ranges hold?" not in before and "Whose luck is it?" not in before
+    base = made["figures"][0]
+    assert (base["comparison"], base["quantity"], len(base["values"])) == ("base", "accuracy", 2)
+    one, two = base["values"]
+    reference.extend(made, finished)
+    reference.vary(made, finished)
+    base = made["figures"][0]
+    assert base["values"] == [one, two, one, two] and base["mean"] == pytest.approx((one + two) / 2, abs=1e-3)
+    assert base["sd"] == pytest.approx(abs(one - two) / 3**0.5, abs=1e-3), "of four: twice the squares over 3"
+    assert len(made["seeds"]) == 4 and made["more"]["before"] == 2 and made["left_out"] is not None
     text = texts.reference_blocks(made)["notebooks/README.md"]
-    assert "100 % of their figures lie inside." in text and "All 4 runs together:" in text
-    assert f"| base | {spread:.1f}, {spread:.1f} |" in text
-    assert f"{spread:.1f}" == tables.reference_table(made).loc[("base", "accuracy (%)"), "sd, same base model"]
-    base["fresh"] = [1e3, 1e3]
+    assert "100 % of their figures lie inside." in text
+    again = f"{abs(one - two) / 2**0.5:.1f}"
+    assert f"| base | {base['sd']:.1f}, {again} |" in text
+    assert again == tables.reference_table(made).loc[("base", "accuracy (%)"), "sd, same base model"]
+    base["values"][2:] = [1e3, 1e3]
     assert "; fewer than 1 of 2: base: accuracy (0)." in texts.reference_blocks(made)["notebooks/README.md"]
 
 

@@ -121,7 +121,7 @@ def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     launch.work(settings, schedule, round, start)
 
 
-def reference(params: str, of: str | None, same_base: str | None, fresh: str | None) -> None:
+def reference(params: str, of: str | None, more: str | None, same_base: str | None) -> None:
     """Make the reference of a params file from finished runs of many seeds, or add to it, and write README's table from it."""
     from kit.evaluation import reference
     from kit.report import texts
@@ -129,9 +129,10 @@ def reference(params: str, of: str | None, same_base: str | None, fresh: str | N
 
     path = reference.path_of(params)
     made = reference.make(load(of), params) if of else files.read_json(path)
-    for name, runs in (("same_base", same_base), ("fresh", fresh)):
-        if runs:
-            reference.add(made, name, load(runs))
+    if more:
+        reference.extend(made, load(more))
+    if same_base:
+        reference.vary(made, load(same_base))
     files.write_json(path, made)
     texts.write_readme(made)
     print(f"{path.relative_to(ROOT)} and README.md: {len(made['figures'])} figures of {len(made['seeds'])} seeds")
@@ -182,8 +183,8 @@ COMMANDS: dict[Callable[..., int | None], dict[str, dict[str, Any]]] = {
              "--start": {"metavar": "HOST:PORT", "help": "start this machine's processes, which meet there"}},
     reference: {"--params": {"default": "params/laptop.yaml", "help": "the file it is for (default: %(default)s)"},
                 "--of": {"help": "make it anew from these runs, such as params/laptop-seeds.yaml"},
-                "--same-base": {"help": "add runs that vary the seed of the RL alone"},
-                "--fresh": {"help": "add runs of other seeds, which tell whether its ranges hold"}},
+                "--more": {"help": "add runs of other seeds, which also tell whether the ranges of those before hold"},
+                "--same-base": {"help": "put runs beside it that vary the seed of the RL alone"}},
     gallery: PARAMS, smollm2: {}, schema: {},
 }
 

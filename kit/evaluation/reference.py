@@ -82,26 +82,54 @@ def make(config: Config, params: str) -> dict[str, Any]:
 
     `left_out` is the share of figures of single runs that lie within the interval made from the other runs alone.
     """
-    runs, figures, held = [config, *seeds.others(config)], [], []
-    for (comparison, quantity, unit), own in _of_runs(config).groupby(["comparison", "quantity", "unit"], sort=False):
-        values = own.value.tolist()
-        if len(values) < len(runs):  # such as a length that the budget-forcing curve reaches with some seeds only
-            continue
-        figure = {"comparison": comparison, "quantity": quantity, "unit": unit, **expected(values, quantity), "values": values}
-        figures.append({key: round(value, 4) if isinstance(value, float) else value for key, value in figure.items()})
-        for k, value in enumerate(values if len(values) > 2 else []):
-            held.append(inside(value, {"quantity": quantity, **expected(values[:k] + values[k + 1 :], quantity)}))
-    return {"params": params, **_source(config), "level": LEVEL, "left_out": round(float(np.mean(held)), 4) if held else None,
-            "settings": _settings(config), "figures": figures}
+    made = {"params": params, **_source(config), "level": LEVEL, "left_out": None, "settings": _settings(config), "figures": []}
+    for name, values in _of_runs(config).groupby(["comparison", "quantity", "unit"], sort=False).value:
+        if len(values) == len(made["seeds"]):  # else: such as a length that the budget-forcing curve reaches with some seeds only
+            made["figures"].append(dict(zip(("comparison", "quantity", "unit"), name, strict=True)) | {"values": [*values]})
+    return _worked_out(made)
 
 
-def add(made: dict[str, Any], name: str, config: Config) -> None:
-    """Put the values of further finished runs beside each figure of a reference: `same_base`, of runs that vary the seed of the
-    RL alone, whose spread is the RL's luck; or `fresh`, of other seeds, which tell whether the ranges hold."""
-    table, made[name] = _of_runs(config), _source(config)
+def extend(made: dict[str, Any], config: Config) -> None:
+    """Add finished runs of other seeds to a reference. `more` says which they are, and how many there were `before`: the ranges
+    of those can be held to the new ones."""
+    table, more = _of_runs(config), _source(config)
+    made["more"] = more | {"before": len(made["seeds"])}
+    made["seeds"] += more["seeds"]
     for figure in made["figures"]:
-        own = table[(table.comparison == figure["comparison"]) & (table.quantity == figure["quantity"])]
-        figure[name] = own.value.round(4).tolist()
+        figure["values"] += _values(table, figure)
+    _worked_out(made)
+
+
+def vary(made: dict[str, Any], config: Config) -> None:
+    """Put finished runs that vary the seed of the RL alone (`same_base`) beside a reference: their spread is the RL's luck."""
+    table, made["same_base"] = _of_runs(config), _source(config)
+    for figure in made["figures"]:
+        figure["same_base"] = [round(value, 4) for value in _values(table, figure)]
+
+
+def held(made: dict[str, Any]) -> dict[str, list[bool]]:
+    """Figure -> of each run that came later, whether it lies within the range of those before."""
+    n, found = made["more"]["before"], {}
+    for figure in made["figures"]:
+        before = figure | expected(figure["values"][:n], figure["quantity"])
+        found[f"{figure['comparison']}: {figure['quantity']}"] = [inside(value, before) for value in figure["values"][n:]]
+    return found
+
+
+def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
+    within, made["figures"] = [], [f for f in made["figures"] if len(f["values"]) == len(made["seeds"])]
+    for figure in made["figures"]:
+        values, quantity = figure["values"], figure["quantity"]
+        figure |= {key: round(value, 4) for key, value in expected(values, quantity).items()}
+        figure["values"] = [round(value, 4) for value in values]
+        for k, value in enumerate(values if len(values) > 2 else []):
+            within.append(inside(value, figure | expected(values[:k] + values[k + 1 :], quantity)))
+    made["left_out"] = round(float(np.mean(within)), 4) if within else None
+    return made
+
+
+def _values(table: pd.DataFrame, figure: dict[str, Any]) -> list[float]:
+    return table[(table.comparison == figure["comparison"]) & (table.quantity == figure["quantity"])].value.tolist()
 
 
 def _of_runs(config: Config) -> pd.DataFrame:

@@ -71,17 +71,15 @@ def conclusions(config: Config) -> dict[str, list[str]]:
 def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
     """What README.md and notebooks/README.md say of a reference, each between the two markers."""
     rows: dict[str, dict[str, dict[str, str]]] = {}
-    held: dict[str, list[bool]] = {}  # of each figure, whether the runs of other seeds lie in its range
     for figure in made["figures"]:
-        held["{comparison}: {quantity}".format(**figure)] = [reference.inside(v, figure) for v in figure.get("fresh", [])]
         name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
         forms = {"mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]", "range": "{from:{0}} to {to:{0}}"}
         shown = {ends: form.format(FORMS[figure["quantity"]], **figure) for ends, form in forms.items()}
         sds = [np.std(values, ddof=1) for key in ("values", "same_base") if len(values := figure.get(key, [])) > 1]
         shown["sd"] = ", ".join(f"{sd:{FORMS[figure['quantity']].lstrip('+')}}" for sd in sds)
         rows.setdefault(name, {})[quantity] = shown
-    return {page: render("reference.md", page=page, made=made, rows=rows, held=held, needed=reference.seeds_needed,
-                         expected=reference.expected).strip()
+    return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed,
+                         held=reference.held(made) if "more" in made else {}).strip()
             for page in ("README.md", "notebooks/README.md")}
 
 
