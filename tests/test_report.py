@@ -227,7 +227,7 @@ def test_runs_of_other_seeds_and_of_one_base_model_join_the_reference(drawn: nbf
     assert f"| base | {base['sd']:.1f}, {again} |" in text
     assert again == tables.reference_table(made).loc[("base", "accuracy (%)"), "sd, same base model"]
     base["values"][2:] = [1e3, 1e3]
-    assert "; fewer than 1 of 2: base: accuracy (0)." in texts.reference_blocks(made)["notebooks/README.md"]
+    assert "; fewer than 1 of 2:\nbase: accuracy (0)." in texts.reference_blocks(made)["notebooks/README.md"]
 
 
 def test_published_values_of_the_runs_own_model_are_drawn_in(finished: Config) -> None:

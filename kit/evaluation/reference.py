@@ -137,9 +137,10 @@ def _of_runs(config: Config) -> pd.DataFrame:
 
 
 def _source(config: Config) -> dict[str, Any]:
-    made = files.read_json(paths.of(config).manifest)
-    return {"runs_of": config.file, "seeds": [config.seed, *(run.seed for run in seeds.others(config))],
-            "commit": made["commit"], "versions": made["versions"], "written": manifest.now()}
+    runs = [config, *seeds.others(config)]
+    made = [files.read_json(paths.of(run).manifest) for run in runs]
+    return {"runs_of": config.file, "seeds": [run.seed for run in runs], "commit": " ".join({m["commit"]: 1 for m in made}),
+            "versions": made[0]["versions"], "written": manifest.now()}
 
 
 def _settings(config: Config) -> dict[str, Any]:
