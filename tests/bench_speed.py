@@ -75,11 +75,50 @@ def sampler(config: Config, plain: bool) -> Callable[[list[list[int]]], int]:
     return responses
 
 
+def with_wider_heads(source: str, folder: str, size: int = 32) -> str:
+    """The same Qwen2 model as a Llama model whose heads have `size` places: what is added is zero. vLLM's CPU engine knows heads
+    of 32 places, not of the laptop model's 24.
+
+    Rotary positions turn place i of a head with place i + half; base ** (size / old) gives place i the frequency that it had.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    old = AutoModelForCausalLM.from_pretrained(source).eval()
+    c, head = old.config, old.config.hidden_size // old.config.num_attention_heads
+
+    def wider(values: torch.Tensor, scale: float = 1) -> torch.Tensor:
+        halves = values.view(-1, 2, head // 2, *values.shape[1:]) * scale
+        return torch.cat([halves, halves.new_zeros(len(halves), 2, (size - head) // 2, *values.shape[1:])], dim=2).flatten(0, 2)
+
+    state = {}
+    for name, values in old.state_dict().items():
+        if "_proj" in name and "self_attn" in name:
+            if "o_proj" in name:
+                values, state[name.replace("weight", "bias")] = wider(values.T).T.contiguous(), torch.zeros(c.hidden_size)
+            else:  # the scores are divided by the root of the size
+                values = wider(values, (size / head) ** 0.5 if "q_proj" in name else 1)
+        state[name] = values
+    theta = c.rope_parameters["rope_theta"] ** (size / head)
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "eos_token_id", "pad_token_id")
+    new = LlamaForCausalLM(LlamaConfig(**{key: getattr(c, key) for key in kept}, head_dim=size, attention_bias=True,
+                                       rope_parameters={"rope_theta": theta, "rope_type": "default"})).eval()
+    new.load_state_dict(state)
+    ids = torch.arange(2, 200)[None]
+    assert torch.allclose(old(ids).logits, new(ids).logits, atol=1e-3)
+    new.save_pretrained(folder)
+    models.load_tokenizer(source, load("params/laptop.yaml")).save_pretrained(folder)
+    return folder
+
+
 class VLLMOnCPU:
     """vLLM's CPU engine in a process and an environment of its own, on one core like the others."""
 
     def __init__(self, config: Config, ends: set[int]) -> None:
-        command = [str(VLLM), "-c", CHILD, catalog.base_model(config), str(config.evaluation.max_new_tokens), json.dumps([*ends])]
+        self.folder = tempfile.TemporaryDirectory()
+        model = with_wider_heads(catalog.base_model(config), self.folder.name)
+        command = [str(VLLM), "-c", CHILD, model, str(config.evaluation.max_new_tokens), json.dumps([*ends])]
         more = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(config.threads),
                 "VLLM_CPU_KVCACHE_SPACE": "2"}
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
