@@ -145,7 +145,7 @@ def without_equal_groups(trainer: Any) -> Callable[[Any], dict[str, Any]]:
     return scored
 
 
-def by_length(trainer: Any, passes: int = 4) -> Callable[..., Any]:
+def by_length(trainer: Any, passes: int = 8) -> Callable[..., Any]:
     """TRL's log-probabilities of the tokens of a pass, worked out in so many parts: rows of like length together, without the
     padding that only longer ones need. The values are the same. Pictures and an auxiliary loss go TRL's own way."""
     import torch
