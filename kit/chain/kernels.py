@@ -113,6 +113,7 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     try:
         runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
     finally:
+        threading._shutdown()
         atexit._run_exitfuncs()
         os._exit(0)  # to take all modules apart one by one would take another second
 
