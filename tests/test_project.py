@@ -193,7 +193,8 @@ def test_every_params_file_and_every_notebook_is_listed_on_its_folders_page() ->
     for folder, ending in (("params", "yaml"), ("notebooks", "ipynb")):
         told = re.findall(r"`([\w.*-]+)`", (ROOT / folder / "README.md").read_text(encoding="utf-8"))
         missing = [path.name for path in (ROOT / folder).glob(f"*.{ending}")
-                   if not any(path.match(name) or path.stem == name for name in told)]
+                   if not any(path.match(name) or path.stem == name for name in told)
+                   and not path.stem.startswith("own-model-")]  # test_own_model has them there for a while
         assert missing == [], folder
 
 
