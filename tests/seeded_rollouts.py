@@ -75,7 +75,7 @@ def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
     from transformers import GenerationMixin
 
     put(GenerationMixin, "generate", seeded(GenerationMixin.generate))
-    put(rounds, "get_token_limit_reward", lambda *_: even_sum)
+    put(rounds, "TokenLimitReward", lambda *_: even_sum)
 
 
 def refuse(*_: Any, **__: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.evaluation import comparisons, efficiency, evaluate, seeds
+from kit.evaluation import comparisons, evaluate, metrics, seeds
 from kit.report import style, tables, texts
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
@@ -114,7 +114,7 @@ def test_unknown_lengths_leave_cells_empty_and_break_nothing() -> None:
 @pytest.mark.parametrize(("accuracy", "length", "score"), [
     (80, 100, 0.0), (80, 50, 0.5), (84, 50, 0.5 + 3 * 0.05), (76, 50, 0.5 - 5 * 0.05), (40, 10, 0.9 - 5 * 0.5)])
 def test_the_efficiency_score_by_hand(accuracy: float, length: float, score: float) -> None:
-    assert efficiency.efficiency_score(accuracy, length, 80, 100) == pytest.approx(score)
+    assert metrics.efficiency_score(accuracy, length, 80, 100) == pytest.approx(score)
 
 
 def test_the_score_of_a_model_is_that_of_its_means() -> None:

@@ -234,7 +234,7 @@ def test_a_round_is_trained_with_vllm_inside_trl_that_has_the_newest_weights(
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):  # TRL sets them; later tests want none
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     config = tiny("colocate", vllm="colocate", learning_rate=1e-2, trl={
         "vllm_enable_sleep_mode": False, "vllm_importance_sampling_correction": True,
         "vllm_importance_sampling_mode": "token_truncate"})

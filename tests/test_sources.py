@@ -18,7 +18,7 @@ from kit.data.problems import Problem
 from kit.evaluation import evaluate
 from kit.laptop import arithmetic
 from kit.reward import grading
-from kit.reward.token_limit import get_token_limit_reward
+from kit.reward.token_limit import TokenLimitReward
 from kit.rollout.records import Response, record
 from kit.settings import ROOT, Config, KitError, SetSource, load
 
@@ -97,7 +97,7 @@ def test_evaluation_and_the_reward_grade_with_the_verifier(world: Config) -> Non
     tokenizer = arithmetic.make_tokenizer()
     ids = tokenizer("Compute 3 + 4 = 7 . </think> \\boxed{ 7 } <eos>")["input_ids"]
     verifier = json.dumps({"reasoning_gym": "chain_sum", "entry": entry})
-    reward = get_token_limit_reward(20, tokenizer)
+    reward = TokenLimitReward(20, tokenizer)
     assert reward(completion_ids=[ids, ids], answer=["8", "8"], verifier=[verifier, ""]) == [1.0, 0.0]
 
 

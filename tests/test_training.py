@@ -11,7 +11,7 @@ import pytest
 
 from kit.data import prompts
 from kit.laptop import arithmetic
-from kit.reward.token_limit import get_token_limit_reward
+from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, load, read_yaml
@@ -31,7 +31,7 @@ def reward() -> Callable[..., float]:
     def of(text: str, gold: str, limit: int, reading: str = "official") -> float:
         ids = tokenizer(text.replace("so ", ""))["input_ids"]
         assert tokenizer.unk_token_id not in ids
-        return get_token_limit_reward(limit, tokenizer, reading)(completion_ids=[ids], answer=[gold])[0]
+        return TokenLimitReward(limit, tokenizer, reading)(completion_ids=[ids], answer=[gold])[0]
 
     return of
 
@@ -288,7 +288,7 @@ def test_a_round_stopped_in_a_later_epoch_goes_on_with_the_problems_that_were_ne
         seen.append(id[::2])
         return [float(i % 2) for i in range(len(completions))]
 
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: reward)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: reward)
     changed = dataclasses.replace(tiny_world.training, prompts_per_step=32, responses_per_prompt=2, micro_batch=64)
     plan = dataclasses.replace(tiny_world.schedules["iterative"], limits=(16,), steps=6)
     config = dataclasses.replace(tiny_world, training=changed, schedules={f"straight{stop}": plan, f"stopped{stop}": plan})

@@ -51,7 +51,7 @@ def variant(config: Config, name: str, dtype: str = "float32", **changes: object
 
 def test_after_a_resume_the_reference_is_still_the_rounds_start(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     config, run = variant(tiny_world, "resumed"), paths.of(tiny_world)
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     rounds.train_round(config, "resumed", 1)
     shutil.rmtree(run.models("resumed", 1) / "checkpoint-2")
     made = watched(monkeypatch)
@@ -69,7 +69,7 @@ def test_the_official_learning_rate_moves_a_model_that_computes_in_bfloat16(
     import torch
 
     config = variant(tiny_world, "half", dtype="bfloat16", learning_rate=1e-6)
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     folder = rounds.train_round(config, "half", 1)
     before, after = weights(Path(catalog.base_model(config))), weights(folder / "checkpoint-1")
     assert {w.dtype for w in after.values()} == {torch.float32}
@@ -89,7 +89,7 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
 
     pytest.importorskip("peft")
     config, run = variant(tiny_world, "adapter", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     folder = rounds.train_round(config, "adapter", 1)
     start = models.load_model(catalog.base_model(config), config)
     merged = models.load_model(catalog.checkpoint_model(config, "adapter", 1, 2), config)
@@ -114,7 +114,7 @@ def test_an_adapters_round_ends_in_whole_models_and_the_next_starts_from_one(
 def test_an_adapters_round_resumes_from_its_adapter(tiny_world: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
     config, run = variant(tiny_world, "again", lora_rank=4, learning_rate=1e-2), paths.of(tiny_world)
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     folder = rounds.train_round(config, "again", 1)
     straight = weights(Path(catalog.checkpoint_model(config, "again", 1, 2)))
     shutil.rmtree(folder / "checkpoint-2")
@@ -149,7 +149,7 @@ def test_fields_of_grpoconfig_are_passed_through_and_change_what_is_learned(
     tiny_world: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unscaled advantages are half as large where half of a group is rewarded, so the gradient of the first step is smaller."""
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: every_other)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: every_other)
     made, norms, plain = watched(monkeypatch), {}, {"kl_coefficient": 0.0, "entropy_coefficient": 0.0}
     passed = {"scale_rewards": "none", "epsilon_high": 0.28, "report_to": ["none"]}
     for name, fields in {"scaled": {}, "unscaled": passed}.items():
@@ -243,7 +243,7 @@ def test_nothing_of_the_sampling_settings_in_the_models_folder_gets_into_the_tra
         rounds.train_round(dataclasses.replace(config, model=dataclasses.replace(config.model, source=str(folder))), name, 1)
         return list(said)
 
-    monkeypatch.setattr(rounds, "get_token_limit_reward", lambda *_: reward)
+    monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: reward)
     own = {"repetition_penalty": 5.0, "min_p": 0.9, "no_repeat_ngram_size": 2, "temperature": 0.1, "top_k": 2, "do_sample": True}
     plain = trained("plain")
     assert plain and all(trained(name, **{name: value}) == plain for name, value in own.items())

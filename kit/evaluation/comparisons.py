@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import special
 
 from kit.evaluation import evaluate, uncertainty
-from kit.evaluation.efficiency import efficiency_score
-from kit.evaluation.metrics import Graded, mean_of_sets, per_problem, sets_and_mean
+from kit.evaluation.metrics import Graded, efficiency_score, mean_of_sets, per_problem, sets_and_mean
+from kit.evaluation.uncertainty import columns
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
@@ -30,7 +30,9 @@ def gather(config: Config) -> None:
     files.write_csv(run.metrics / "main.csv", pd.concat(tables))
     for name, file in (("training", "log.csv"), ("validation", "validation.csv")) if config.schedules else ():
         tables, before = [], Counter()  # the steps of a schedule's earlier rounds
-        for schedule, k in [(schedule, k) for schedule, k, _ in known.values() if schedule in config.schedules]:
+        for schedule, k, _ in known.values():
+            if schedule not in config.schedules:
+                continue
             table = files.read_csv(run.training(schedule, k) / file)
             tables.append(table.assign(schedule=schedule, round=k, total_step=table.step + before[schedule]))
             before[schedule] += table.step.max()
@@ -101,18 +103,17 @@ def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
     tables = {name: _of_same_problems(name, [per_problem(a[name]), per_problem(b[name])]) for name in a}
     rows = []
     for title, names, own_seed in sets_and_mean(a, seed):
-        left, right = zip(*(tables[name] for name in names), strict=True)
-        accuracies = [[table.accuracy.to_numpy() for table in side] for side in (left, right)]
-        before, after = ([table.length.to_numpy(dtype=float) for table in side] for side in (left, right))
-        change = uncertainty.paired_change([y - x for x, y in zip(*accuracies, strict=True)])
-        ratio = mean_of_sets(after) / mean_of_sets(before)
-        low, high = uncertainty.ratio_interval(after, before, resamples, own_seed)
+        before, after = zip(*(tables[name] for name in names), strict=True)
+        change = uncertainty.paired_change([y.accuracy - x.accuracy for x, y in zip(before, after, strict=True)])
+        old, new = ([table.length.to_numpy(dtype=float) for table in side] for side in (before, after))
+        ratios = mean_of_sets(new) / mean_of_sets(old), *uncertainty.ratio_interval(new, old, resamples, own_seed)
+        shorter, *ends = [100 * (ratio - 1) for ratio in ratios]
         rows.append({
-            "set": title, "problems": sum(map(len, left)), "accuracy_change": change.mean, "accuracy_change_low": change.low,
-            "accuracy_change_high": change.high, "p_value": change.p_value, "detectable": change.detectable,
-            "length_change": 100 * (ratio - 1), "length_change_low": 100 * (low - 1), "length_change_high": 100 * (high - 1),
-            "accuracy": mean_of_sets(accuracies[1]), "length": mean_of_sets(after),
-            "other_accuracy": mean_of_sets(accuracies[0]), "other_length": mean_of_sets(before)})
+            "set": title, "problems": sum(map(len, old)),
+            **columns("accuracy_change", change.mean, (change.low, change.high)), "p_value": change.p_value,
+            "detectable": change.detectable, **columns("length_change", shorter, ends),
+            "accuracy": mean_of_sets([table.accuracy for table in after]), "length": mean_of_sets(new),
+            "other_accuracy": mean_of_sets([table.accuracy for table in before]), "other_length": mean_of_sets(old)})
     return pd.DataFrame(rows)
 
 
@@ -135,28 +136,27 @@ def problem_changes(graded: Models) -> pd.DataFrame:
 
 def paired_draws(
     graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int
-) -> dict[str, dict[Any, np.ndarray]]:
-    """Means over the same bootstrap resamples of problems: data set (and `mean` of several) -> model -> draws.
+) -> dict[tuple[str, Any], np.ndarray]:
+    """Means over the same bootstrap resamples of problems: (data set, and `mean` of several; model) -> draws.
 
     `table_of` makes of grades a table with a row per problem, whose columns are drawn (`uncertainty.draws`). Raises KitError when
     the models' problems differ.
     """
-    drawn: dict[str, dict[Any, np.ndarray]] = {}
-    for k, name in enumerate(next(iter(graded.values()))):
+    drawn, names = {}, list(next(iter(graded.values())))
+    for k, name in enumerate(names):
         tables = _of_same_problems(name, [table_of(by_set[name]) for by_set in graded.values()])
-        drawn[name] = {model: uncertainty.draws(table, resamples, seed + k) for model, table in zip(graded, tables, strict=True)}
-    if len(drawn) > 1:
-        drawn["mean"] = {model: np.mean([of_set[model] for of_set in drawn.values()], axis=0) for model in graded}
+        drawn |= {(name, model): uncertainty.draws(table, resamples, seed + k)
+                  for model, table in zip(graded, tables, strict=True)}
+    if len(names) > 1:
+        drawn |= {("mean", model): np.mean([drawn[name, model] for name in names], axis=0) for model in graded}
     return drawn
 
 
 def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
     """`label`, `label_low` and `label_high` of one row of draws; empty where a length is unknown, the interval also where a
     resample has no value (a base that is never right in it). `share`: a percentage, whose interval stays within 0 and 100."""
-    low, high = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
-    if share:
-        low, high = np.clip((low, high), 0, 100).tolist()
-    return {label: float(draws[0]) if np.isfinite(draws[0]) else np.nan, f"{label}_low": low, f"{label}_high": high}
+    ends = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
+    return columns(label, draws[0] if np.isfinite(draws[0]) else np.nan, np.clip(ends, 0, 100) if share else ends)
 
 
 def pass_at_k(n: Any, correct: Any, k: int) -> Any:
@@ -171,7 +171,7 @@ def pass_at_k(n: Any, correct: Any, k: int) -> Any:
     return 1 - none_right / special.comb(n, k)
 
 
-def _spend_draws(graded: Models, resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
+def _spend_draws(graded: Models, resamples: int, seed: int) -> dict[tuple[str, str], np.ndarray]:
     """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples."""
     most = min(int(grades.groupby("id").size().min()) for by_set in graded.values() for grades in by_set.values())
 
@@ -187,8 +187,7 @@ def equal_spend(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """A row per model, set and k: `tokens` that k responses take on average, and pass@k (`passed`, percent)."""
     return pd.DataFrame([
         {"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]), **estimate("passed", own[k], share=True)}
-        for name, draws in _spend_draws(graded, resamples, seed).items() for model, own in draws.items()
-        for k in range(1, len(own))])
+        for (name, model), own in _spend_draws(graded, resamples, seed).items() for k in range(1, len(own))])
 
 
 def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
@@ -197,17 +196,16 @@ def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     `affords`: how many of its responses those tokens pay for; `k`: that number within 1 and the samples there are (pass@k is
     interpolated linearly between whole k); `passed`: its pass@k; `base`: the base's pass@1; `gap`: their difference.
     """
-    rows = []
-    for name, draws in _spend_draws(graded, resamples, seed).items():
-        base, ks = draws["base"], np.arange(1, len(draws["base"]))
-        for model, own in draws.items():
-            affords = base[0] / own[0]
-            k = np.clip(affords, 1, ks[-1])
-            passed = np.array([np.interp(x, ks, y) for x, y in zip(k, own[1:].T, strict=True)])
-            passed[np.isnan(k)] = np.nan  # unknown lengths
-            rows.append({"model": model, "set": name, "tokens": base[0, 0], "affords": affords[0], "k": k[0],
-                         **estimate("passed", passed, share=True), **estimate("base", base[1], share=True),
-                         **estimate("gap", passed - base[1])})
+    rows, drawn = [], _spend_draws(graded, resamples, seed)
+    for (name, model), own in drawn.items():
+        base, ks = drawn[name, "base"], np.arange(1, len(own))
+        affords = base[0] / own[0]
+        k = np.clip(affords, 1, ks[-1])
+        passed = np.array([np.interp(x, ks, y) for x, y in zip(k, own[1:].T, strict=True)])
+        passed[np.isnan(k)] = np.nan  # unknown lengths
+        rows.append({"model": model, "set": name, "tokens": base[0, 0], "affords": affords[0], "k": k[0],
+                     **estimate("passed", passed, share=True), **estimate("base", base[1], share=True),
+                     **estimate("gap", passed - base[1])})
     return pd.DataFrame(rows).query("model != 'base'")
 
 
@@ -230,14 +228,13 @@ def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.Da
     return pd.DataFrame([
         {"model": model, "set": name, "cap": cap, **estimate("accuracy", own[i], share=True),
          **estimate("spent", own[len(caps) + i])}
-        for name, draws in paired_draws(graded, table, resamples, seed).items() for model, own in draws.items()
-        for i, cap in enumerate(caps)])
+        for (name, model), own in paired_draws(graded, table, resamples, seed).items() for i, cap in enumerate(caps)])
 
 
 def efficiency(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """The score of each model against the base, a row per model and set; `mean` is the score of the means over the sets."""
     drawn = paired_draws(graded, lambda grades: per_problem(grades)[["accuracy", "length"]], resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):  # a base that never is right
-        rows = [{"model": model, "set": name, **estimate("score", efficiency_score(*own, *draws["base"]))}
-                for name, draws in drawn.items() for model, own in draws.items() if model != "base"]
+        rows = [{"model": model, "set": name, **estimate("score", efficiency_score(*own, *drawn[name, "base"]))}
+                for (name, model), own in drawn.items() if model != "base"]
     return pd.DataFrame(rows, columns=["model", "set", "score", "score_low", "score_high"])

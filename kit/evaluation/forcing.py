@@ -25,6 +25,7 @@ import pandas as pd
 from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
 from kit.evaluation.metrics import Graded, measure, per_problem
+from kit.evaluation.uncertainty import columns
 from kit.rollout import engines, records
 from kit.rollout.records import Engine, Response, Rollout, Sampling
 from kit.runs import catalog, files, paths
@@ -63,8 +64,8 @@ def force(config: Config, model: str, engine: Engine) -> None:
 def measure_forced(config: Config, model: str) -> pd.DataFrame:
     """The metrics of a forced model from its stored grades: for each budget `metrics.measure`, with `forced`, the percentage of
     responses that were cut."""
-    return pd.concat([measure(evaluate.load_grades(config, model, budget), config.evaluation.resamples, config.seed)
-                      .assign(model=model, budget=budget) for budget in config.forcing.budgets], ignore_index=True)
+    return pd.concat({budget: measure(evaluate.load_grades(config, model, budget), config.evaluation.resamples, config.seed)
+                      for budget in config.forcing.budgets}, names=["budget"]).reset_index("budget")
 
 
 def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
@@ -150,7 +151,7 @@ class Forced:
 
 
 def stream(engine: Engine, prompt: list[int], how: Sampling, seed: int) -> Iterator[Response]:
-    """One response as it grows, CHUNK tokens at a time, for any engine can go on from token ids; the last one is whole."""
+    """One response as it grows, CHUNK tokens at a time, for any engine that can go on from token ids; the last one is whole."""
     ids: list[int] = []
     more = Response("", 0, False)
     while not more.finished and len(ids) < how.max_new_tokens:
@@ -163,9 +164,7 @@ def stream(engine: Engine, prompt: list[int], how: Sampling, seed: int) -> Itera
             return
 
 
-def stream_forced(
-    config: Config, engine: Engine, question: str, budget: int, seed: int
-) -> Iterator[tuple[Response, bool]]:
+def stream_forced(config: Config, engine: Engine, question: str, budget: int, seed: int) -> Iterator[tuple[Response, bool]]:
     """(a response to this question as it grows, whether its thinking was stopped at `budget` tokens), to the end of `Forced`."""
     e, start = config.evaluation, prompt(config, question, engine.tokenizer)
     now = Response("", 0, False)
@@ -197,9 +196,9 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
 
 def write_curve(config: Config) -> pd.DataFrame:
     """From the stored grades metrics/forcing.csv, what `measure_forced` gives, and metrics/forcing_gaps.csv (`against_curve`)."""
-    folder, first = paths.of(config).metrics, ["model", "budget", "set"]
-    table = pd.concat([measure_forced(config, model) for model in config.forced_models], ignore_index=True)
-    table = table[[*first, *(c for c in table if c not in first)]]
+    folder = paths.of(config).metrics
+    table = pd.concat({model: measure_forced(config, model) for model in config.forced_models}, names=["model"])
+    table = table.reset_index("model")
     files.write_csv(folder / "forcing.csv", table)
     gaps = [pd.DataFrame(columns=["model", "set", "length", "shared", "above"])]
     if "base" in config.forced_models:
@@ -224,19 +223,19 @@ def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: 
     drawn = comparisons.paired_draws(models, lambda of_set: per_problem(of_set)[["accuracy", "length"]], resamples, seed)
     measured = [measure(graded, 0, 0).set_index("set") for graded in models.values()]
     rows = []
-    for name, draws in drawn.items():
-        values = np.array(list(draws.values()))  # (models, accuracy and length, draws); the last model is the one compared
+    for name in measured[0].index:
+        values = np.array([drawn[name, model] for model in models])  # (models, accuracy and length, draws), the point last
         lows, highs = (np.array([table.at[name, f"accuracy_{end}"] for table in measured]) for end in ("low", "high"))
         forced, lengths, (accuracy, length) = values[:-1, 0], values[:-1, 1], values[-1]
         order = np.argsort(lengths, axis=0)
         lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
         there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])
-        low, high = (np.interp(length[0], lengths[:, 0], ends[order[:, 0]]) for ends in (lows, highs))
+        ends = [np.interp(length[0], lengths[:, 0], own[order[:, 0]]) for own in (lows, highs)]
         shared = bool(lengths[0, 0] <= length[0] <= lengths[-1, 0])
         if not shared:
-            there, low, high = np.full_like(there, np.nan), np.nan, np.nan
+            there, ends = np.full_like(there, np.nan), [np.nan, np.nan]
         rows.append({
-            "set": name, "length": length[0], "shared": shared, "accuracy": accuracy[0], "accuracy_low": lows[-1],
-            "accuracy_high": highs[-1], "forced": there[0], "forced_low": low, "forced_high": high,
-            **comparisons.estimate("gap", accuracy - there), "above": bool(lows[-1] > high)})
+            "set": name, "length": length[0], "shared": shared, **columns("accuracy", accuracy[0], (lows[-1], highs[-1])),
+            **columns("forced", there[0], ends), **comparisons.estimate("gap", accuracy - there),
+            "above": bool(lows[-1] > ends[1])})
     return pd.DataFrame(rows)

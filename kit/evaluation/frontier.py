@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluation import seeds
-from kit.evaluation.uncertainty import t_quantile
+from kit.evaluation.uncertainty import columns, paired_change
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, Schedule
 
@@ -69,11 +69,8 @@ def combined(each: pd.DataFrame, same_problems: bool = False) -> pd.DataFrame:
     for (model, method), own in each.groupby(["model", "method"], sort=False):
         row = {"model": model, "method": method, "set": "mean", "seeds": len(own), "thinking": own.thinking.mean()}
         for column in ("accuracy", "length"):
-            value, low, high = (own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
-            found = {"value": value[0], "low": low[0], "high": high[0]}
-            if len(own) > 1:
-                found = seeds.combine(value, low, high, same_problems)
-            row |= {column: found["value"], f"{column}_low": found["low"], f"{column}_high": found["high"]}
+            found = seeds.combine(*(own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high")), same_problems)
+            row |= columns(column, found["value"], (found["low"], found["high"]))
         rows.append(row)
     table = pd.DataFrame(rows)
     at = table[["length", "accuracy"]].to_numpy() * (1, -1)  # both: the less, the better
@@ -108,8 +105,6 @@ def pairs(scores: pd.DataFrame) -> pd.DataFrame:
     wide = scores.pivot(index="seed", columns="method", values="volume")
     for one, other in itertools.combinations(settings.index, 2) if n > 1 else ():
         if settings[one] == settings[other]:
-            gap = wide[one] - wide[other]
-            half = t_quantile(n - 1) * gap.std() / math.sqrt(n)
-            rows.append({"method": one, "other": other, "seeds": n, "difference": gap.mean(), "difference_low": gap.mean() - half,
-                         "difference_high": gap.mean() + half})
+            gap = paired_change([wide[one] - wide[other]])
+            rows.append({"method": one, "other": other, "seeds": n, **columns("difference", gap.mean, (gap.low, gap.high))})
     return pd.DataFrame(rows, columns=["method", "other", "seeds", "difference", "difference_low", "difference_high"])

@@ -9,12 +9,12 @@ equally.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit.evaluation import uncertainty
-from kit.reward import grading
+from kit.evaluation.uncertainty import accuracy_interval, columns, ratio_interval
 
 Graded = dict[str, pd.DataFrame]  # data set -> its grades, a row per response (evaluation/evaluate)
 
@@ -47,26 +47,37 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
     correct and of wrong responses; counts of verdicts; `forced` where budget forcing made them (percent of responses). What is
     not known of every response is NaN, in the mean over the sets too: a mean of some would look like one of all.
     """
+    from kit.reward.grading import VERDICTS  # figures use this file without a grader
+
     tables, rows = {name: per_problem(grades) for name, grades in graded.items()}, []
     for title, names, own_seed in sets_and_mean(graded, seed):
-        grades = [graded[name] for name in names]
-        samples = [len(graded[name]) / len(tables[name]) for name in names]
+        grades, own = [graded[name] for name in names], [tables[name] for name in names]
+        samples = [len(g) / len(table) for g, table in zip(grades, own, strict=True)]
         accuracy, length, core, truncated = (
-            [tables[name][c].to_numpy(dtype=float) for name in names] for c in ("accuracy", "length", "core", "truncated"))
-        row = {"set": title, "problems": sum(map(len, accuracy)), "samples": float(np.mean(np.floor(samples)))}
-        for column, value, (low, high) in (
-            ("accuracy", mean_of_sets(accuracy), uncertainty.accuracy_interval(accuracy, samples)),
-            ("length", mean_of_sets(length),
-             uncertainty.ratio_interval(length, [np.ones_like(v) for v in length], resamples, own_seed)),
-            ("multiple", mean_of_sets(length) / mean_of_sets(core),
-             uncertainty.ratio_interval(length, core, resamples, own_seed)),
-        ):
-            row |= {column: value, f"{column}_low": low, f"{column}_high": high}
-        row |= {"core": mean_of_sets(core), "truncated": mean_of_sets(truncated)}
+            [table[c].to_numpy(dtype=float) for table in own] for c in ("accuracy", "length", "core", "truncated"))
+        ones = [np.ones_like(v) for v in length]
+        row = {
+            "set": title, "problems": sum(map(len, accuracy)), "samples": float(np.mean(np.floor(samples))),
+            **columns("accuracy", mean_of_sets(accuracy), accuracy_interval(accuracy, samples)),
+            **columns("length", mean_of_sets(length), ratio_interval(length, ones, resamples, own_seed)),
+            **columns("multiple", mean_of_sets(length) / mean_of_sets(core), ratio_interval(length, core, resamples, own_seed)),
+            "core": mean_of_sets(core), "truncated": mean_of_sets(truncated)}
         for column, right in (("length_correct", True), ("length_wrong", False)):
             row[column] = pd.Series([g.length[(g.verdict == "correct") == right].mean(skipna=False) for g in grades]).mean()
-        row |= {f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in grading.VERDICTS}
+        row |= {f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in VERDICTS}
         if "forced" in grades[0]:
             row["forced"] = float(np.mean([100 * g.forced.mean() for g in grades]))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def efficiency_score(accuracy: Any, length: Any, base_accuracy: Any, base_length: Any) -> Any:
+    """The accuracy-efficiency score, AES (O1-Pruner, arXiv 2501.12570, section on metrics; used by later papers).
+
+        AES = dL + 3 |dA|   if dA >= 0, else   dL - 5 |dA|
+
+    with dL = (base length - length) / base length, dA = (accuracy - base accuracy) / base accuracy: accuracy lost weighs
+    more than accuracy gained, and both more than length saved. 0 is the base itself.
+    """
+    shorter, better = (base_length - length) / base_length, (accuracy - base_accuracy) / base_accuracy
+    return shorter + np.where(better >= 0, 3.0, 5.0) * better

@@ -74,15 +74,18 @@ def values_of(config: Config) -> Iterator[dict[str, object]]:
 
 
 def combine(values: np.ndarray, low: np.ndarray, high: np.ndarray, same_problems: bool = False) -> dict[str, float]:
-    """Mean over n >= 2 seeds and its 95 % interval, for other seeds and other problems: mean ± half.
+    """Mean over n seeds and its 95 % interval, for other seeds and other problems: mean ± half.
 
         each seed has problems of its own:  half = max(t * sd, z * sd_problems) / sqrt(n)
         all seeds have the same problems:   half = sqrt((t * sd)^2 / n + (z * sd_problems)^2)
 
     `sd` is the standard deviation between the seeds' values, t Student's quantile (n - 1 degrees of freedom), z the normal one;
     `sd_problems` the root mean square of the standard errors that `low` and `high`, each seed's own 95 % interval over problems,
-    stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it.
+    stand for. Few seeds can agree by luck, so the interval is never narrower than the problems alone would make it;
+    that of a single seed is its own.
     """
+    if len(values) == 1:
+        return {"seeds": 1, "value": values[0], "low": low[0], "high": high[0]}
     n, sd, mean = len(values), float(np.std(values, ddof=1)), float(np.mean(values))
     problems = float(np.sqrt(np.mean(((high - low) / (2 * Z)) ** 2)))
     seeds = t_quantile(n - 1) * sd

@@ -16,9 +16,8 @@ tests/test_uncertainty.py counts on simulated evaluations how often the truth is
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -29,6 +28,11 @@ Z = 1.959964  # the normal quantile of LEVEL
 FEW = 2  # with fewer problems' worth of failures, or of successes, their spread cannot be estimated
 
 Arrays = Sequence[np.ndarray]  # one per data set, a value per problem
+
+
+def columns(name: str, value: float, ends: Sequence[float]) -> dict[str, float]:
+    """A number and the ends of its interval, as the three columns `name`, `name_low` and `name_high` of a table."""
+    return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
 
 def t_quantile(df: float, level: float = LEVEL) -> float:
@@ -110,8 +114,7 @@ def accuracy_interval(values: Arrays, samples: Sequence[float]) -> tuple[float, 
     return max(low, 0.0), min(high, 100.0)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """A difference with its 95 % interval and two-sided p-value; `detectable` is the smallest true difference that would be shown
     (p < 0.05) four times out of five, given how much the problems differ. NaN where there is one problem only."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluation import reference
-from kit.evaluation.efficiency import efficiency_score
+from kit.evaluation.metrics import efficiency_score
 from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, origin, published, read, rows_of, set_label
 from kit.runs import catalog, files, paths

@@ -138,7 +138,7 @@ _TIDY = [(re.compile(pattern), replacement) for pattern, replacement in (
     (r"(?<![\d.,] )(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d/ ])", lambda m: m[1] + m[2].replace(" ", "")),
 )]  # fmt: skip
 _SPACES = re.compile(r"(?<!\d) +| +(?!\d)")  # those between two digits mean something: 1 1/2 is not 11/2
-_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[^\\]", re.DOTALL)
+_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _STEP = {"(": 1, "[": 1, "{": 1, r"\{": 1, r"\begin": 1, ")": -1, "]": -1, "}": -1, r"\}": -1, r"\end": -1}
 
 
@@ -153,13 +153,10 @@ def tidy(text: str) -> str:
     return text.strip().rstrip(",;.\\ ")
 
 
-def _depths(text: str) -> Iterator[tuple[str, int, int]]:
-    """(token, where it starts, how many brackets are open there) for every token, and for the end of the text."""
-    depth = 0
-    for match in _TOKEN.finditer(text):
-        yield match[0], match.start(), depth
-        depth += _STEP.get(match[0], 0)
-    yield "", len(text), depth
+def _depths(text: str) -> Iterator[tuple[str, int]]:
+    """(token, how many brackets are open before it) for every token and, as an empty one, for the end of the text."""
+    tokens = [*_TOKEN.findall(text), ""]
+    return zip(tokens, accumulate((_STEP.get(token, 0) for token in tokens), initial=0), strict=False)
 
 
 def inside(text: str, left: str, right: str) -> str | None:
@@ -167,18 +164,19 @@ def inside(text: str, left: str, right: str) -> str | None:
     if not (text.startswith(left) and text.endswith(right)):
         return None
     middle = text[len(left) : -len(right)]
-    depths = [depth for _, _, depth in _depths(middle)]
+    depths = [depth for _, depth in _depths(middle)]
     return middle.strip() if min(depths) == 0 == depths[-1] else None
 
 
 def split(text: str, *separators: str) -> list[str]:
     """The pieces of `text` between top-level separators, stripped."""
-    pieces, last = [], 0
-    for token, start, depth in _depths(text):
+    pieces = [""]
+    for token, depth in _depths(text):
         if depth == 0 and token in separators:
-            pieces.append(text[last:start].strip())
-            last = start + len(token)
-    return [*pieces, text[last:].strip()]
+            pieces.append("")
+        else:
+            pieces[-1] += token
+    return [piece.strip() for piece in pieces]
 
 
 def malformed(text: str) -> bool:
@@ -186,7 +184,7 @@ def malformed(text: str) -> bool:
     if not text.strip(" \t\r\n$") or len(text) > MAX_LENGTH or text.count(r"\begin") != text.count(r"\end"):
         return True
     braces = [0, *accumulate(_STEP[brace] for brace in re.findall(r"[{}]", re.sub(r"\\.", "", text, flags=re.DOTALL)))]
-    return min(braces) < 0 or braces[-1] > 0 or max(depth for _, _, depth in _depths(text)) > MAX_DEPTH
+    return min(braces) < 0 or braces[-1] > 0 or max(depth for _, depth in _depths(text)) > MAX_DEPTH
 
 
 # ---------------------------------------------------------------- numbers, units and words

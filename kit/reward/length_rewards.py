@@ -172,9 +172,7 @@ def gr3(correct: Flags, lengths: Lengths, target: float, weight: float = 0.33) -
 
 
 @method("shorter_better", "group", grouped=True)
-def shorter_better(
-    correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0
-) -> list[float]:
+def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0) -> list[float]:
     """b c - a |L - L*|, L* the shortest correct one of the group, their mean length if none is (ShorterBetter); b is `worth`.
 
     Wrong responses are drawn to L* as well. a is per token: for lengths of another order choose another.
@@ -254,9 +252,7 @@ class LengthReward(TokenLimitReward):
     `size`: responses to a prompt, which follow each other; `steps`: of the round, over which a target falls to `target_to`.
     """
 
-    def __init__(
-        self, reward: Reward, limit: int, tokenizer: Any, reading: str, ends: set[int], size: int, steps: int
-    ) -> None:
+    def __init__(self, reward: Reward, limit: int, tokenizer: Any, reading: str, ends: set[int], size: int, steps: int) -> None:
         super().__init__(limit, tokenizer, reading, ends)
         self.reward, self.size, self.steps = reward, size, steps
         self.__name__ = reward.name

@@ -15,10 +15,9 @@ from kit.reward.grading import Grade, grade_many
 from kit.reward.loops import ends_in_loop
 
 
-def get_token_limit_reward(
-    limit: int, tokenizer: Any, reading: str = "official", ends: set[int] | None = None
-) -> Callable[..., list[float]]:
-    """A reward function for `GRPOTrainer`.
+class TokenLimitReward:
+    """A reward function for `GRPOTrainer`: completion_ids (lists of token ids), the column `answer` (golds) and, where problems
+    have one, `verifier` -> list of 0.0 / 1.0.
 
     Args:
         limit: L, in tokens; longer responses are cut there before grading.
@@ -27,15 +26,9 @@ def get_token_limit_reward(
             what follows `</think>`; "last-number" also answers without a box (reward/grading).
         ends: token ids that end a response; the tokenizer's EOS if not given.
     """
-    return TokenLimitReward(limit, tokenizer, reading, ends or {tokenizer.eos_token_id})
 
-
-class TokenLimitReward:
-    """Callable: completion_ids (list of token id lists), the column `answer` (golds) and, where problems have one, `verifier`
-    -> list of 0.0 / 1.0."""
-
-    def __init__(self, limit: int, tokenizer: Any, reading: str, ends: set[int]) -> None:
-        self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends
+    def __init__(self, limit: int, tokenizer: Any, reading: str = "official", ends: set[int] | None = None) -> None:
+        self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends or {tokenizer.eos_token_id}
         self.__name__ = f"token_limit_{limit}"
 
     def __call__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kit.reward.token_limit import get_token_limit_reward
+from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models, records
 from kit.runs import catalog, paths
 from kit.settings import Config
@@ -29,7 +29,7 @@ def rewarded(config: Config, schedule: str, round: int) -> pd.DataFrame:
     problem, tokens, written, golds = zip(*rows, strict=True)
     tables = []
     for n in (limit, 2 * limit, 4 * limit):
-        rule = get_token_limit_reward(n, tokenizer, plan.reading or config.training.reading, ends)
+        rule = TokenLimitReward(n, tokenizer, plan.reading or config.training.reading, ends)
         read = ["… " + tokenizer.decode(ids[:n], skip_special_tokens=True)[-END:] for ids in written]
         tables.append(pd.DataFrame({"id": problem, "response": range(len(rows)), "limit": n, "tokens": tokens,
                                     "what is read ends in": read, "right answer": golds, "reward": rule(written, golds)}))

@@ -25,7 +25,7 @@ from typing import Any
 
 from kit.data import contamination, prompts
 from kit.reward import grading, length_rewards
-from kit.reward.token_limit import get_token_limit_reward
+from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError, Schedule
@@ -128,7 +128,7 @@ def reward_of(config: Config, plan: Schedule, limit: int, steps: int, tokenizer:
     """The reward function of a round."""
     t, reading = config.training, plan.reading or config.training.reading
     if plan.reward is None:
-        return get_token_limit_reward(limit, tokenizer, reading, ends)
+        return TokenLimitReward(limit, tokenizer, reading, ends)
     return length_rewards.LengthReward(plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)
 
 
