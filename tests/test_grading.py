@@ -14,8 +14,9 @@ from grading_cases import BOXED, KNOWN_DIFFERENCES, RESPONSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.evaluation.evaluate import warnings_about
 from kit.reward import answers, grading
-from kit.reward.grading import Grade, check_golds, extract_answer, grade, grade_many, warnings_about
+from kit.reward.grading import Grade, check_golds, extract_answer, grade, grade_many
 
 DATA = Path(os.environ.get("KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ROOT = Path(__file__).parents[1]

@@ -107,20 +107,30 @@ def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataF
     The verdict is that of the reward in training: whether a response ended by itself counts here as it does there.
     """
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
-    texts, golds, ids = ([r.model_answer[i] for r, i in flat], [r.answer for r, _ in flat], [r.id for r, _ in flat])
-    ends = [r.finished[i] for r, i in flat]
-    grades = grading.grade_many(texts, golds, reading, finished=ends, verifiers=[r.verifier for r, _ in flat])
-    for line in grading.warnings_about(grades, ids):
-        print(line)
+    texts, ends = [r.model_answer[i] for r, i in flat], [r.finished[i] for r, i in flat]
+    grades = grading.grade_many(texts, [r.answer for r, _ in flat], reading, ends, [r.verifier for r, _ in flat])
     unboxed = sum(g.verdict == "no answer" and bool(grading.extract_answer(text, finished=end))
                   for text, g, end in zip(texts, grades, ends, strict=True)) if reading == "official" else 0
-    if unboxed > UNBOXED * len(grades):
-        print(f"warning: {unboxed} of {len(grades)} responses answer without a box, which the official reading does not count; "
-              "training: {reading: last-number} reads them")
+    for line in warnings_about(grades, [r.id for r, _ in flat], unboxed):
+        print(line)
     control = r"[\x00-\x1f\x7f]+"  # a lone carriage return, for instance, would end a row of a CSV file
     rows = [(r.id, i, g.verdict, re.sub(control, " ", g.answer), r.model_answer_length[i], r.finished[i], r.core)
             for (r, i), g in zip(flat, grades, strict=True)]
     return pd.DataFrame(rows, columns=GRADE_COLUMNS).astype({"length": float, "core": float})
+
+
+def warnings_about(grades: Sequence[grading.Grade], ids: Sequence[object], unboxed: int = 0) -> list[str]:
+    """A line each: of more than 0.1 % timeouts, of unparseable golds with their problems' ids, of too many answers in no box."""
+    lines, n, late = [], len(grades), sum(grade.verdict == "timeout" for grade in grades)
+    if late > 0.001 * n:
+        lines.append(f"warning: {late} of {n} answers ({late / n:.2%}) ran into the grader's deadline")
+    broken = [str(name) for name, grade in zip(ids, grades, strict=True) if grade.verdict == "unparseable gold"]
+    if broken:
+        lines.append(f"warning: unparseable gold answers ({len(broken)} responses): {', '.join(dict.fromkeys(broken))}")
+    if unboxed > UNBOXED * n:
+        lines.append(f"warning: {unboxed} of {n} responses answer without a box, which the official reading does not count; "
+                     "training: {reading: last-number} reads them")
+    return lines
 
 
 def write_grades(path: Path, answers: Sequence[Rollout], reading: str) -> pd.DataFrame:

@@ -27,11 +27,7 @@ _UNDONE = re.compile(  # numbers that are still to be added or multiplied: no an
 
 
 def extract_answer(response: str, reading: str = "last-number", finished: bool | None = None) -> str:
-    r"""The answer a response gives, as it is written there; "" for none. Linear in the response's length.
-
-    >>> extract_answer(r"first \boxed{1}, then \boxed{\frac{1}{2}}"), extract_answer(r"cut \boxed{12")
-    ('\\frac{1}{2}', '')
-    """
+    """The answer a response gives, as it is written there; "" for none. Linear in the response's length."""
     _, closed, tail = response.rpartition("</think>")
     if reading == "strict" and (not closed or finished is False):
         return ""

@@ -29,7 +29,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kit.reward import workers
 from kit.reward.answers import MAX_LENGTH, Undecided, extract_answer, malformed, number, same
@@ -43,8 +43,7 @@ Asked = tuple[str, str, str]  # gold, answer, verifier
 _known: dict[Asked, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Grade:
+class Grade(NamedTuple):
     """One response's verdict (one of VERDICTS), and the answer it was given for: as written, its first 2000 characters."""
 
     verdict: str
@@ -94,17 +93,6 @@ def check_golds(golds: Sequence[object], ids: Sequence[object]) -> list[str]:
     verdicts = _verdicts([(_gold_text(gold), _PROBE, "") for gold in golds])
     return [f"problem {name}: gold answer {str(gold)[:80]!r} is unparseable (empty, unbalanced, too long or not mathematics)"
             for name, gold, verdict in zip(ids, golds, verdicts, strict=True) if verdict != "wrong"]
-
-
-def warnings_about(grades: Sequence[Grade], ids: Sequence[object]) -> list[str]:
-    """One line for too many timeouts (more than 0.1 %) and one for unparseable golds, with the problems' ids."""
-    lines, late = [], sum(grade.verdict == "timeout" for grade in grades)
-    if late > 0.001 * len(grades):
-        lines.append(f"warning: {late} of {len(grades)} answers ({late / len(grades):.2%}) ran into the grader's deadline")
-    broken = [str(name) for name, grade in zip(ids, grades, strict=True) if grade.verdict == "unparseable gold"]
-    if broken:
-        lines.append(f"warning: unparseable gold answers ({len(broken)} responses): {', '.join(dict.fromkeys(broken))}")
-    return lines
 
 
 def _verdicts(pairs: Sequence[Asked]) -> list[str]:
