@@ -19,6 +19,7 @@ from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 Models = Mapping[Any, Graded]  # model -> its grades
+Draws = dict[tuple[str, Any], np.ndarray]  # (data set, model) -> draws; the data set `mean` is the mean of several
 
 
 def gather(config: Config) -> None:
@@ -61,12 +62,11 @@ Pair = tuple[Any, str, str]  # in what the two differ, a model, the model that i
 def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
     """Table -> (its column that says in what two models differ, its pairs of models).
 
-    changes: each model and the base, and the last round of each control, which nothing asked for brevity (and is nobody's
-    counterpart).
+    changes: each model and the base, and the last round of each control that nothing asked for brevity.
     one_shot: a round of an iterative schedule and the one-shot model, for each limit that both reach, from the second round on:
-    the first round is itself one-shot training at its limit.
-    controls: `without a limit`: each last round and that of such a control; `compare_with`: a control's last
-    round and its counterpart's; `training prompt`: a model's answers in that prompt and those in the evaluation prompt.
+    the first is itself one-shot training at its limit.
+    controls: `without a limit`: each last round and that of such a control; `compare_with`: a control's last round and its
+    counterpart's; `training prompt`: a model's answers in that prompt and those in the evaluation prompt.
     """
     models, schedules = catalog.model_names(config), config.schedules
     last = {name: catalog.last_round(config, name) for name in schedules}
@@ -134,14 +134,9 @@ def problem_changes(graded: Models) -> pd.DataFrame:
     return table[["id", "model", "set", "base_accuracy", "accuracy", "base_length", "length", "accuracy_change", "length_change"]]
 
 
-def paired_draws(
-    graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int
-) -> dict[tuple[str, Any], np.ndarray]:
-    """Means over the same bootstrap resamples of problems: (data set, and `mean` of several; model) -> draws.
-
-    `table_of` makes of grades a table with a row per problem, whose columns are drawn (`uncertainty.draws`). Raises KitError when
-    the models' problems differ.
-    """
+def paired_draws(graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int) -> Draws:
+    """Means over the same bootstrap resamples of problems. `table_of` makes of grades a table with a row per problem, whose
+    columns are drawn (`uncertainty.draws`). KitError when the models' problems differ."""
     drawn, names = {}, list(next(iter(graded.values())))
     for k, name in enumerate(names):
         tables = _of_same_problems(name, [table_of(by_set[name]) for by_set in graded.values()])
@@ -171,7 +166,7 @@ def pass_at_k(n: Any, correct: Any, k: int) -> Any:
     return 1 - none_right / special.comb(n, k)
 
 
-def _spend_draws(graded: Models, resamples: int, seed: int) -> dict[tuple[str, str], np.ndarray]:
+def _spend_draws(graded: Models, resamples: int, seed: int) -> Draws:
     """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples."""
     most = min(int(grades.groupby("id").size().min()) for by_set in graded.values() for grades in by_set.values())
 

@@ -28,13 +28,14 @@ from kit.settings import Config, KitError, Reward, Training
 
 Flags = Sequence[bool]
 Lengths = Sequence[int]
+Rewards = list[float]
 
 
 class Method(NamedTuple):
     """A function, its own normalization (TRL's `scale_rewards`) and its paper's optimizer settings, by their keys of `training`
     or TRL's. `grouped`: it compares responses of a group; `cuts`: what lies beyond the target is neither graded nor counted."""
 
-    function: Callable[..., list[float]]
+    function: Callable[..., Rewards]
     scale: str
     grouped: bool
     cuts: bool
@@ -46,7 +47,7 @@ METHODS: dict[str, Method] = {}
 
 def method(name: str, scale: str, grouped: bool = False, cuts: bool = False, **recipe: Any) -> Callable[..., Any]:
     """Puts a function into `METHODS`."""
-    def put(function: Callable[..., list[float]]) -> Callable[..., list[float]]:
+    def put(function: Callable[..., Rewards]) -> Callable[..., Rewards]:
         METHODS[name] = Method(function, scale, grouped, cuts, recipe)
         return function
 
@@ -54,14 +55,14 @@ def method(name: str, scale: str, grouped: bool = False, cuts: bool = False, **r
 
 
 @method("none", "group")
-def none(correct: Flags, lengths: Lengths, target: float) -> list[float]:
+def none(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     """c. Correctness alone, the control: also such RL shortens (by 21 to 25 %, LAPO, arXiv 2507.15758)."""
     return [float(c) for c in correct]
 
 
 @method("dler", "batch", cuts=True, clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=5e-4, drop_groups=True)
 @method("token_limit", "group", cuts=True, clip_ratio=0.2, kl_coefficient=1e-3, temperature=1.0)
-def token_limit(correct: Flags, lengths: Lengths, target: float) -> list[float]:
+def token_limit(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     """c if the answer lies in the first T tokens, else 0 (ThinkPrune, arXiv 2504.01296).
 
     DLER is this with another recipe. Its advantages are whitened over the batch's tokens; `batch` is near, not equal.
@@ -70,9 +71,7 @@ def token_limit(correct: Flags, lengths: Lengths, target: float) -> list[float]:
 
 
 @method("arora_zanette", "none", grouped=True)
-def arora_zanette(
-    correct: Flags, lengths: Lengths, target: float, weight: float = 0.1, finished: Flags | None = None
-) -> list[float]:
+def arora_zanette(correct: Flags, lengths: Lengths, target: float, weight: float = 0.1, finished: Flags | None = None) -> Rewards:
     """c (1 - a sigmoid((L - m) / (s + 1e-7))), m and s (ddof 0) over the correct ones of the group (Arora and Zanette).
 
     Their weights a are 0.05, 0.1, 0.2 and 0.4. A response without its end token earns 0, and here does not count in m and s.
@@ -85,7 +84,7 @@ def arora_zanette(
 
 
 @method("laser", "group", clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=1e-3, temperature=0.6)
-def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, boxed: Flags | None = None) -> list[float]:
+def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, boxed: Flags | None = None) -> Rewards:
     """base + a [c and L <= T]; base 1 if correct, -0.5 if wrong, -1 without a box (LASER). T 2048, 4096, 8192 of a cap of 16384.
 
     A long correct response keeps its 1: the step is milder than the limit's.
@@ -96,7 +95,7 @@ def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, 
 
 
 @method("l1_exact", "group")
-def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> list[float]:
+def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c - a |L - T|, T per prompt from 100 to 4000 and stated: "Think for T tokens." (L1's LCPO-Exact).
 
     Wrong responses are penalized for their length as well. a is per token: for lengths of another order choose another.
@@ -105,7 +104,7 @@ def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e
 
 
 @method("l1_max", "group")
-def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> list[float]:
+def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c clip(a (T - L) + 0.5, 0, 1), stated: "Think for maximum T tokens." (L1's LCPO-Max, P).
 
     The code has half of this slope, and its published script does not run.
@@ -114,9 +113,7 @@ def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4
 
 
 @method("soft_overlong", "group", clip_ratio=0.2, epsilon_high=0.28, drop_groups=True)
-def soft_overlong(
-    correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, buffer: float | None = None
-) -> list[float]:
+def soft_overlong(correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, buffer: float | None = None) -> Rewards:
     """c + a {0 up to T - B; (T - B - L) / B; -1 beyond T} (DAPO, equation 13; TRL's `get_soft_overlong_punishment`).
 
     T 20480, B 4096; B is T / 5 where `buffer` does not say. T is the generation cap there: where it is, -1 is its end.
@@ -130,7 +127,7 @@ def soft_overlong(
 def cosine(
     correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, correct_long: float = 1.0, wrong_short: float = -10.0,
     wrong_long: float = 0.0, over: float = -10.0, finished: Flags | None = None,
-) -> list[float]:
+) -> Rewards:
     """long + (short - long) / 2 (1 + cos(pi L / T)): from 2 to 1 if correct, from -10 to 0 if wrong; -10 over the cap
     (arXiv 2502.03373; TRL's `get_cosine_scaled_reward`, whose values are other and which has no value over the cap).
 
@@ -144,7 +141,7 @@ def cosine(
 
 
 @method("kimi", "none", grouped=True)
-def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -> list[float]:
+def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -> Rewards:
     """c + a l if correct, c + a min(0, l) if wrong; l = 0.5 - (L - min L) / (max L - min L) over all of the group (Kimi k1.5, P).
 
     0 where all are of one length. a is Laser's value; the paper switches the term on after a warm-up.
@@ -155,7 +152,7 @@ def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -
 
 
 @method("pass_rate_linear", "none", grouped=True)
-def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: float = 0.25) -> list[float]:
+def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: float = 0.25) -> Rewards:
     """c - p a L / max L of the group, p the share of correct ones (prime-rl; ALP is like it): easy prompts pay more for length.
 
     Wrong responses pay, too.
@@ -165,14 +162,14 @@ def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: fl
 
 
 @method("gr3", "group", grouped=True)
-def gr3(correct: Flags, lengths: Lengths, target: float, weight: float = 0.33) -> list[float]:
+def gr3(correct: Flags, lengths: Lengths, target: float, weight: float = 0.33) -> Rewards:
     """c / (1 + a L / mean L of the group) (GR3, P). Wrong responses earn 0 at any length."""
     mean = sum(lengths) / len(lengths) or 1
     return [c / (1 + weight * n / mean) for c, n in zip(correct, lengths, strict=True)]
 
 
 @method("shorter_better", "group", grouped=True)
-def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0) -> list[float]:
+def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0) -> Rewards:
     """b c - a |L - L*|, L* the shortest correct one of the group, their mean length if none is (ShorterBetter); b is `worth`.
 
     Wrong responses are drawn to L* as well. a is per token: for lengths of another order choose another.
@@ -229,7 +226,7 @@ def training_of(t: Training, reward: Reward | None) -> Training:
 
 def rewards_of(
     reward: Reward, correct: Flags, lengths: Lengths, target: float, finished: Flags | None = None, boxed: Flags | None = None
-) -> list[float]:
+) -> Rewards:
     """The rewards of one group, by the method and the settings that params name."""
     function = METHODS[reward.name].function
     given = {**reward.settings, **({} if reward.weight is None else {"weight": reward.weight})}
@@ -260,7 +257,7 @@ class LengthReward(TokenLimitReward):
     def __call__(
         self, completion_ids: Sequence[list[int]], answer: Sequence[str], verifier: Sequence[str] | None = None,
         target: Sequence[int] = (), trainer_state: Any = None, log_metric: Callable[[str, float], None] | None = None, **_: Any,
-    ) -> list[float]:
+    ) -> Rewards:
         targets = list(target) or [self.reward.target or self.limit] * len(completion_ids)
         if self.reward.target_to is not None:
             done = trainer_state.global_step / max(self.steps - 1, 1)
