@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_chain_executes_every_notebook_without_error(smoke: tuple[Path, str]) -> None:
     folder, printed = smoke
     settings = load("params/smoke.yaml")
-    expected = {stage.name for phase in stages(settings) for lane in phase for stage in lane} | {"00_run_all"}
+    expected = {stage.name for stage in stages(settings)} | {"00_run_all"}
     copies = {path.stem: json.loads(path.read_text()) for path in (folder / "notebooks").glob("*.ipynb")}
     assert set(copies) == expected
     for name, notebook in copies.items():
@@ -116,7 +117,7 @@ def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> Non
 def changed_by(params: str = "smoke", **settings: object) -> set[str]:
     """Names of the stages that are redone when these settings of a run change."""
     before = load(f"params/{params}.yaml")
-    found = [stage for phase in stages(before) for lane in phase for stage in lane]
+    found = stages(before)
     one, two = (stage_keys(c, found) for c in (before, dataclasses.replace(before, **settings)))
     return {name for name in one if one[name] != two[name]}
 
@@ -124,7 +125,7 @@ def changed_by(params: str = "smoke", **settings: object) -> set[str]:
 def test_every_setting_on_which_results_depend_is_read_by_a_stage() -> None:
     for params in ("smoke", "ds-1.5b"):
         config = load(f"params/{params}.yaml")
-        read = {key for phase in stages(config) for lane in phase for stage in lane for key in settings_of(config, stage)}
+        read = {key for stage in stages(config) for key in settings_of(config, stage)}
         assert set(fingerprint.settings(config)) - read == set()
 
 
@@ -138,7 +139,7 @@ def test_wordings_redo_what_is_asked_in_them() -> None:
 
 def test_a_changed_setting_redoes_what_depends_on_it_and_nothing_else() -> None:
     smoke = load("params/smoke.yaml")
-    everything = {stage.name for phase in stages(smoke) for lane in phase for stage in lane}
+    everything = {stage.name for stage in stages(smoke)}
     longer = dataclasses.replace(smoke.schedules["one-shot"], steps=9)
     assert changed_by(schedules={**smoke.schedules, "one-shot": longer}) == {
         "02_prune_round-one-shot-1", "03_evaluate-one-shot", "04_budget_forcing", "05_behavior", "06_figures"}
@@ -173,13 +174,42 @@ def test_a_running_stage_tells_how_much_is_done_of_how_much(tmp_path: Path, monk
 
 def test_one_stage_is_run_with_those_that_it_needs_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(runner, "run_stages", lambda config, groups, _: asked.extend(
-        stage.name for group in groups for lane in group for stage in lane))
+    monkeypatch.setattr(runner, "run_stages", lambda config, found, _: asked.extend(stage.name for stage in found))
     config = load("params/smoke.yaml")
     runner.run_one(config, "02_prune_round-iterative-2")
     assert asked == ["01_base_model", "02_prune_round-iterative-1", "02_prune_round-iterative-2"]
     with pytest.raises(KitError, match=r"smoke.yaml has no stage 02_prune_round; it has 01_base_model, 02_prune_round-"):
         runner.run_one(config, "02_prune_round")
+
+
+def test_a_stage_begins_as_soon_as_what_it_needs_is_done_and_a_failure_lets_none_begin() -> None:
+    begun, released, failed, asked = [], threading.Event(), threading.Event(), threading.Event()
+    tasks = {"long": lambda: released.wait(20), "short": lambda: 7, "after": released.set}  # the long one ends only after `after`
+    assert runner.side_by_side(2, tasks, asked, {"after": ["short"]}) == {"long": True, "short": 7, "after": None}
+
+    def fails() -> None:
+        failed.set()
+        raise KitError("no room")
+
+    def beside() -> None:
+        failed.wait(20)
+        time.sleep(0.3)
+        begun.append("beside")
+
+    tasks = {"fails": fails, "beside": beside, "later": lambda: begun.append("later")}
+    with pytest.raises(KitError, match="no room"):
+        runner.side_by_side(2, tasks, asked, {"later": ["beside"]})
+    assert begun == ["beside"]
+
+
+def test_rounds_come_first_where_two_stages_run_at_a_time_and_each_schedules_numbers_where_one_does() -> None:
+    names = [stage.name for stage in stages(load("params/laptop.yaml"))]
+    rounds = [*(f"02_prune_round-iterative-{k}" for k in (1, 2, 3)), "02_prune_round-one-shot-1"]
+    evaluations = [f"03_evaluate-{own}" for own in ("base", "no-limit", "iterative", "one-shot")]
+    assert names == ["01_base_model", "02_prune_round-no-limit-1", *rounds, *evaluations,
+                     "04_budget_forcing", "05_behavior", "06_figures"]
+    one = [stage.name for stage in stages(dataclasses.replace(load("params/laptop.yaml"), parallel=1))]
+    assert one.index("03_evaluate-no-limit") < one.index("02_prune_round-iterative-1") and sorted(one) == sorted(names)
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
@@ -193,8 +223,8 @@ def test_runs_of_several_seeds_go_side_by_side_and_the_first_ones_figures_come_l
     config = dataclasses.replace(load("params/smoke.yaml"), seeds=(2, 3), parallel=2)
     both, seen = threading.Barrier(2, timeout=20), []
 
-    def note(run: Config, groups: list[list[list[Stage]]], _: threading.Event) -> pd.DataFrame:
-        names = [stage.name for group in groups for lane in group for stage in lane]
+    def note(run: Config, found: list[Stage], _: threading.Event) -> pd.DataFrame:
+        names = [stage.name for stage in found]
         if run.run in ("smoke", "smoke-seed2") and run.parallel == 1:
             both.wait()  # the first two are at work at the same time
         seen.append((run.run, run.parallel, names[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 from jupyter_client.provisioning import local_provisioner
@@ -33,6 +34,14 @@ def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_par
     assert time.monotonic() - began < 6
     assert said(client, "import os, sys; print(os.getcwd(), 'trl' in sys.modules, [m for m in sys.modules if m[:4] == 'kit.'])") \
         == f"{ROOT / 'notebooks'} True ['kit.chain']\n"
+
+    said(client, r"from kit.reward import workers; workers.ask([(r'\sqrt{3}x', r'x\sqrt{3}', '')])")
+    workers, began = psutil.Process(manager.provisioner.pid).children(recursive=True), time.monotonic()
+    client.stop_channels()
+    manager.shutdown_kernel()
+    assert len(workers) > 2 and time.monotonic() - began < 2, "a kernel that has graded ends as soon as another"
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    manager, client = start_new_kernel(cwd=str(ROOT / "notebooks"))
 
     client.execute("import time; time.sleep(60)")
     time.sleep(1)

@@ -208,7 +208,7 @@ def test_a_run_of_logs_has_only_stages_that_read_and_a_changed_log_redoes_them(t
              "base: {two: base/two, three: base/three}, other: {two: other/two, three: other/three}}}"]
     (tmp_path / "mine.yaml").write_text("\n  ".join(lines[2:]).join(["\n".join(lines[:2]) + "\n", "\n"]))
     settings = load(tmp_path / "mine.yaml")
-    found = [stage for phase in stages(settings) for lane in phase for stage in lane]
+    found = stages(settings)
     assert [s.name for s in found] == ["03_evaluate-base", "03_evaluate-other", "05_behavior", "06_figures"]
     before = stage_keys(settings, found)
     official(tmp_path / "other" / "two", [row(1), row(2)])

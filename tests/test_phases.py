@@ -174,7 +174,7 @@ def test_a_missing_phase_or_file_is_told(tmp_path: Path) -> None:
 
 def test_a_changed_cue_redoes_what_looks_at_phases_and_a_changed_comment_nothing(tmp_path: Path) -> None:
     config = load(ROOT / "params" / "smoke.yaml")
-    found = [stage for group in stages(config) for lane in group for stage in lane]
+    found = stages(config)
 
     def keys(old: str, new: str) -> dict[str, str]:
         mine = dataclasses.replace(config.behavior, phases=str(changed(tmp_path, old, new)))

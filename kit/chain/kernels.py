@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -19,13 +20,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
-           "datasets", "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2",
-           "trl.trainer.grpo_trainer", "torch._dynamo")
-ONE = threading.Lock()  # lanes ask at the same time
+           "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
+LATER = ("datasets", "trl.trainer.grpo_trainer", "torch._dynamo")  # the first kernel, notebook 01's, does not need them
+ONE = threading.Lock()  # threads ask at the same time
 
 
 class Forked:
@@ -85,18 +87,27 @@ def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **giv
 def main() -> None:
     """The parent: imports, then forks a kernel for each line that it reads."""
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is imported, and ends when this process does
-    for name in MODULES:
-        importlib.import_module(name)
+    load(MODULES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the kernels, each by itself
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that have ended leave nothing behind
     for line in sys.stdin:
         if os.fork() == 0:
             become(**json.loads(line))
             break
+        load(LATER)
+
+
+def load(names: Sequence[str]) -> None:
+    """Import, and keep what is imported out of the garbage collector's rounds: IPython ends with one, of half a second."""
+    for name in names:
+        importlib.import_module(name)
+    gc.freeze()
 
 
 def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     """Be the kernel that was asked for."""
+    from ipykernel import kernelbase
+
     os.setsid()
     print(os.getpid(), flush=True)
     with open(os.devnull) as nothing:
@@ -110,6 +121,8 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = argv
+    # Ours end by themselves, when a pipe closes or atexit; ipykernel would wait seconds for those that ignore its signals.
+    kernelbase.Kernel._process_children = lambda self: []
     try:
         runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
     finally:

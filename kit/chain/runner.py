@@ -19,8 +19,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def run_notebook(config: Config) -> None:
 def run_all(config: Config) -> pd.DataFrame:
     """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
 
-    The runs of several seeds go side by side, `parallel` at a time, a lane each; the last stage of the first shows them all.
+    The runs of several seeds go side by side, `parallel` at a time, one stage of each at a time; what the first one draws at the
+    end shows them all.
     """
     kernels.fork_kernels()
     # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
@@ -71,52 +72,60 @@ def run_all(config: Config) -> pd.DataFrame:
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
         return run_stages(config, stages(config), interrupted)
-    *work, figures = stages(config)
-    runs = [(dataclasses.replace(config, parallel=1), work)]
-    runs += [(dataclasses.replace(other, parallel=1), stages(other)) for other in others]
-    tables = side_by_side(config.parallel, lambda asked: run_stages(*asked, interrupted), runs, interrupted)
-    tables = [table.assign(stage=f"{run.run}/" + table.stage) for (run, _), table in zip(runs, tables, strict=True)]
-    return pd.concat([*tables, run_stages(config, [*work, figures], interrupted)])
+    tasks = {run.run: functools.partial(run_stages, dataclasses.replace(run, parallel=1), found, interrupted)
+             for run, found in [(config, [stage for stage in stages(config) if not stage.draws]),
+                                *((other, stages(other)) for other in others)]}
+    tables = side_by_side(config.parallel, tasks, interrupted)
+    return pd.concat([*(table.assign(stage=f"{run}/" + table.stage) for run, table in tables.items()),
+                      run_stages(config, stages(config), interrupted)])
 
 
 def run_one(config: Config, name: str) -> pd.DataFrame:
     """Execute one stage, and those before it that it needs; returns the table of `run_all`."""
-    groups = stages(config)
-    known = {stage.name: stage for group in groups for lane in group for stage in lane}
+    known = {stage.name: stage for stage in stages(config)}
     if name not in known:
         raise KitError(f"{config.file} has no stage {name}; it has {', '.join(known)}")
     length_rewards.check(config)
     trl_fields.passed(config)
-    wanted = {name, *known[name].needs}
-    return run_stages(config, [[[stage for stage in lane if stage.name in wanted] for lane in group] for group in groups],
-                      threading.Event())
+    return run_stages(config, [known[needed] for needed in (*known[name].needs, name)], threading.Event())
 
 
 def side_by_side(
-    workers: int, work: Callable[[Any], Any], items: Sequence[Any], interrupted: threading.Event,
-    tell: Callable[[], None] = lambda: None, every: float = 20,
-) -> list[Any]:
-    """`work` of each item in threads, `workers` at a time; `tell` is called every so many seconds.
+    workers: int, tasks: Mapping[str, Callable[[], Any]], interrupted: threading.Event,
+    needs: Mapping[str, Sequence[str]] | None = None, tell: Callable[[], None] = lambda: None, every: float = 20,
+) -> dict[str, Any]:
+    """The results of the tasks, `workers` at a time in threads: the first whose `needs` are done. `tell` is called every so many
+    seconds. After a failure none is begun, and those that run are left to end.
 
     An interrupt (Jupyter's stop button) is passed on to the kernels that run, until all have ended; then it is a KitError.
     """
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        futures = [pool.submit(work, item) for item in items]
+    waiting, running, results, failed = list(tasks), {}, {}, []
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            while True:
-                done, waiting = wait(futures, timeout=every, return_when=FIRST_EXCEPTION)
-                if not waiting or any(future.exception() for future in done):
-                    break
-                tell()
-            pool.shutdown(cancel_futures=True)  # after a failure; else there are none
-            return [future.result() for future in futures if not future.cancelled()]
+            while (waiting and not interrupted.is_set()) or running:
+                ready = [name for name in waiting if all(need in results for need in (needs or {}).get(name, ()))]
+                for name in ready[: workers - len(running)]:
+                    running[pool.submit(tasks[name])] = name
+                    waiting.remove(name)
+                ended = wait(running, timeout=every, return_when=FIRST_COMPLETED).done
+                for future in ended:
+                    name = running.pop(future)
+                    if error := future.exception():
+                        failed.append(error)
+                        waiting.clear()
+                    else:
+                        results[name] = future.result()
+                if not ended:
+                    tell()
         except KeyboardInterrupt:
             interrupted.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while wait(futures, timeout=0).not_done:
+            while wait(running, timeout=0).not_done:
                 interrupt_kernels()
-                wait(futures, timeout=10)  # again, if one was only starting; others must not be disturbed while they end
+                wait(running, timeout=10)  # again, if one was only starting; others must not be disturbed while they end
             raise KitError("interrupted; the same call goes on where it stopped") from None
+    if failed:
+        raise failed[0]
+    return {name: results[name] for name in tasks if name in results}
 
 
 def interrupt_kernels() -> None:
@@ -135,18 +144,17 @@ def interrupt_kernels() -> None:
             client.stop_channels()
 
 
-def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: threading.Event) -> pd.DataFrame:
-    """Execute the stages of one run, as `run_all`; none is begun once `interrupted` is set.
+def run_stages(config: Config, found: Sequence[Stage], interrupted: threading.Event) -> pd.DataFrame:
+    """Execute stages of one run, as `run_all`; none is begun once `interrupted` is set.
 
     Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand; in a notebook that
     somebody looks at there are bars instead, redrawn in place. Another run in the same folder is refused.
     """
-    run, began, stop = paths.of(config), time.monotonic(), threading.Event()
+    run, began = paths.of(config), time.monotonic()
     if not config.schedules:
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
-    rows: list[dict[str, Any]] = []
     made: dict[str, dict[str, list]] = {}
-    names = [stage.name for group in groups for lane in group for stage in lane]
+    names = [stage.name for stage in found]
     running: dict[str, tuple[Stage, float, int]] = {}  # with when it began, and how much of it was done then
 
     def say(text: str, name: str = "") -> None:
@@ -157,7 +165,7 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
     place = live.place()
 
     def tell() -> None:
-        bars = [(f"{len(rows)} of {len(names)} stages", len(rows) / len(names))]
+        bars = [(f"{len(made)} of {len(names)} stages", len(made) / len(names))]
         for name, (stage, since, before) in tuple(running.items()):
             done, total, told = progress(config, stage)
             seconds = (total - done) * (time.monotonic() - since) / max(done - before, 1e-9)
@@ -168,31 +176,27 @@ def run_stages(config: Config, groups: list[list[list[Stage]]], interrupted: thr
         if place:
             place.update(live.bars(*bars))
 
-    def work(lane: list[Stage]) -> None:
-        for stage in lane:
-            if stop.is_set() or interrupted.is_set():
-                return
-            running[stage.name] = stage, time.monotonic(), progress(config, stage)[0]
-            try:
-                rows.append(run_stage(config, stage, made, functools.partial(say, name=stage.name)))
-            except BaseException:
-                stop.set()
-                if not interrupted.is_set():
-                    say("failed; what runs beside it is left to end", stage.name)
-                raise
-            finally:
-                del running[stage.name]
+    def work(stage: Stage) -> dict[str, Any]:
+        running[stage.name] = stage, time.monotonic(), progress(config, stage)[0]
+        try:
+            return run_stage(config, stage, made, functools.partial(say, name=stage.name))
+        except BaseException:
+            if not interrupted.is_set():
+                say("failed; what runs beside it is left to end", stage.name)
+            raise
+        finally:
+            del running[stage.name]
 
     with lock.hold(run.root, run.shown):
         files.sweep(run.root)
         say(f"{config.file} -> {run.shown}")
-        for group in groups:
-            side_by_side(config.parallel, work, group, interrupted, tell, 2 if place else 20)
+        rows = side_by_side(config.parallel, {stage.name: functools.partial(work, stage) for stage in found}, interrupted,
+                            {stage.name: stage.needs for stage in found}, tell, 2 if place else 20)
         tell()
         files.write_csv(run.account, account.table(config))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
-    return pd.DataFrame(rows)
+    return pd.DataFrame(list(rows.values()))
 
 
 def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], say: Callable[[str], None]) -> dict[str, Any]:

@@ -36,32 +36,34 @@ class Stage:
         return self.parameters.get("schedule", "")
 
 
-def stages(config: Config) -> list[list[list[Stage]]]:
-    """Groups of lanes, one group after the other; the lanes of a group side by side, the stages of a lane in order."""
+def stages(config: Config) -> list[Stage]:
+    """The stages of a run. One begins as soon as those that it needs are done and there is room; of several the first."""
     def evaluation(name: str, *needs: str) -> Stage:
         return Stage(f"03_evaluate-{name}", "03_evaluate", {"schedule": name}, needs)
 
-    base, lanes = Stage("01_base_model", "01_base_model", {}), []
-    for name, schedule in config.schedules.items():
-        lane: list[Stage] = []
-        for k in range(1, len(schedule.limits) + 1):
-            needs = (base.name, *(stage.name for stage in lane))
-            lane.append(Stage(f"02_prune_round-{name}-{k}", "02_prune_round", {"schedule": name, "round": k}, needs))
-        lanes.append([*lane, evaluation(name, base.name, *(stage.name for stage in lane))])
-    # The longest first, so that none is left over at the end.
-    tokens = {name: sum(schedule.limits) * catalog.steps_of(config, name) for name, schedule in config.schedules.items()}
-    lanes.sort(key=lambda lane: -tokens[lane[0].schedule])
+    made: list[Stage] = []
     if config.schedules:
-        lanes.append([evaluation("base", base.name)])
-    lanes += [[evaluation(name)] for name in config.logs.models if not (config.schedules and name == "base")]
-    before = (*[base.name] * bool(config.schedules), *(stage.name for lane in lanes for stage in lane))
-    analyses = [Stage("05_behavior", "05_behavior", {}, before)]
+        made.append(Stage("01_base_model", "01_base_model", {}))
+    # The longest schedules first, so that little is left over at the end; evaluations, which are short, after all rounds, unless
+    # one stage runs at a time: then each schedule's numbers are there as soon as can be.
+    tokens = {name: sum(schedule.limits) * catalog.steps_of(config, name) for name, schedule in config.schedules.items()}
+    evaluations = [evaluation("base", "01_base_model")] if config.schedules else []
+    for name in sorted(tokens, key=tokens.__getitem__, reverse=True):
+        needs = ("01_base_model",)
+        for k in range(1, len(config.schedules[name].limits) + 1):
+            made.append(Stage(f"02_prune_round-{name}-{k}", "02_prune_round", {"schedule": name, "round": k}, needs))
+            needs += (made[-1].name,)
+        (made if config.parallel == 1 else evaluations).append(evaluation(name, *needs))
+    made += evaluations
+    made += [evaluation(name) for name in config.logs.models if not (config.schedules and name == "base")]
+    before = tuple(stage.name for stage in made)
     if config.forcing.budgets and config.schedules:  # of a model known by its logs nothing new can be asked
-        analyses.insert(0, Stage("04_budget_forcing", "04_budget_forcing", {}, before))
-    drawn = [Stage("06_figures", "06_figures", {}, (*before, *(stage.name for stage in analyses)))]
-    if any(plan.reward for plan in config.schedules.values()):  # before the report, which shows its figures, too
-        drawn.insert(0, Stage("07_rewards", "07_rewards", {}, drawn[0].needs))
-    return [*[[[base]]] * bool(config.schedules), lanes, [[stage] for stage in analyses], [drawn]]
+        made.append(Stage("04_budget_forcing", "04_budget_forcing", {}, before))
+    made.append(Stage("05_behavior", "05_behavior", {}, before))
+    before = tuple(stage.name for stage in made)
+    if any(schedule.reward for schedule in config.schedules.values()):  # before the report, which shows its figures, too
+        made.append(Stage("07_rewards", "07_rewards", {}, before))
+    return [*made, Stage("06_figures", "06_figures", {}, tuple(stage.name for stage in made))]
 
 
 # --- what a stage is made from ----------------------------------------------------------------------------------------

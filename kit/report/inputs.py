@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -42,8 +44,15 @@ def rows_of(config: Config, name: str, overall: bool = True) -> list[Any]:
 
 
 def published() -> dict[str, Any]:
-    """params/published.yaml: tables, the paper's validation curve, which models they are of."""
-    return read_yaml(ROOT / "params" / "published.yaml")
+    """params/published.yaml: tables, the paper's validation curve, which models they are of. Read again only where it
+    has changed."""
+    path = ROOT / "params" / "published.yaml"
+    return _published(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _published(path: Path, changed: int) -> dict[str, Any]:
+    return read_yaml(path)
 
 
 def set_label(config: Config, name: str) -> str:

@@ -121,7 +121,7 @@ def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
     named = [point for point in named if point[0] == point[0]]  # a length may not be known
     if not named:
         return
-    axis.figure.canvas.draw()  # only now is it known where the points lie on the page
+    axis.figure.draw_without_rendering()  # only now is it known where the points lie on the page
     dots = [at for c in axis.collections if isinstance(c, PathCollection) for at in c.get_offsets()]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axis.transData.transform([*dots, *(point[:2] for point in named)])]
     drawn = [(line.get_path(), line.get_transform()) for line in axis.lines]
