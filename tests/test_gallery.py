@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from kit.report import gallery, sidebyside, style
 from kit.report.sidebyside import Case, Side
-from kit.runs import paths
-from kit.settings import ROOT, Config, load
+from kit.runs import files, paths
+from kit.settings import ROOT, Config, KitError, load
 
 PAGES = sorted(gallery.FOLDER.glob("*.ipynb"))
 OURS = [path for path in PAGES if path.stem.startswith("laptop_")]
@@ -83,3 +83,13 @@ def test_a_page_tells_which_setting_or_code_is_no_longer_as_it_was(made: tuple[C
     page.metadata.kit.made_from |= {"training.learning_rate": 0.5, "code: kit/reward/token_limit.py": "another"}
     nbformat.write(page, made[1])
     assert gallery.changed(made[1]) == "kit/reward/token_limit.py changed, training.learning_rate is 0.0003, was 0.5"
+
+
+def test_a_run_of_other_code_or_settings_gets_no_pages(made: tuple[Config, Path]) -> None:
+    config, page = made
+    before = gallery.made_from(config)
+    files.write_json(paths.of(config).stages / "02_prune_round-iterative-1.json", {"inputs": before | {"file: a.csv": [1]}})
+    assert gallery.make(config)[1] == page
+    files.write_json(paths.of(config).stages / "06_figures.json", {"inputs": before | {"seed": 9}})
+    with pytest.raises(KitError, match=r"smoke was made from something else \(seed is 1, was 9\); run params/smoke.yaml again"):
+        gallery.make(config)

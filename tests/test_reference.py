@@ -6,7 +6,7 @@ import pytest
 from kit.evaluation import reference
 from kit.report import texts
 from kit.runs import files
-from kit.settings import ROOT, load
+from kit.settings import ROOT, KitError, load
 
 SHIPPED = ROOT / "params" / "reference" / "laptop.json"
 
@@ -55,3 +55,8 @@ def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds(
     for figure in reference.of(config)["figures"]:
         again = reference.expected(figure["values"], figure["quantity"])
         assert {key: figure[key] for key in again} == pytest.approx(again, abs=1e-3)
+
+
+def test_a_seed_counts_once() -> None:
+    with pytest.raises(KitError, match=r"laptop-seeds.yaml: the reference has seed 1, 2, .*12 already; take others"):
+        reference.extend(files.read_json(SHIPPED), load("params/laptop-seeds.yaml"))

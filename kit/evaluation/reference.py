@@ -21,7 +21,7 @@ import pandas as pd
 from kit.evaluation import seeds
 from kit.evaluation.uncertainty import LEVEL, POWER, t_quantile
 from kit.runs import catalog, files, fingerprint, manifest, paths
-from kit.settings import ROOT, Config
+from kit.settings import ROOT, Config, KitError
 
 RANGES = {"accuracy": (0, 100), "length": (0, math.inf), "length change": (-100, math.inf), "hesitation words": (0, math.inf)}
 APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
@@ -92,6 +92,8 @@ def make(config: Config, params: str) -> dict[str, Any]:
 def extend(made: dict[str, Any], config: Config) -> None:
     """Add finished runs of other seeds to a reference. `more` says which they are, and how many there were `before`: the ranges
     of those can be held to the new ones."""
+    if twice := sorted({*made["seeds"]} & {config.seed, *config.seeds}):
+        raise KitError(f"{config.file}: the reference has seed {', '.join(map(str, twice))} already; take others")
     table, more = _of_runs(config), _source(config)
     made["more"] = more | {"before": len(made["seeds"])}
     made["seeds"] += more["seeds"]
@@ -139,7 +141,8 @@ def _of_runs(config: Config) -> pd.DataFrame:
 def _source(config: Config) -> dict[str, Any]:
     runs = [config, *seeds.others(config)]
     made = [files.read_json(paths.of(run).manifest) for run in runs]
-    return {"runs_of": config.file, "seeds": [run.seed for run in runs], "commit": " ".join({m["commit"]: 1 for m in made}),
+    commits = dict.fromkeys(m["commit"] for m in made)
+    return {"runs_of": config.file, "seeds": [run.seed for run in runs], "commit": " ".join(commits),
             "versions": made[0]["versions"], "written": manifest.now()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import nbformat
 import PIL.Image
 
 from kit.runs import files, fingerprint, manifest, paths
-from kit.settings import ROOT, Config, load
+from kit.settings import ROOT, Config, KitError, load
 
 FOLDER = ROOT / "notebooks" / "gallery"
 COLOURS = 64
@@ -28,16 +29,24 @@ FRAME = re.compile(r'<iframe sandbox[^>]*? srcdoc="([^"]*)"[^>]*></iframe>')
 
 
 def make(config: Config) -> list[Path]:
-    """Write the pages of a finished run: the runner, its first schedule's first round, behavior, figures. Returns their paths."""
+    """Write the pages of a finished run: the runner, its first schedule's first round, behavior, figures. Returns their paths.
+
+    KitError for a run of other code or settings than there are now.
+    """
+    run, now, was = paths.of(config), made_from(config), {}
+    for marker in sorted(run.stages.glob("*.json")):  # the figures', which is the last, has all settings but training's
+        was |= {name: value for name, value in files.read_json(marker)["inputs"].items() if name in now}
+    if other := fingerprint.differing(was, {name: now[name] for name in was}):
+        raise KitError(f"{run.shown} was made from something else ({fingerprint.told(other, was, now)}); run {config.file} again")
     shown = {"00_run_all": "", "02_prune_round": f"-{next(iter(config.schedules))}-1", "05_behavior": "", "06_figures": ""}
     written = []
     for notebook, stage in shown.items():
-        copy = paths.of(config).notebooks / f"{notebook}{stage}.ipynb"
+        copy = run.notebooks / f"{notebook}{stage}.ipynb"
         files.read_json(copy)  # in one line where it is missing or damaged
         page = nbformat.read(copy, as_version=4)
         slim(page)
         page.metadata["kit"] = {"params": config.file, "commit": manifest.commit(), "notebook": notebook,
-                                "made_from": made_from(config)}
+                                "made_from": now}
         path = FOLDER / f"{config.run}_{notebook}.ipynb"
         with files.atomic(path) as file:
             nbformat.write(page, file)
@@ -77,7 +86,7 @@ def made_from(config: Config) -> dict[str, Any]:
     found = fingerprint.settings(config)
     for notebook in sorted((ROOT / "notebooks").glob("0[0-6]_*.ipynb")):
         found |= fingerprint.code(notebook)
-    return found
+    return json.loads(manifest.scrubbed(json.dumps(found), config))
 
 
 def changed(page: Path) -> str:
