@@ -244,13 +244,13 @@ def train_base(config: Config) -> Any:
     a, run = config.arithmetic, paths.of(config)
     tokenizer = make_tokenizer()
     model = make_model(a, tokenizer, world_seed(config)).train()
-    named = dict(model.named_parameters())
-    hidden = {name: p for name, p in named.items() if p.ndim == 2 and "embed" not in name}
-    momenta = [torch.zeros_like(p) for p in hidden.values()]
+    hidden, rest = [], []
+    for name, p in model.named_parameters():
+        (hidden if p.ndim == 2 and "embed" not in name else rest).append(p)
+    momenta = [torch.zeros_like(p) for p in hidden]
     optimizers = [
-        torch.optim.SGD(hidden.values(), lr=a.sft_muon_learning_rate, weight_decay=0.01),
-        torch.optim.AdamW([p for name, p in named.items() if name not in hidden], lr=a.sft_learning_rate, betas=(0.9, 0.98),
-                          weight_decay=0.01),
+        torch.optim.SGD(hidden, lr=a.sft_muon_learning_rate, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=a.sft_learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
     steps, losses = a.drill_steps + a.sft_steps, []
     twin = copy.deepcopy(model)
@@ -272,7 +272,7 @@ def train_base(config: Config) -> Any:
             if other.grad is not None:
                 p.grad, other.grad = p.grad + other.grad, None
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        orthogonalize(list(hidden.values()), momenta)
+        list(pool.map(orthogonalize, (hidden[::2], hidden[1::2]), (momenta[::2], momenta[1::2])))
         share = min(1, (len(losses) + 1) / 50) * (1 + math.cos(math.pi * len(losses) / steps)) / 2
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * share
