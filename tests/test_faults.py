@@ -244,7 +244,7 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr("kit.chain.runner.NOTEBOOKS", tmp_path)
     monkeypatch.setattr("kit.chain.stages.NOTEBOOKS", tmp_path)
-    monkeypatch.setattr("kit.chain.runner.stages", lambda config: [[[one, behind], [two]]])
+    monkeypatch.setattr("kit.chain.runner.stages", lambda config: [one, two, behind])
 
     def stop() -> None:
         while not all((tmp_path / name).is_file() for name in ("base", "iterative")):
