@@ -29,7 +29,8 @@ FRAME = re.compile(r'<iframe sandbox[^>]*? srcdoc="([^"]*)"[^>]*></iframe>')
 
 
 def make(config: Config) -> list[Path]:
-    """Write the pages of a finished run: the runner, its first schedule's first round, behavior, figures. Returns their paths.
+    """Write the pages of a finished run: the runner, its first schedule's first round, behavior, figures; of one that compares
+    rewards, notebook 07. Returns their paths.
 
     KitError for a run of other code or settings than there are now.
     """
@@ -39,6 +40,8 @@ def make(config: Config) -> list[Path]:
     if other := fingerprint.differing(was, {name: now[name] for name in was}):
         raise KitError(f"{run.shown} was made from something else ({fingerprint.told(other, was, now)}); run {config.file} again")
     shown = {"00_run_all": "", "02_prune_round": f"-{next(iter(config.schedules))}-1", "05_behavior": "", "06_figures": ""}
+    if any(schedule.reward for schedule in config.schedules.values()):
+        shown = {"07_rewards": ""}
     written = []
     for notebook, stage in shown.items():
         copy = run.notebooks / f"{notebook}{stage}.ipynb"
@@ -84,7 +87,7 @@ def smaller(output: Any) -> Any:
 def made_from(config: Config) -> dict[str, Any]:
     """What the numbers of a run hang on, by name: its settings, and the code of its notebooks and of what they import."""
     found = fingerprint.settings(config)
-    for notebook in sorted((ROOT / "notebooks").glob("0[0-6]_*.ipynb")):
+    for notebook in sorted((ROOT / "notebooks").glob("0[0-7]_*.ipynb")):
         found |= fingerprint.code(notebook)
     return json.loads(manifest.scrubbed(json.dumps(found), config))
 
