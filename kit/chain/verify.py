@@ -50,9 +50,10 @@ def compute(config: Config) -> None:
             validate(config, schedule, k)
     for model in catalog.model_names(config):
         logged = model in config.logs.models
-        graded = {name: grade(config, logs.responses(config, model, name) if logged else records.read(run.rollouts(model, name)),
-                              run.grades(model, name)) for name in config.data.evaluation}
-        evaluate.write_metrics(config, model, graded)
+        for name in config.data.evaluation:
+            answers = logs.responses(config, model, name) if logged else records.read(run.rollouts(model, name))
+            grade(config, answers, run.grades(model, name))
+        evaluate.write_metrics(config, model)
         if config.evaluation.training_prompt and not logged:
             told = f"{model}/{evaluate.TRAINING_PROMPT}"
             for name in config.data.evaluation:
@@ -66,7 +67,7 @@ def compute(config: Config) -> None:
         forcing.write_curve(config)
 
 
-def grade(config: Config, answers: Iterable[records.Rollout], path: Path) -> pd.DataFrame:
+def grade(config: Config, answers: Iterable[records.Rollout], path: Path) -> None:
     """Write the grades of these responses over those in `path`, in whose order they are put: a file of responses has them in the
     order in which they were done. Which thinking was cut (`forced`) is taken over."""
     before = files.read_csv(path, dtype={"id": str})
@@ -75,7 +76,6 @@ def grade(config: Config, answers: Iterable[records.Rollout], path: Path) -> pd.
     if "forced" in before:
         table["forced"] = before.forced
     files.write_csv(path, table)
-    return table
 
 
 def validate(config: Config, schedule: str, k: int) -> None:

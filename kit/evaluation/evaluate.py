@@ -1,7 +1,7 @@
 """Evaluation: a model answers the problems that no training saw, its responses are graded, and the grades are measured.
 
     responses   rollouts/<model>/<set>.jsonl    `respond`         in the evaluation prompt: no system message, no limit
-    grades      grades/<model>/<set>.csv        `write_grades`    a row per response: its verdict, answer, length
+    grades      grades/<model>/<set>.csv        `grade`           a row per response: its verdict, answer, length
     metrics     metrics/<model>.csv             `write_metrics`   accuracy and length (evaluation/metrics)
 
 Responses on file are not asked for again: an interrupted evaluation goes on where it stopped.
@@ -37,18 +37,18 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     """Evaluate one model on all evaluation sets; writes rollouts, grades and metrics/<model>.csv, returns the metrics."""
     run, names, reading = paths.of(config), config.data.evaluation, config.training.reading
     if model in config.logs.models:  # other code generated the responses
-        return write_metrics(config, model, {
-            name: write_grades(run.grades(model, name), logs.responses(config, model, name), reading) for name in names})
+        for name in names:
+            files.write_csv(run.grades(model, name), grade(logs.responses(config, model, name), reading))
+        return write_metrics(config, model)
     asked: dict[str, Ask] = {model: prompts.evaluation_messages}  # the folder of its responses -> how the question is put
     if config.evaluation.training_prompt:
         asked[f"{model}/{TRAINING_PROMPT}"] = in_training_prompt(config, model)
-    graded: dict[str, Graded] = {folder: {} for folder in asked}
     with engine_of(config, catalog.model_source(config, model)) as engine:
         for folder, name in itertools.product(asked, names):
             path, title = run.rollouts(folder, name), f"{folder}: {name}"
             answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder])
-            graded[folder][name] = write_grades(run.grades(folder, name), answers, reading)
-    return write_metrics(config, model, graded[model])
+            files.write_csv(run.grades(folder, name), grade(answers, reading))
+    return write_metrics(config, model)
 
 
 def in_training_prompt(config: Config, model: str) -> Ask:
@@ -133,12 +133,6 @@ def warnings_about(grades: Sequence[grading.Grade], ids: Sequence[object], unbox
     return lines
 
 
-def write_grades(path: Path, answers: Sequence[Rollout], reading: str) -> pd.DataFrame:
-    """Write the grades of `answers` to `path`, and read them: all that follows has just what a later notebook reads."""
-    files.write_csv(path, grade(answers, reading))
-    return read_grades(path)
-
-
 def read_grades(path: Path, notebook: str = "03_evaluate") -> pd.DataFrame:
     """A stored table of grades (budget forcing's has a column `forced` more); KitError when it is not there or damaged."""
     if not path.is_file():
@@ -159,9 +153,9 @@ def load_grades(config: Config, model: str, budget: int | None = None) -> Graded
             for name in config.data.evaluation}
 
 
-def write_metrics(config: Config, model: str, graded: Graded) -> pd.DataFrame:
-    """The metrics of a model; writes metrics/<model>.csv."""
-    table = metrics.measure(graded, config.evaluation.resamples, config.seed)
+def write_metrics(config: Config, model: str) -> pd.DataFrame:
+    """The metrics of a model from its stored grades; writes metrics/<model>.csv."""
+    table = metrics.measure(load_grades(config, model), config.evaluation.resamples, config.seed)
     table.insert(0, "model", model)
     files.write_csv(paths.of(config).metrics / f"{model.replace('/', '-')}.csv", table)
     return table
