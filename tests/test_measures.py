@@ -11,7 +11,7 @@ import pytest
 
 from kit.behavior import behavior, measures, phases
 from kit.behavior.phases import CHECK_WHOLE, COMPUTE, PHASES
-from kit.reward.loops import ends_in_loop
+from kit.reward.token_limit import ends_in_loop
 from kit.rollout.records import Rollout
 from kit.settings import ROOT, Config, KitError, load
 

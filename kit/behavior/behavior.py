@@ -18,7 +18,7 @@ from kit.behavior import judge, measures, perplexity, phases
 from kit.behavior.first_answer import first_answers
 from kit.data import prompts
 from kit.evaluation import evaluate
-from kit.reward.loops import ends_in_loop
+from kit.reward.token_limit import ends_in_loop
 from kit.rollout import records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths

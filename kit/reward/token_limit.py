@@ -8,11 +8,14 @@ responses stay in the loss; their 0 is the signal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from kit.reward.grading import Grade, grade_many
-from kit.reward.loops import ends_in_loop
+
+ROUNDS = 3  # a loop is so many rounds or more of the same run ...
+LENGTH = 24  # ... of so many words or tokens in all
+SEEN = 2000  # of the end, which is looked at
 
 
 class TokenLimitReward:
@@ -52,3 +55,22 @@ class TokenLimitReward:
             if close not in (None, self.tokenizer.unk_token_id):  # else it is no word of this tokenizer
                 log_metric("thinking", sum(ids.index(close) + 1 if close in ids else len(ids) for ids in kept) / len(kept))
         return finished, grade_many(texts, list(answer), reading=self.reading, finished=finished, verifiers=verifier)
+
+
+def ends_in_loop(words: Sequence[Hashable]) -> bool:
+    """Whether a response (its token ids, or words) ends in ROUNDS or more rounds of the same ones, LENGTH or more in all; the
+    last round may be cut.
+
+    >>> ends_in_loop("so x is 2 . wait".split() + "no , x is 3 . ".split() * 5), ends_in_loop("no , x is 3 .".split() * 2)
+    (True, False)
+    """
+    back = words[: -SEEN - 1 : -1]
+    border = [0] * len(back)  # Knuth, Morris and Pratt: the longest proper prefix of back[:i + 1] that is also its suffix
+    for i in range(1, len(back)):
+        k = border[i - 1]
+        while k and back[i] != back[k]:
+            k = border[k - 1]
+        border[i] = k + (back[i] == back[k])
+        if i + 1 >= max(LENGTH, ROUNDS * (i + 1 - border[i])):
+            return True
+    return False
