@@ -7,8 +7,8 @@ computation.
 
 import itertools
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -24,25 +24,15 @@ from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
-TABLES = ("keywords", "words", "phases", "first_answer", "repetition", "percentiles", "moves", "phases_judge",
-          "perplexity", "spans", "inverted_u")  # in metrics/
-KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "word", "labeller", "phase", "kind",
-        "quantity")  # their first columns
+TABLES = (*measures.TABLES, "moves", "phases_judge", "perplexity")  # in metrics/
+KEYS = ("model", "schedule", "round", "limit", "set", "keywords", "word", "labeller", "phase", "kind", "quantity")  # stand first
 CLOSE = prompts.TAGS[1]
-
-
-BATCH = 256  # problems
+BATCH = 256  # problems that are read at a time: there may be more text than memory
 
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The stored responses of a model to a data set."""
     return list(records.read(paths.of(config).rollouts(model, name)))
-
-
-def batches(config: Config, model: str, name: str) -> Iterator[list[Rollout]]:
-    """The same, a few problems at a time: there may be more text than memory."""
-    found = records.read(paths.of(config).rollouts(model, name))
-    return iter(lambda: list(itertools.islice(found, BATCH)), [])
 
 
 def step_unit(config: Config) -> str:
@@ -62,11 +52,7 @@ def keyword_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def repeated_runs(words: Sequence[str], n: int) -> tuple[int, int]:
-    """(runs of n words that occurred before in the same text, all runs of n words).
-
-    >>> repeated_runs("a b c a b c a".split(), 3)
-    (2, 5)
-    """
+    """(runs of n words that occurred before in the same text, all runs of n words)."""
     runs = list(zip(*(words[i:] for i in range(n)), strict=False))
     return len(runs) - len(set(runs)), len(runs)
 
@@ -86,7 +72,7 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
         text = r.model_answer[i]
         labels, words = phases.label(phases.steps_of(text, unit), cues), text.split()
         repeats, runs = repeated_runs(words, config.behavior.ngram)
-        found = {name: Counter(" ".join(word.lower().split()) for word in keyword_pattern(tuple(listed)).findall(text))
+        found = {name: Counter(" ".join(word.lower().split()) for word in keyword_pattern(listed).findall(text))
                  for name, listed in config.keywords.items()}
         rows.append({
             "id": r.id, "sample": i, "length": r.model_answer_length[i],
@@ -112,32 +98,26 @@ def _write(config: Config, name: str, tables: Mapping[str, pd.DataFrame]) -> pd.
 
 
 def write_tables(config: Config) -> dict[str, pd.DataFrame]:
-    """Read the responses of every model and write metrics/keywords.csv, words.csv, phases.csv, first_answer.csv, repetition.csv,
-    percentiles.csv, spans.csv, inverted_u.csv and moves.csv (the changes against the first model). What was counted is kept in
-    traces/<model>/<set>.csv.
-    """
+    """Read the responses of every model and write measures.TABLES into metrics/, and moves.csv, the changes against the first
+    model. What was counted is kept in traces/<model>/<set>.csv."""
     from tqdm.auto import tqdm
 
     unit, cues = step_unit(config), phases.cues_of(config)
-    made: dict[str, dict[str, pd.DataFrame]] = {}
+    made: dict[str, dict[str, pd.DataFrame]] = defaultdict(dict)
     first: measures.Counts = {}
     for model in tqdm(catalog.model_names(config), desc="traces", leave=False, delay=2):
-        counts = {name: pd.concat([count(config, part, unit, cues) for part in batches(config, model, name)], ignore_index=True)
-                  for name in config.data.evaluation}
-        for name, table in counts.items():
-            files.write_csv(paths.of(config).traces(model, name), table)
-        graded = evaluate.load_grades(config, model)
-        tables = {
-            "keywords": measures.keywords(counts, config), "words": measures.words(counts, config),
-            "phases": measures.phase_shares(counts, config),
-            "first_answer": measures.first_answer(counts, config), "repetition": measures.repetition(counts, config),
-            "percentiles": measures.percentiles(graded, config), "spans": measures.spans(counts, config),
-            "inverted_u": measures.within_problems(graded, config),
-            **({"moves": measures.changes(first, counts, config)} if first else {}),
-        }
+        counts, graded = {}, evaluate.load_grades(config, model)
+        for name in config.data.evaluation:
+            stored, parts = records.read(paths.of(config).rollouts(model, name)), []
+            while some := list(itertools.islice(stored, BATCH)):
+                parts.append(count(config, some, unit, cues))
+            counts[name] = pd.concat(parts, ignore_index=True)
+            files.write_csv(paths.of(config).traces(model, name), counts[name])
+        for name, make in measures.TABLES.items():
+            made[name][model] = make(graded if make in measures.OF_GRADES else counts, config)
+        if first:
+            made["moves"][model] = measures.changes(first, counts, config)
         first = first or counts
-        for name, table in tables.items():
-            made.setdefault(name, {})[model] = table
     return {name: _write(config, name, tables) for name, tables in made.items()}
 
 
@@ -160,19 +140,17 @@ def write_perplexity(config: Config) -> pd.DataFrame | None:
     for model in tqdm(catalog.model_names(config), desc="perplexity", leave=False, delay=2):
         sums = {name: perplexity.of_rollouts(*reference, config, responses(config, model, name))
                 for name in b.reference_sets or config.data.evaluation}
-        read = {name: table.tokens.sum() for name, table in sums.items()}
-        read["mean"] = sum(read.values())
+        read = pd.Series({name: table.tokens.sum() for name, table in sums.items()})
+        read["mean"] = read.sum()
         table = np.exp(measures.ratios(sums, config, perplexity=("loss", "tokens", 1.0)))
-        made[model] = table.assign(tokens=[read[name] for name in table.index], reference=b.reference)
+        made[model] = table.assign(tokens=read, reference=b.reference)  # without `mean` where there is one set
     return _write(config, "perplexity", made)
 
 
 def write_judged_phases(config: Config) -> pd.DataFrame | None:
-    """Phases by the language model of `behavior.judge`, for the first response of some problems of each set.
-
-    Writes metrics/phases_judge.csv: shares by the model, `unlabelled` among them, and beside them the rules' shares of the same
-    steps; and Cohen's kappa of the two. None when no endpoint is named.
-    """
+    """Phases by the language model of `behavior.judge`, for the first response of some problems of each set: its shares,
+    `unlabelled` among them, the rules' shares of the same steps, and Cohen's kappa of the two. Writes metrics/phases_judge.csv.
+    None when no endpoint is named."""
     ask = config.behavior.judge
     if not ask.url:
         return None
@@ -188,9 +166,9 @@ def write_judged_phases(config: Config) -> pd.DataFrame | None:
             for labeller, found in labels.items():
                 counts[labeller][name] = pd.DataFrame([
                     {"id": r.id, "steps": len(own), measures.UNLABELLED: own.count(None),
-                     **{phase: own.count(phase) for phase in phases.PHASES}}
-                    for r, own in zip(some, found, strict=True)])
-            pairs += [pair for both in zip(*labels.values(), strict=True) for pair in zip(*both, strict=True) if pair[0]]
+                     **{phase: own.count(phase) for phase in phases.PHASES}} for r, own in zip(some, found, strict=True)])
+            one, other = (itertools.chain.from_iterable(found) for found in labels.values())
+            pairs += [pair for pair in zip(one, other, strict=True) if pair[0]]
         if not pairs:
             raise KitError(f"`behavior.judge`: {ask.model} at {ask.url} gave no usable answer for any step of {model}")
         shares = [measures.phase_shares(table, config, labeller) for labeller, table in counts.items()]

@@ -9,10 +9,6 @@ happen to equal the answer; such a response seems to state it too early, before 
 
 How much comes after a first solution is also asked in "Do NOT Think That Much for 2+3=?" (arXiv 2412.21187); there a language
 model finds the solutions.
-
->>> text = "17 * 4 = 68 . 68 - 39 = 29 . Wait , 68 - 39 = 29 . </think> \\boxed{ 29 }"
->>> [value for _, value in statements(text)], f"{first_answers([text], [True])[0]:.2f}"
-(['68', '29', '29', '29'], '0.38')
 """
 
 import re
@@ -60,7 +56,11 @@ def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> 
         values = [value for _, value in stated]
         before = values[: values.index(final)] if final in values else values
         asked |= {(final, value) for value in set(before) if _shape(value) == _shape(final)}
-    equal = _equal(sorted(asked))
+    pairs = sorted(asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an answer that cannot be read is equal to nothing
+        grades = grading.grade_many([f"\\boxed{{{value}}}" for _, value in pairs], [final for final, _ in pairs])
+    equal = {pair for pair, grade in zip(pairs, grades, strict=True) if grade.correct}
     shares: list[float | None] = []
     for text, final, stated in zip(responses, finals, found, strict=True):
         first = next((end for end, value in stated if value == final or (final, value) in equal), len(text))
@@ -71,11 +71,3 @@ def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> 
 def _shape(value: str) -> tuple[frozenset[str], bool]:
     """The letters of a value, and whether anything is left to compute in it."""
     return frozenset(letter for letter in _LETTERS.findall(value) if letter), bool(_OPERATIONS.search(value))
-
-
-def _equal(pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the pairs (answer, value) that the grader calls equal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an answer that cannot be read is equal to nothing
-        grades = grading.grade_many([f"\\boxed{{{value}}}" for _, value in pairs], [final for final, _ in pairs])
-    return {pair for pair, grade in zip(pairs, grades, strict=True) if grade.correct}

@@ -48,14 +48,13 @@ def label(traces: Sequence[Sequence[str]], judge: Judge, cache: Path) -> list[La
             entry = json.loads(line)
             known[entry["key"]] = entry["labels"]
     cache.parent.mkdir(parents=True, exist_ok=True)
-    places = [(t, i) for t, steps in enumerate(traces) for i in range(0, len(steps), judge.batch)]
-    labels: list[Labels] = [[None] * len(steps) for steps in traces]
+    parts = [(t, steps[i : i + judge.batch]) for t, steps in enumerate(traces) for i in range(0, len(steps), judge.batch)]
+    labels: list[Labels] = [[] for _ in traces]
     client = Server(judge.url, judge.key_variable, judge.timeout, judge.retries - 1, judge.parallel, "behavior.judge")
-    with (closing(client) as server,
-          ThreadPoolExecutor(judge.parallel) as pool, cache.open("a", encoding="utf-8") as file):
-        batches = pool.map(lambda at: _batch(traces[at[0]][at[1] :][: judge.batch], judge, server, known), places)
-        for (t, i), (key, found) in zip(places, batches, strict=True):
-            labels[t][i : i + len(found)] = found
+    with closing(client), ThreadPoolExecutor(judge.parallel) as pool, cache.open("a", encoding="utf-8") as file:
+        answers = pool.map(lambda part: _batch(part[1], judge, client, known), parts)
+        for (t, _), (key, found) in zip(parts, answers, strict=True):
+            labels[t] += found
             if key not in known and None not in found:  # what was not answered may be asked again another day
                 file.write(json.dumps({"key": key, "labels": found}) + "\n")
                 file.flush()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kit.behavior import phases
+from kit.behavior.phases import KINDS, PHASES
 from kit.evaluation.uncertainty import bootstrap_weights, draws, interval
 from kit.settings import Config, KitError
 
@@ -52,10 +52,10 @@ def words(counts: Counts, config: Config) -> pd.DataFrame:
 
 def phase_shares(counts: Counts, config: Config, labeller: str = "rules") -> pd.DataFrame:
     """Steps of each phase: percent of all steps (a donut's share) and number per response, a row per data set and phase."""
-    names = [p for p in (*phases.PHASES, UNLABELLED) if all(p in table for table in counts.values())]
+    found = [p for p in (*PHASES, UNLABELLED) if all(p in table for table in counts.values())]
     return pd.concat([
         ratios(counts, config, share=(p, "steps", 100.0), per_response=(p, "responses", 1.0))
-        .assign(phase=p, kind=phases.KINDS.get(p, p), labeller=labeller) for p in names])
+        .assign(phase=p, kind=KINDS.get(p, p), labeller=labeller) for p in found])
 
 
 def first_answer(counts: Counts, config: Config) -> pd.DataFrame:
@@ -63,9 +63,9 @@ def first_answer(counts: Counts, config: Config) -> pd.DataFrame:
     share of the response that comes after, in percent."""
     used = {}
     for name, table in counts.items():
-        before, known = table.stated.fillna(0.0), table.stated.notna()
-        after = (1 - before) * known
-        used[name] = table.assign(answered=known.astype(float), after=after, tokens_before=before * table.length,
+        known, before = table.stated.notna().astype(float), table.stated.fillna(0.0)
+        after = known - before
+        used[name] = table.assign(answered=known, after=after, tokens_before=before * table.length,
                                   tokens_after=after * table.length)
     return ratios(used, config, answered=("answered", "responses", 100.0), share_after=("after", "answered", 100.0),
                   tokens_before=("tokens_before", "answered", 1.0), tokens_after=("tokens_after", "answered", 1.0))
@@ -91,7 +91,7 @@ def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFra
     above their own problem's, so that hard problems, which have long responses, do not make length look bad; `best`: the highest.
     Problems whose responses are all of one length tell nothing, and are left out.
     """
-    parts = []
+    columns, parts = ["set", "bin", "length", "accuracy", "accuracy_low", "accuracy_high", "responses"], []
     for k, (name, grades) in enumerate(graded.items()):
         g = pd.DataFrame({"id": grades.id, "length": grades.length, "right": 100.0 * (grades.verdict == "correct")}).dropna()
         g = g[g.groupby("id").length.transform("nunique") > 1]
@@ -106,10 +106,9 @@ def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFra
             own = places == place
             top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
             low, high = interval((weights @ top) / (weights @ bottom))
-            parts.append({"set": name, "bin": place + 1, "length": multiple[own].mean() * means.length.mean(),
-                          "accuracy": level + gain[own].mean(), "accuracy_low": level + low, "accuracy_high": level + high,
-                          "responses": own.sum()})
-    table = pd.DataFrame(parts, columns=["set", "bin", "length", "accuracy", "accuracy_low", "accuracy_high", "responses"])
+            parts.append((name, place + 1, multiple[own].mean() * means.length.mean(), level + gain[own].mean(), level + low,
+                          level + high, own.sum()))
+    table = pd.DataFrame(parts, columns=columns)
     return table.assign(best=table.accuracy == table.groupby("set").accuracy.transform("max")).set_index("set")
 
 
@@ -117,8 +116,8 @@ def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
     """Change of what is in a mean response, in percent of `before`, paired on problems, mean of the data sets: a row per quantity
     (each keyword list, steps of each kind, all steps), NaN where there was nothing before."""
     quantities = {f"{label} words": [f"words {label}"] for label in config.keywords}
-    for kind in dict.fromkeys(phases.KINDS.values()):
-        quantities[f"{kind} steps"] = [p for p in phases.PHASES if phases.KINDS[p] == kind]
+    for phase, kind in KINDS.items():
+        quantities.setdefault(f"{kind} steps", []).append(phase)
     rows = []
     for quantity, columns in {**quantities, "steps": ["steps"]}.items():
         drawn = []
@@ -130,17 +129,14 @@ def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
         was, now = np.mean(drawn, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             change = 100 * (now / was - 1)
-        low, high = np.maximum(interval(change[1:]), -100)
-        rows.append({"quantity": quantity, "before": was[0], "after": now[0], "change": change[0], "change_low": low,
-                     "change_high": high})
-    return pd.DataFrame(rows).set_index("quantity")
+        rows.append((quantity, was[0], now[0], change[0], *np.maximum(interval(change[1:]), -100)))
+    columns = ["quantity", "before", "after", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=columns).set_index("quantity")
 
 
 def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
-    """Percentiles of the lengths (tokens) of correct and of wrong responses, a row per data set, verdict and percentile.
-
-    Counts of responses beside them: a percentile of ten wrong responses is not worth much, and its interval says so.
-    """
+    """Percentiles of the lengths (tokens) of correct and of wrong responses, and how many there are: a row per data set, verdict
+    and percentile."""
     parts = []
     for k, (name, grades) in enumerate(graded.items()):
         owners = np.unique(grades.id, return_inverse=True)[1]
@@ -149,35 +145,31 @@ def percentiles(graded: Counts, config: Config) -> pd.DataFrame:
             kept = np.flatnonzero(chosen & grades.length.notna())
             kept = kept[np.argsort(grades.length.to_numpy()[kept], kind="stable")]
             lengths = grades.length.to_numpy(float)[kept]
-            points = weighted_percentiles(lengths, np.ones((1, len(kept))), PERCENTILES)[0]
+            points = weighted_percentiles(lengths, np.ones((1, len(kept))))[0]
             some = np.array_split(weights, len(weights) // 50 + 1)  # all at once may not fit into memory
-            drawn = np.vstack([weighted_percentiles(lengths, rows[:, owners[kept]], PERCENTILES) for rows in some])
+            drawn = np.vstack([weighted_percentiles(lengths, rows[:, owners[kept]]) for rows in some])
             low, high = zip(*map(interval, drawn.T), strict=True)
             parts.append(pd.DataFrame({"set": name, "verdict": verdict, "percentile": PERCENTILES, "length": points,
                                        "length_low": low, "length_high": high, "responses": len(kept)}))
     return pd.concat(parts).set_index("set")
 
 
-def weighted_percentiles(values: np.ndarray, weights: np.ndarray, wanted: Sequence[float]) -> np.ndarray:
-    """(rows of weights, wanted): the smallest of the sorted `values` up to which at least q percent of the weight lies.
-
-    >>> weighted_percentiles(np.array([1.0, 2.0, 9.0]), np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), (50, 99))
-    array([[2., 9.],
-           [9., 9.]])
-    """
+def weighted_percentiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(rows of weights, PERCENTILES): the smallest of the sorted `values` up to which at least q percent of the weight lies."""
     if not len(values):
-        return np.full((len(weights), len(wanted)), np.nan)
+        return np.full((len(weights), len(PERCENTILES)), np.nan)
     reached = np.cumsum(np.maximum(weights, 0), axis=1)  # a bootstrap's weight can be slightly negative
-    found = [values[(reached >= q / 100 * reached[:, -1:] * (1 - 1e-12)).argmax(axis=1)] for q in wanted]
+    found = [values[(reached >= q / 100 * reached[:, -1:] * (1 - 1e-12)).argmax(axis=1)] for q in PERCENTILES]
     return np.where(reached[:, -1:] > 0, np.transpose(found), np.nan)
 
 
-def kappa(pairs: Sequence[tuple[str, str]]) -> float:
-    """Cohen's kappa of the labels of two: (observed - expected) / (1 - expected) agreement; NaN where both know one label only.
+TABLES = {"keywords": keywords, "words": words, "phases": phase_shares, "first_answer": first_answer, "repetition": repetition,
+          "percentiles": percentiles, "spans": spans, "inverted_u": within_problems}  # in metrics/
+OF_GRADES = (percentiles, within_problems)  # the others are made of what was counted
 
-    >>> round(kappa([("a", "a")] * 20 + [("a", "b")] * 5 + [("b", "a")] * 10 + [("b", "b")] * 15), 2)
-    0.4
-    """
+
+def kappa(pairs: Sequence[tuple[str, str]]) -> float:
+    """Cohen's kappa of pairs of labels: (observed - expected) / (1 - expected) agreement; NaN where there is one label only."""
     one, other = map(np.array, zip(*pairs, strict=True))
     expected = sum((one == label).mean() * (other == label).mean() for label in set(one))
     return float(((one == other).mean() - expected) / (1 - expected)) if expected < 1 else np.nan

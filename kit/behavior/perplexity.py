@@ -66,14 +66,8 @@ def encoded(tokenizer: Any, config: Config, question: str, response: str) -> tup
 
 
 def windows(length: int, start: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, first token that counts) of the windows that read tokens `start` .. `length` once each.
-
-    >>> list(windows(10, 2, 6))
-    [(0, 6, 2), (3, 9, 6), (6, 10, 9)]
-    """
-    begin, counted = 0, start
-    if start >= size:  # a prompt that fills the window: its end is context enough
-        begin = start - size // 2
+    """(begin, end, first token that counts) of the windows that read tokens `start` .. `length` once each."""
+    begin, counted = 0 if start < size else start - size // 2, start  # of a prompt that fills the window the end is enough
     while counted < length:
         end = min(begin + size, length)
         yield begin, end, counted

@@ -59,8 +59,7 @@ def new(
         files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
         rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4", prompts=max(1, min(128, count["train"] - held)),
         steps=steps, every=max(1, steps // 9), alike=_alike(found), limits=json.dumps(list(limits)))
-    with files.atomic(path) as file:
-        file.write(text + "\n")
+    files.write_text(path, text + "\n")
     try:
         load(path)
     except KitError:

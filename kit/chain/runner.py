@@ -288,8 +288,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     finally:
         KERNELS.discard(connection)
         if copy.is_file():
-            with files.atomic(copy) as file:
-                file.write(manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
+            files.write_text(copy, manifest.scrubbed(copy.read_text(encoding="utf-8"), config))
 
 
 def progress(config: Config, stage: Stage) -> tuple[int, int, str]:

@@ -1,10 +1,7 @@
 """Figures of notebook 05: keywords, phases, repetition, perplexity, lengths of correct and of wrong responses.
 
-For these analyses the paper's text gives the direction (hesitation goes, core stays, perplexity "nearly unchanged") and no
-number that could be sourced, so nothing published is drawn.
+Nothing published is drawn: the paper's text gives the direction of these analyses, and no number of them could be sourced.
 """
-
-from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
@@ -17,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kit.report.inputs import has, read, set_label
-from kit.report.style import GREY, curves, legend, panels, plot, points, styled, tell
+from kit.report.style import GREY, curves, legend, panels, panels_by, plot, points, styled, tell
 from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
@@ -33,31 +30,30 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
     """Panels of (table, column, title): a horizontal bar per model with its 95 % interval, the first model on top."""
     figure, axes = panels(len(found), columns, height=0.6 + 0.24 * max(len(table) for table, _, _ in found), sharey=True)
     for axis, (table, column, title) in zip(axes, found, strict=True):
-        bar = so.Bar(width=0.65, alpha=0.75, edgewidth=0)
-        drawn = plot(config, table, column, "label").add(bar, legend=False)
+        high = f"{column}_high"
+        drawn = plot(config, table, column, "label").add(so.Bar(width=0.65, alpha=0.75, edgewidth=0), legend=False)
         interval = so.Range(color="black", linewidth=0.9)
-        drawn = drawn.add(interval, color=None, xmin=f"{column}_low", xmax=f"{column}_high", legend=False)
-        drawn.on(axis).plot()
-        for y, row in enumerate(table.to_dict("records")):
-            known, end = pd.notna(row[column]), max(row[column], row[f"{column}_high"])
-            axis.annotate(f" {row[column]:.3g}" if known else " not known", (end if known else 0, y), fontsize=7.5, va="center",
-                          color="black" if known else GREY)
-        most = table[[column, f"{column}_high"]].max(axis=None)
+        drawn.add(interval, color=None, xmin=f"{column}_low", xmax=high, legend=False).on(axis).plot()
+        rows = table.to_dict("records")
+        for y, row in enumerate(rows):
+            known = pd.notna(row[column])
+            axis.annotate(f" {row[column]:.3g}" if known else " not known", (max(row[column], row[high]) if known else 0, y),
+                          fontsize=7.5, va="center", color="black" if known else GREY)
+        most = table[[column, high]].max(axis=None)
         axis.set(xlabel="", ylabel="", xlim=(0, 1.25 * most if most > 0 else 1))
         axis.set_title(textwrap.fill(title, 54 // columns), fontsize=8.5)
         axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)  # seaborn names the models at every panel
         axis.locator_params(axis="x", nbins=4 if most > 0 else 1)
-        tell(figure, [f"{title}: " + ", ".join(f"{r['label']} {r[column]:.3g}" for r in table.to_dict("records"))])
+        tell(figure, [f"{title}: " + ", ".join(f"{row['label']} {row[column]:.3g}" for row in rows)])
     return figure
 
 
 @styled
 def keyword_bars(config: Config) -> Figure:
     """Each keyword per response, mean of the sets, with 95 % intervals: words of hesitation, and of core computation."""
-    table = read(config, "words", overall=True)
-    most = table.groupby(["keywords", "word"], sort=False).per_response.max().nlargest(WORDS).index
-    return _bars(config, [(own, "per_response", f"{word} ({words})")
-                          for (words, word), own in table.groupby(["keywords", "word"], sort=False) if (words, word) in most], 3)
+    by_word = read(config, "words", overall=True).groupby(["keywords", "word"], sort=False)
+    most = by_word.per_response.max().nlargest(WORDS).index
+    return _bars(config, [(own, "per_response", f"{name[1]} ({name[0]})") for name, own in by_word if name in most], 3)
 
 
 @styled
@@ -77,25 +73,23 @@ def repetition_bars(config: Config) -> Figure:
 @styled
 def perplexity_points(config: Config) -> Figure:
     """Perplexity of the traces under a fixed reference model, for each set and their mean, with 95 % intervals."""
-    table = read(config, "perplexity")
-    names = sorted(dict.fromkeys(table.set), key=lambda name: name != "mean")
-    figure, axes = panels(len(names), min(3, len(names)), height=0.6 + 0.2 * table.model.nunique(), sharey=True, sharex=True)
-    for axis, name in zip(axes, names, strict=True):
-        points(axis, config, table[table.set == name], "perplexity", "label", 5)
+    table = read(config, "perplexity").sort_values("set", key=lambda names: names != "mean", kind="stable")
+    figure, parts = panels_by(table, "set", 3, height=0.6 + 0.2 * table.model.nunique(), sharey=True, sharex=True)
+    for axis, name, own in parts:
+        points(axis, config, own, "perplexity", "label", 5)
         axis.set_title(set_label(config, name), fontsize=8.5)
         axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)
         axis.set(xlabel="", ylabel="")
     source = table.reference.iloc[0]
     model = "a second small one, trained with another seed" if source == "trained" else source
     figure.supxlabel(f"perplexity (1: no surprise); reference model: {model}", fontsize=8.5)
-    return tell(figure, (f"{r.label} {r.perplexity:.3g}" for r in table[table.set == names[0]].itertuples()))
+    return tell(figure, (f"{r.label} {r.perplexity:.3g}" for r in parts[0][2].itertuples()))
 
 
 @styled
 def phase_donuts(config: Config) -> Figure:
     """A donut per model: the share of steps in each phase, mean of the sets; in the middle the number of steps per response."""
-    table = read(config, "phases", overall=True)
-    return _donuts(table[table.labeller == "rules"], "label")
+    return _donuts(read(config, "phases", overall=True), "label")
 
 
 @styled
@@ -106,58 +100,51 @@ def judge_donuts(config: Config) -> Figure:
 
 
 def _donuts(table: pd.DataFrame, by: str) -> Figure:
-    names, seen = list(dict.fromkeys(table[by])), table[table.share > 0].drop_duplicates("phase")
-    looks = {}
-    for kind, own in seen.groupby("kind", sort=False):
-        shades = seaborn.light_palette(KINDS[kind], len(own) + 1)[1:]
-        looks |= {phase: {"facecolor": shades[k], "hatch": HATCHES[k]} for k, phase in enumerate(own.phase)}
-    listed = [phase for kind in KINDS for phase in seen[seen.kind == kind].phase]  # of one kind, side by side
-    figure, axes = panels(len(names), min(2, len(names)), height=2.1)
-    for axis, name in zip(axes, names, strict=True):
-        own = table[table[by] == name].set_index("phase").reindex(listed)
+    seen, looks = table[table.share > 0].drop_duplicates("phase"), {}
+    for kind, colour in KINDS.items():  # phases of one kind side by side
+        phases = seen[seen.kind == kind].phase
+        looks |= dict(zip(phases, zip(seaborn.light_palette(colour, len(phases) + 1)[1:], HATCHES, strict=False), strict=True))
+    figure, parts = panels_by(table, by, 2, height=2.1)
+    for axis, name, of_name in parts:
+        own = of_name.set_index("phase").reindex(list(looks))
         shares = own.share.fillna(0.0).clip(lower=0.0)
         if shares.sum() > 0:
             labels = [textwrap.fill(phase, 20) if share >= SMALLEST_NAMED else "" for phase, share in shares.items()]
+            colours, hatches = zip(*looks.values(), strict=True)
             _, texts = axis.pie(
                 shares, labels=labels, startangle=90, counterclock=False, labeldistance=1.08, textprops={"fontsize": 7},
-                colors=[looks[phase]["facecolor"] for phase in listed], hatch=[looks[phase]["hatch"] for phase in listed],
-                wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
+                colors=colours, hatch=hatches, wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 0.8})
             for text in texts:  # above and below the ring a name of several lines would reach into it
                 height = text.get_position()[1]
                 text.set_va("bottom" if height > 0.6 else "top" if height < -0.6 else "center")
-        axis.text(0, 0, f"{own.per_response.sum():.1f} steps\na response", ha="center", va="center", fontsize=7.5)
+        steps = f"{own.per_response.sum():.1f} steps"
+        axis.text(0, 0, f"{steps}\na response", ha="center", va="center", fontsize=7.5)
         axis.set_title(name, fontsize=8.5, loc="center", pad=10)
-        tell(figure, [f"{name}: {own.per_response.sum():.1f} steps a response; " + ", ".join(
+        tell(figure, [f"{name}: {steps} a response; " + ", ".join(
             f"{share:.0f} % {phase}" for phase, share in shares.sort_values(ascending=False).items() if share >= SMALLEST_NAMED)])
-    handles = [Patch(color=KINDS[kind], label=kind) for kind in KINDS if kind in set(seen.kind)]
+    handles = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in set(seen.kind)]
     figure.legend(handles=handles, loc="outside lower center", ncol=5, fontsize=8)
     return figure
 
 
 @styled
 def length_curves(config: Config) -> Figure:
-    """Percentiles of the lengths of correct (solid, with 95 % bands) and of wrong (dashed, hollow) responses, a panel per set.
-
-    Shown are the base and the last round of each schedule.
-    """
+    """Percentiles of the lengths of correct (solid, with 95 % bands) and of wrong (dashed, hollow) responses, a panel per set."""
     table = read(config, "percentiles")
-    shown, sets = table[table.model.isin(["base", *catalog.last_rounds(config)])], list(dict.fromkeys(table.set))
-    figure, axes = panels(len(sets), min(2, len(sets)), height=2.2, sharex=True)
-    for axis, name in zip(axes, sets, strict=True):
-        own = shown[shown.set == name]
+    shown = table[table.model.isin(["base", *catalog.last_rounds(config)])]
+    figure, parts = panels_by(shown, "set", 2, height=2.2, sharex=True)
+    for axis, name, own in parts:
         right, wrong = own[own.verdict == "correct"], own[own.verdict == "wrong"]
         curves(axis, config, right, "percentile", "length", linestyle="-", pointsize=4)
         curves(axis, config, wrong, "percentile", "length", band=False, linestyle="--", pointsize=4, fillcolor="white")
         if own.length.isna().all():
             axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
-        axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)")
-        axis.set_ylim(bottom=0)
+        axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)", ylim=(0, None))
         axis.label_outer()
     kinds = [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in (("correct", "-"), ("wrong", "--"))]
     legend(figure, config, shown.model, columns=3, more=kinds)
-    half = shown[shown.percentile == 50]
     return tell(figure, (f"{r.label}, {set_label(config, r.set)}: half of the {r.verdict} ones have at most {r.length:.0f} tokens"
-                         for r in half.itertuples()))
+                         for r in shown[shown.percentile == 50].itertuples()))
 
 
 @styled
@@ -168,15 +155,12 @@ def inverted_u(config: Config) -> Figure:
     """
     table = read(config, "inverted_u")
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
-    sets = list(dict.fromkeys(shown.set))
-    figure, axes = panels(len(sets), min(2, len(sets)), height=3.1)
-    for axis, name in zip(axes, sets, strict=True):
-        own = shown[shown.set == name]
+    figure, parts = panels_by(shown, "set", 2, height=3.1)
+    for axis, name, own in parts:
         curves(axis, config, own, "length", "accuracy", pointsize=4)
-        for r in own[(own.model == "base") & own.best].itertuples():
-            axis.axvline(r.length, color=GREY, linewidth=0.8, linestyle=":")
-        axis.set(title=set_label(config, name), xlabel="length within problems (tokens)", ylabel="accuracy (%)")
-        axis.set_xlim(left=0)
+        for best in own[(own.model == "base") & own.best].length:
+            axis.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
+        axis.set(title=set_label(config, name), xlabel="length within problems (tokens)", ylabel="accuracy (%)", xlim=(0, None))
     legend(figure, config, shown.model, line=True, columns=6)
     return figure
 

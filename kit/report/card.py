@@ -1,7 +1,5 @@
 """A model card beside a selected checkpoint, as the hub wants one, and the upload of both, on the user's word only."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fnmatch
@@ -27,12 +25,11 @@ def write(config: Config, model: str) -> Path:
         raise KitError(f"{model}: no round of {config.file}; a card is for a model like {catalog.last_rounds(config)[0]}")
     run, plan = paths.of(config), config.schedules[schedule]
     folder = Path(catalog.selected(config, schedule, round))
-    selected = files.read_json(run.training(schedule, round) / "selected.json")
-    rows = rows_of(config, "main", overall=False)
-    before, after = ({r.set: r for r in rows if r.model == name} for name in ("base", model))
+    selected, main = files.read_json(run.training(schedule, round) / "selected.json"), rows_of(config, "main", overall=False)
+    before, after = ([r for r in main if r.model == name] for name in ("base", model))
     if not selected["step"] or not catalog.has_weights(folder) or not after:
         raise KitError(f"{model}: this round kept its start, its weights are not here, or notebook 06 has not been run yet")
-    source, made = config.model.source, files.read_json(run.manifest)
+    source = config.model.source
     hub = source != "arithmetic" and not folder_of(source).is_dir()
     trained = config.data.sources.get(config.data.train) or SOURCES.get(config.data.train)
     data = ModelCardData(
@@ -41,13 +38,11 @@ def write(config: Config, model: str) -> Path:
     settings = {name: dataclasses.asdict(getattr(config, name)) for name in ("training", "selection", "evaluation")}
     text = render(
         "card.md", config=config, data=data.to_yaml().strip(), base=source if hub else Path(source).name, schedule=schedule,
-        plan=plan, selected=selected, label=catalog.label(config, model), limits=plan.limits[:round], made=made, cell=cell,
-        steps=catalog.steps_of(config, schedule), rows=[(before[name], after[name]) for name in after], set_label=set_label,
-        changes=[r for r in rows_of(config, "changes") if (r.model, r.against) == (model, "base")],
+        plan=plan, selected=selected, label=catalog.label(config, model), limits=plan.limits[:round], cell=cell,
+        made=files.read_json(run.manifest), steps=catalog.steps_of(config, schedule), rows=list(zip(before, after, strict=True)),
+        changes=[r for r in rows_of(config, "changes") if (r.model, r.against) == (model, "base")], set_label=set_label,
         settings=yaml_text(settings), prompt=config.prompts.text("evaluation_user"))
-    with files.atomic(folder / "README.md") as file:
-        file.write(manifest.scrubbed(text, config))
-    return folder / "README.md"
+    return files.write_text(folder / "README.md", manifest.scrubbed(text, config))
 
 
 def write_all(config: Config) -> list[Path]:

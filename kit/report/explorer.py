@@ -3,8 +3,6 @@
 What is shown is `sidebyside.page`, in a frame where no script can run. It needs a kernel; figures/traces.html does not.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +15,8 @@ from kit.report.sidebyside import Case
 from kit.runs import catalog
 from kit.settings import Config, KitError
 
-FILTERS = {
-    "all": "all responses",
-    "broke": "broke: the first model right, another not",
-    "saved most": "saved most: all right, the largest reduction first",
-}
+FILTERS = {"all": "all responses", "broke": "broke: the first model right, another not",
+           "saved most": "saved most: all right, the largest reduction first"}
 
 
 def kept(cases: Sequence[Case], wanted: str) -> list[Case]:
@@ -43,10 +38,10 @@ def explorer(config: Config) -> Any:
     import ipywidgets as widgets
 
     first, *others = catalog.model_names(config)
-    unit, last = behavior.step_unit(config), catalog.last_rounds(config)[:1]
-    wide = {"layout": {"width": "100%"}, "style": {"description_width": "7rem"}}
-    models = widgets.SelectMultiple(options=[(catalog.label(config, name), name) for name in others], value=last,
-                                    rows=min(6, len(others) or 1), description="beside " + catalog.label(config, first), **wide)
+    unit, wide = behavior.step_unit(config), {"layout": {"width": "100%"}, "style": {"description_width": "7rem"}}
+    models = widgets.SelectMultiple(
+        options=[(catalog.label(config, name), name) for name in others], value=catalog.last_rounds(config)[:1],
+        rows=min(6, len(others) or 1), description="beside " + catalog.label(config, first), **wide)
     sets = [(config.set_labels.get(name, name), name) for name in config.data.evaluation]
     name = widgets.Dropdown(options=sets, description="data set", **wide)
     wanted = widgets.Dropdown(options=[(text, key) for key, text in FILTERS.items()], description="show", **wide)
@@ -56,7 +51,6 @@ def explorer(config: Config) -> Any:
     found: dict[str, list[Case]] = {}  # problem -> its cases, in the filter's order
 
     def choose(_: Any = None) -> None:
-        """Models, data set or filter have changed."""
         found.clear()
         try:
             for case in kept(cases(models.value, name.value), wanted.value):
@@ -75,8 +69,7 @@ def explorer(config: Config) -> Any:
         take_sample()
 
     def take_sample(_: Any = None) -> None:
-        own = found.get(problem.value, [])
-        shown = own[sample.value or 0 : (sample.value or 0) + 1]
+        shown = [found[problem.value][sample.value]] if sample.value is not None else []
         view.value = sidebyside.embedded(sidebyside.page(shown, config, unit)) if shown else ""
 
     for control in (models, name, wanted):

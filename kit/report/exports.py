@@ -4,8 +4,6 @@ Every Eval Ever has two files for each model: its accuracy and length on each da
 and a line for each response with its verdict. `python -m kit export RUN` writes both formats; CSV the run has, in `metrics/`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -69,47 +67,41 @@ def every_eval_ever(config: Config, model: str, folder: Path, organization: str 
     # In ASCII: there are readers, its validator too, that break lines where Unicode does.
     content = "".join(json.dumps({**link, "model_id": identity, **row}) + "\n" for row in instances)
     engine = "unknown" if logged else config.engine.name
-    model_info = {
-        "name": catalog.label(config, model), "id": identity, "developer": identity.partition("/")[0],
-        "inference_engine": {"name": engine, "version": facts["versions"].get(engine, "unknown")},
-        "additional_details": {"deployment_type": "unknown" if logged else "self_deployed",
-                               "model_availability": "open_weights" if hub else "unknown"}}
     aggregate = {
-        **link, "evaluation_timestamp": stamp, "retrieved_timestamp": f"{time.time():.0f}", "model_info": model_info,
+        **link, "evaluation_timestamp": stamp, "retrieved_timestamp": f"{time.time():.0f}",
+        "model_info": {
+            "name": catalog.label(config, model), "id": identity, "developer": identity.partition("/")[0],
+            "inference_engine": {"name": engine, "version": facts["versions"].get(engine, "unknown")},
+            "additional_details": {"deployment_type": "unknown" if logged else "self_deployed",
+                                   "model_availability": "open_weights" if hub else "unknown"}},
         "source_metadata": {"source_name": OURS, "source_type": "evaluation_run", "source_organization_name": organization,
                             "evaluator_relationship": "third_party" if hub else "other" if logged else "first_party"},
         "eval_library": {"name": OURS, "version": facts["commit"]},
-        "evaluation_results": [{**row, **({} if logged else _sampling(config, name))}
-                               for name, grades in graded.items() for row in _results(config, name, table.loc[name], grades)],
+        "evaluation_results": [
+            row for name, grades in graded.items() for row in _results(config, name, table.loc[name], grades, logged)],
         "detailed_evaluation_results": {
             "format": "jsonl", "file_path": lines.as_posix(), "hash_algorithm": "sha256",
             "checksum": hashlib.sha256(content.encode()).hexdigest(), "total_rows": content.count("\n")}}
-    with files.atomic(folder / lines) as file:
-        file.write(content)
     files.write_json(folder / path, aggregate)
-    return [folder / path, folder / lines]
+    return [folder / path, files.write_text(folder / lines, content)]
 
 
-def _sampling(config: Config, name: str) -> dict[str, Any]:
-    how = evaluate.sampling(config, name)
-    return {"generation_config": {"generation_args": {
-        "temperature": how.temperature, "top_p": how.top_p, "max_tokens": how.max_new_tokens}}}
-
-
-def _results(config: Config, name: str, row: pd.Series, grades: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _results(config: Config, name: str, row: pd.Series, grades: pd.DataFrame, logged: bool) -> Iterator[dict[str, Any]]:
     """Accuracy, and the length where it is known, of one data set."""
-    source, problems = SOURCES.get(name), metrics.per_problem(grades)
+    source, problems, how = SOURCES.get(name), metrics.per_problem(grades), evaluate.sampling(config, name)
     told = {"source_type": "hf_dataset", "hf_repo": source.hub, "hf_split": source.split} if source else {"source_type": "other"}
-    for column, (scale, described, how) in MEASURES.items():
+    asked = {"temperature": how.temperature, "top_p": how.top_p, "max_tokens": how.max_new_tokens}
+    for column, (scale, described, method) in MEASURES.items():
         score, low, high = (float(row[key]) / scale for key in (column, f"{column}_low", f"{column}_high"))
         error, spread = float(problems[column].sem()) / scale, {"num_samples": len(problems)}
         if math.isfinite(error):
             spread["standard_error"] = {"value": error, "method": "analytic, over the means of problems"}
         if math.isfinite(low):
-            spread["confidence_interval"] = {"lower": low, "upper": high, "confidence_level": uncertainty.LEVEL, "method": how}
+            spread["confidence_interval"] = {"lower": low, "upper": high, "confidence_level": uncertainty.LEVEL, "method": method}
         if math.isfinite(score):
             yield {"evaluation_result_id": f"{name}/{column}", "evaluation_name": name, "metric_config": described,
-                   "source_data": {"dataset_name": name, **told}, "score_details": {"score": score, "uncertainty": spread}}
+                   "source_data": {"dataset_name": name, **told}, "score_details": {"score": score, "uncertainty": spread},
+                   **({} if logged else {"generation_config": {"generation_args": asked}})}
 
 
 def _instances(config: Config, model: str, name: str, grades: pd.DataFrame) -> Iterator[dict[str, Any]]:

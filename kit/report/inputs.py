@@ -1,7 +1,5 @@
 """What tables, figures and sentences are made from: the CSV files of a run, and the published numbers."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,8 @@ from kit.settings import ROOT, Config, KitError, read_yaml
 
 
 def read(config: Config, name: str, overall: bool = False) -> pd.DataFrame:
-    """metrics/<name>.csv of the run, with what its models are called in `label` and `against_label`.
-
-    `overall`: only the rows of the mean over the data sets, or of the only set. KitError when the file is not there, damaged, or
-    of models that the params do not name.
-    """
+    """metrics/<name>.csv of the run, with what its models are called in `label` and `against_label`; `overall`: only the rows of
+    the mean over the data sets, or of the only set. KitError where it is missing, damaged, or of models not in the params."""
     path, called = paths.of(config).metrics / f"{name}.csv", catalog.labels(config)
     table = files.read_csv(path)
     for column, label in (("model", "label"), ("against", "against_label")):

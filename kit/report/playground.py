@@ -3,8 +3,6 @@
 Models are named as the run names them, or are folders of checkpoints, or hub ids; the params' engine answers, or a server.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -25,21 +23,22 @@ from kit.settings import Config, KitError
 
 
 class Playground:
-    """Four models stay loaded, those that were asked last."""
+    """Models that can be asked. Four of them stay loaded, those that were asked last."""
 
     def __init__(self, config: Config, server: str = "") -> None:
-        own = dataclasses.replace(config.engine, name="server", url=server) if server else config.engine
-        self.config = dataclasses.replace(config, engine=own)
-        known = [p for name in config.data.evaluation for p in problems.load(name, config)]
-        self.golds = {p.question.strip(): p.answer for p in known}
-        self.engine = functools.lru_cache(maxsize=4)(self._engine)
-        self.stopped = threading.Event()
-
-    def _engine(self, model: str) -> Engine:
         from kit.rollout import engines
 
-        named = model in catalog.model_names(self.config)
-        return engines.get_engine(catalog.model_source(self.config, model) if named else model, self.config)
+        own = dataclasses.replace(config.engine, name="server", url=server) if server else config.engine
+        self.config = dataclasses.replace(config, engine=own)
+        self.golds = {p.question.strip(): p.answer for name in config.data.evaluation for p in problems.load(name, config)}
+        self.stopped = threading.Event()
+
+        @functools.lru_cache(maxsize=4)
+        def engine(model: str) -> Engine:
+            named = model in catalog.model_names(config)
+            return engines.get_engine(catalog.model_source(config, model) if named else model, self.config)
+
+        self.engine = engine
 
     def told(self, question: str, response: Response, cut: bool, limit: int) -> str:
         """Length of a response, what the limit did to it, and its verdict where the answer is known."""
@@ -76,13 +75,11 @@ class Playground:
             look = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4"
             view.value = f'<div style="{look}"><b>{escape(head)}</b>\n{escape(HIDDEN.sub("�", text))}</div>'
 
-        labels = catalog.labels(self.config)
-
         def work(question: str, limit: int, models: Sequence[str], seed: int) -> None:
             try:
                 going = {}
                 for view, model in zip(views, models, strict=True):
-                    name = labels.get(model, model)
+                    name = catalog.labels(self.config).get(model, model)
                     show(view, f"{name}: loading")
                     going[view] = name, forcing.stream_forced(self.config, self.engine(model), question, limit, seed)
                     show(view, f"{name}: thinking")

@@ -1,55 +1,53 @@
 """Notebook 07's figures and tables: what each length reward pays, what a group's std makes of it, and what came of it."""
 
-from __future__ import annotations
+import itertools
 
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.evaluation.frontier import SHARES, method_of
 from kit.report.inputs import has, read, rows_of
-from kit.report.style import GREY, name_points, panels, plt, styled
+from kit.report.style import GREY, name_points, panels, panels_by, plt, styled
 from kit.report.tables import cell, published_changes
+from kit.report.texts import which
 from kit.reward import length_rewards
 from kit.reward.length_rewards import METHODS, advantages, rewards_of, training_of
 from kit.runs import catalog, files, paths
 from kit.settings import Config, Reward
 
 SIZE = 16  # responses of the groups that are drawn
+CORRECT = {"all correct": [True] * SIZE, "mixed": [k % 2 == 0 for k in range(SIZE)], "all wrong": [False] * SIZE}
 KINDS = {"all correct": ("#009E73", "-"), "mixed": ("#0072B2", ""), "all wrong": ("#D55E00", "--")}
 MARKERS = "osD^vP*Xphd<>"
 
 
-def settings_of(config: Config) -> dict[str, Reward]:
-    """Each method of the run with the settings of its first schedule; the token limit's target is the limit."""
-    found: dict[str, Reward] = {}
-    for plan in config.schedules.values():
-        reward = plan.reward or Reward()
-        target = reward.target or (sum(reward.targets) // 2 if reward.targets else plan.limits[0])
-        found.setdefault(method_of(plan), Reward(**{**vars(reward), "targets": None, "state_target": None, "target": target}))
-    return found
+def lengths_of(config: Config) -> list[int]:
+    """Lengths (tokens) of a group's responses, spread evenly up to 1.5 times the base's mean length."""
+    longest = 1.5 * rows_of(config, "main")[0].length
+    return np.linspace(longest / SIZE, longest, SIZE).round().astype(int).tolist()
 
 
 def groups(config: Config) -> pd.DataFrame:
     """A row per method, kind of group and response: length, correct, reward and advantage.
 
-    The lengths of each group are spread evenly up to 1.5 times the base's mean length; in the mixed one every second response is
-    wrong. Advantages are normalized as the method's are, for `batch` over these three groups.
+    A method has the settings of its first schedule; the token limit's target is the limit. Advantages are normalized as the
+    method's are, for `batch` over these three groups.
     """
-    longest = 1.5 * rows_of(config, "main")[0].length
-    lengths = np.linspace(longest / SIZE, longest, SIZE).round().astype(int).tolist()
-    correct = {"all correct": [True] * SIZE, "mixed": [k % 2 == 0 for k in range(SIZE)], "all wrong": [False] * SIZE}
-    rows = []
-    for name, reward in settings_of(config).items():
-        earned = [rewards_of(reward, right, lengths, reward.target) for right in correct.values()]
+    lengths, firsts, tables = lengths_of(config), {}, []
+    for plan in config.schedules.values():
+        firsts.setdefault(method_of(plan), plan)
+    for name, plan in firsts.items():
+        reward = plan.reward or Reward()
+        target = reward.target or (sum(reward.targets) // 2 if reward.targets else plan.limits[0])
         scale = str(training_of(config.training, reward).trl["scale_rewards"])
-        for kind, r, a in zip(correct, earned, advantages(earned, scale), strict=True):
-            rows.append(pd.DataFrame({"method": name, "scale": scale, "group": kind, "length": lengths, "correct": correct[kind],
-                                      "reward": r, "advantage": a}))
-    return pd.concat(rows)
+        earned = [rewards_of(reward, right, lengths, target) for right in CORRECT.values()]
+        for (kind, right), r, a in zip(CORRECT.items(), earned, advantages(earned, scale), strict=True):
+            tables.append(pd.DataFrame({"method": name, "scale": scale, "group": kind, "length": lengths, "correct": right,
+                                        "reward": r, "advantage": a}))
+    return pd.concat(tables)
 
 
 @styled
@@ -65,19 +63,17 @@ def advantage_shapes(config: Config) -> Figure:
 
 
 def _shapes(config: Config, column: str) -> Figure:
-    table = groups(config)
-    methods = list(dict.fromkeys(table.method))
-    figure, axes = panels(len(methods), 4, height=2.3, sharex=True)
-    for axis, method in zip(axes, methods, strict=True):
-        own = table[table.method == method]
-        for kind, (colour, line) in KINDS.items():
-            part = own[own.group == kind]
-            if kind == "mixed":
-                for right, fill in ((True, colour), (False, "none")):
-                    shown = part[part.correct == right]
-                    axis.plot(shown.length, shown[column], "o", color=colour, markerfacecolor=fill, markersize=4)
-            else:
+    by_method = groups(config).groupby("method", sort=False)
+    figure, axes = panels(len(by_method), 4, height=2.3, sharex=True)
+    for axis, (method, own) in zip(axes, by_method, strict=True):
+        for kind, part in own.groupby("group", sort=False):
+            colour, line = KINDS[kind]
+            if line:
                 axis.plot(part.length, part[column], color=colour, linestyle=line)
+                continue
+            for right, fill in ((True, colour), (False, "none")):
+                shown = part[part.correct == right]
+                axis.plot(shown.length, shown[column], "o", color=colour, markerfacecolor=fill, markersize=4)
         axis.set_title(method.replace(", ", ",\n") + (f" ({own.scale.iloc[0]})" if column == "advantage" else ""), fontsize=9)
         axis.axhline(0, color="#999999", linewidth=0.7)
     colour = KINDS["mixed"][0]
@@ -92,18 +88,16 @@ def _shapes(config: Config, column: str) -> Figure:
 @styled
 def weight_cancels(config: Config) -> Figure:
     """Advantages of a group for three weights of one length term, divided by the group's std (left) and not divided (right)."""
-    longest = 1.5 * rows_of(config, "main")[0].length
-    lengths = np.linspace(longest / SIZE, longest, SIZE).round().astype(int).tolist()
+    lengths, rows = lengths_of(config), {"all correct": "all correct", "mixed": "mixed, the correct ones"}
     figure, axes = panels(4, 2, height=2.5, sharex=True)
-    for axis, (kind, scale) in zip(axes, [(kind, scale) for kind in ("all correct", "mixed") for scale in ("group", "none")],
-                                   strict=True):
-        correct = [kind == "all correct" or k % 2 == 0 for k in range(SIZE)]
+    scales = {"group": "over the std of the group", "none": "not divided"}
+    for axis, (kind, scale) in zip(axes, itertools.product(rows, scales), strict=True):
+        right = np.array(CORRECT[kind])
         for weight, line in ((0.05, ":"), (0.2, "--"), (0.8, "-")):
-            earned = [rewards_of(Reward(name="kimi", weight=weight), correct, lengths, longest)]
-            shown = [(n, a) for n, a, right in zip(lengths, advantages(earned, scale)[0], correct, strict=True) if right]
-            axis.plot(*zip(*shown, strict=True), line, color=KINDS[kind][0], label=f"weight {weight:g}")
-        axis.set_title(f"{kind}{'' if kind == 'all correct' else ', the correct ones'}; "
-                       f"{'over the std of the group' if scale == 'group' else 'not divided'}", fontsize=9)
+            earned = [rewards_of(Reward(name="kimi", weight=weight), CORRECT[kind], lengths, lengths[-1])]
+            axis.plot(np.array(lengths)[right], advantages(earned, scale)[0][right], line, color=KINDS[kind][0],
+                      label=f"weight {weight:g}")
+        axis.set_title(f"{rows[kind]}; {scales[scale]}", fontsize=9)
         axis.legend(fontsize=7)
     figure.supxlabel("length (tokens)", fontsize=10)
     figure.supylabel("advantage (Kimi's reward)", fontsize=10)
@@ -118,9 +112,8 @@ def frontier(config: Config) -> Figure:
     """
     table, called = read(config, "frontier"), catalog.labels(config)
     methods = [method for method in dict.fromkeys(table.method) if method != "base"]
-    looks = {method: (colour, MARKERS[k % len(MARKERS)])
-             for k, (method, colour) in enumerate(zip(methods, seaborn.husl_palette(len(methods), l=0.5), strict=True))}
-    looks["base"] = ("black", "*")
+    colours = seaborn.husl_palette(len(methods), l=0.5)
+    looks = dict(zip(methods, zip(colours, itertools.cycle(MARKERS), strict=False), strict=True)) | {"base": ("black", "*")}
     figure, axis = plt.subplots(figsize=(11, 6.5))
     if has(config, "forcing"):
         forced = read(config, "forcing", overall=True).query("model == 'base'")
@@ -128,23 +121,19 @@ def frontier(config: Config) -> Figure:
     for method, own in table.sort_values("length").groupby("method", sort=False):
         colour, marker = looks[method]
         axis.plot(own.length, own.accuracy, color=colour, linewidth=0.8, alpha=0.4, zorder=1)
-        for r in own.itertuples():
-            _point(axis, r, colour, marker, 0.25 if r.dominated else 1.0)
-    best = table[~table.dominated]
+        for dominated, some in own.groupby("dominated"):
+            alpha = 0.25 if dominated else 1.0
+            up, across = ([some[c] - some[f"{c}_low"], some[f"{c}_high"] - some[c]] for c in ("accuracy", "length"))
+            axis.errorbar(some.length, some.accuracy, up, across, color=colour, marker=marker, linestyle="", elinewidth=0.9,
+                          alpha=alpha, zorder=2 + alpha)
     axis.set(xlabel="mean length (tokens)", ylabel="accuracy (pass@1, %)", xlim=(0, None),
              ylim=(max(0, table.accuracy_low.min() - 2), min(100, table.accuracy_high.max() + 2)))
-    name_points(axis, [(r.length, r.accuracy, called[r.model]) for r in best.itertuples()])
+    name_points(axis, [(r.length, r.accuracy, called[r.model]) for r in table[~table.dominated].itertuples()])
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="", label=method)
                for method, (colour, marker) in looks.items()]
     handles += [Line2D([], [], color=GREY, marker=".", linewidth=1, label="base under budget forcing")]
     figure.legend(handles=handles, loc="outside lower center", ncol=5, fontsize=8)
     return figure
-
-
-def _point(axis: Axes, r: object, colour: object, marker: str, alpha: float) -> None:
-    across, up = ([[value - low], [high - value]] for value, low, high in (
-        (r.length, r.length_low, r.length_high), (r.accuracy, r.accuracy_low, r.accuracy_high)))
-    axis.errorbar(r.length, r.accuracy, up, across, color=colour, marker=marker, alpha=alpha, linewidth=0.9, zorder=2 + alpha)
 
 
 @styled
@@ -153,16 +142,13 @@ def published_frontiers(config: Config) -> Figure:
 
     Means over the four sets. Harnesses are not to be compared with each other, nor with ours.
     """
-    table = published_changes("rewards")
-    sources = list(dict.fromkeys(table.source))
-    figure, axes = panels(len(sources), 3, height=4, sharex=True, sharey=True)
-    for axis, source in zip(axes, sources, strict=True):
-        own = table[table.source == source]
+    figure, parts = panels_by(published_changes("rewards"), "source", 3, height=4, sharex=True, sharey=True)
+    for axis, source, own in parts:
         axis.plot(own.length, own.accuracy_change, "o", color=GREY, markerfacecolor="none")
         axis.axhline(0, color="#999999", linewidth=1)
         axis.set(title=source, xlabel="mean length (% of the base's)", xlim=(0, 110))
         name_points(axis, list(own[["length", "accuracy_change", "name"]].itertuples(index=False)))
-    axes[0].set_ylabel("accuracy change (points)")
+    figure.axes[0].set_ylabel("accuracy change (points)")
     return figure
 
 
@@ -183,23 +169,20 @@ def frontier_table(config: Config) -> pd.DataFrame:
 
 def volume_table(config: Config) -> pd.DataFrame:
     """Every method: hypervolume (percent), best accuracy at three lengths, means over the seeds; with how many settings."""
-    table = files.read_csv(paths.of(config).metrics / "volumes.csv")
+    by_method = files.read_csv(paths.of(config).metrics / "volumes.csv").groupby("method", sort=False)
     columns = ["volume", *(f"at {share:.0%}" for share in SHARES)]
-    n, means = table.groupby("method", sort=False)[columns].agg("count"), table.groupby("method")[columns + ["settings"]].mean()
-    shown = means.sort_values("volume", ascending=False)
-    for column in columns[1:]:  # a length that a setting reaches with some seeds only
-        reached = {method: f"– ({n[column][method]} of {n.volume[method]} seeds)" for method in shown.index}
-        shown[column] = [f"{value:.1f}" if n[column][method] == n.volume[method] else reached[method]
-                         for method, value in shown[column].items()]
-    return shown.assign(volume=shown.volume.map("{:.1f}".format), settings=shown.settings.astype(int))
+    n, shown = by_method[columns].count(), by_method[[*columns, "settings"]].mean().sort_values("volume", ascending=False)
+    for column in columns:  # a length that a setting reaches with some seeds only
+        shown[column] = [f"{value:.1f}" if n[column][method] == n.volume[method] else
+                         f"– ({n[column][method]} of {n.volume[method]} seeds)" for method, value in shown[column].items()]
+    return shown.astype({"settings": int})
 
 
 def pair_sentences(config: Config) -> list[str]:
     """A sentence for each pair of methods with equally many settings."""
     told = []
     for r in rows_of(config, "reward_pairs", overall=False):
-        verdict = f"{r.method} buys more" if r.difference_low > 0 else f"{r.other} buys more" if r.difference_high < 0 else \
-            "no difference could be shown"
+        verdict = which(r, "difference", f"{r.method} buys more", f"{r.other} buys more")
         told.append(f"{r.method} minus {r.other}: {cell(r, 'difference')} points of hypervolume over {r.seeds} seeds: {verdict}.")
     return told
 

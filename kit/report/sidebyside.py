@@ -1,14 +1,9 @@
 """The same problem answered by several models, side by side: picked by a rule, coloured by phase, as one static HTML page.
 
-Cases are of one problem and one sample number; lengths are tokens (words where a log has no token counts, and then the page
-says so). `pick` takes the case in the middle of all reductions among those that stayed right, the largest reduction among
-them, and one that broke: right before, wrong after. No case is picked because it looks good.
-
+Lengths are tokens, or words where a log has no token counts, and then the page says so. No case is picked because it looks good.
 A response is hostile text: the template (templates/traces.html) escapes everything, and the page has a policy that lets no script
 run and nothing be loaded.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -41,7 +36,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """One problem, the responses of two models or more, and by which rule it was picked."""
+    """One problem, the responses of two models or more with one sample number, and by which rule it was picked."""
 
     rule: str
     name: str
@@ -68,11 +63,11 @@ class Case:
 
 def cases_of(config: Config, models: Sequence[str], names: Sequence[str] | None = None) -> list[Case]:
     """All that these models answered to the same problems of the data sets `names` (all), by sample number."""
-    found = []
+    run, found = paths.of(config), []
     for name in names or config.data.evaluation:
-        grades = {model: evaluate.read_grades(paths.of(config).grades(model, name)) for model in models}
-        found += _side_by_side(name, {catalog.label(config, model): (behavior.responses(config, model, name), own)
-                                      for model, own in grades.items()})
+        found += _side_by_side(name, {
+            catalog.label(config, model): (behavior.responses(config, model, name), evaluate.read_grades(run.grades(model, name)))
+            for model in models})
     return found
 
 
@@ -83,10 +78,9 @@ def round_cases(config: Config, schedule: str, round: int) -> list[Case]:
     if steps[-1] == 0:
         return []
     start = run.validation(schedule, round - 1, steps[0]) if round > 1 else run.validation("base", 0, 0)
-    both = {"before the round": start, "after it": run.validation(schedule, round, steps[-1])}
-    answers = {label: list(records.read(path)) for label, path in both.items()}
-    found = {label: (own, evaluate.grade(own, config.training.reading)) for label, own in answers.items()}
-    return _side_by_side(config.data.validation, found)
+    both = [list(records.read(path)) for path in (start, run.validation(schedule, round, steps[-1]))]
+    before, after = ((answers, evaluate.grade(answers, config.training.reading)) for answers in both)
+    return _side_by_side(config.data.validation, {"before the round": before, "after it": after})
 
 
 def _side_by_side(name: str, models: Mapping[str, tuple[Sequence[Rollout], pd.DataFrame]]) -> list[Case]:
@@ -94,19 +88,22 @@ def _side_by_side(name: str, models: Mapping[str, tuple[Sequence[Rollout], pd.Da
     stored = [{r.id: r for r in answers} for answers, _ in models.values()]
     verdicts = [grades.set_index(["id", "sample"]).verdict.to_dict() for _, grades in models.values()]
     found = []
-    for key in (key for key in stored[0] if all(key in answers for answers in stored)):
+    for key, first in stored[0].items():
+        if not all(key in answers for answers in stored):
+            continue
         all_of = [answers[key] for answers in stored]
-        known = all(isinstance(n, int | float) and n == n for r in all_of for n in r.model_answer_length)
+        known = not any(n is None for r in all_of for n in r.model_answer_length)
         for i in range(min(len(r.model_answer) for r in all_of)):
             sides = tuple(
                 Side(label, r.model_answer[i], r.model_answer_length[i] if known else len(r.model_answer[i].split()),
                      of_model.get((key, i), "")) for label, r, of_model in zip(models, all_of, verdicts, strict=True))
-            found.append(Case("", name, key, i, all_of[0].question, all_of[0].answer, sides, "tokens" if known else "words"))
+            found.append(Case("", name, key, i, first.question, first.answer, sides, "tokens" if known else "words"))
     return found
 
 
 def pick(cases: Sequence[Case]) -> list[Case]:
-    """At most one case per rule, in the rules' order; ties go by data set, id and text, so that it is always the same one."""
+    """At most one case per rule: the middle of all reductions among those that stayed right, the largest among them, and one that
+    broke, right before and wrong after. Ties go by data set, id and text, so that it is always the same one."""
     ordered = sorted(cases, key=lambda c: (c.reduction, c.name, c.id, c.before.text, c.after.text))
     right = [c for c in ordered if c.before.verdict == c.after.verdict == "correct"]
     broke = [c for c in ordered if c.before.verdict == "correct" != c.after.verdict]
@@ -122,17 +119,12 @@ def write(config: Config) -> tuple[str, Path]:
     shown = config.behavior.pairs or catalog.last_rounds(config)
     picked = [case for model in shown for case in pick(cases_of(config, (names[0], model)))]
     text = page(picked, config, behavior.step_unit(config), f"Side by side: {config.run}")
-    path = paths.of(config).figures / "traces.html"
-    with files.atomic(path) as file:
-        file.write(text)
-    return text, path
+    return text, files.write_text(paths.of(config).figures / "traces.html", text)
 
 
 def page(cases: Sequence[Case], config: Config, unit: str = "", title: str = "") -> str:
-    """A self-contained page: title, legend, then the cases. Works without a network, on a phone one side below the other.
-
-    `unit` is what a step is (behavior.step_unit); if it is not given, these cases decide.
-    """
+    """A self-contained page: title, legend, then the cases; on a phone one side below the other. `unit` is what a step is
+    (behavior.step_unit); if it is not given, these cases decide."""
     unit = unit or phases.unit_of(side.text for case in cases for side in case.sides)
     cues, words = phases.cues_of(config), behavior.keyword_pattern(tuple(config.keywords.get("hesitation", ())))
 

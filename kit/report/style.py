@@ -66,6 +66,15 @@ def panels(count: int, columns: int, width: float = WIDTH, height: float = 2.4, 
     return figure, list(axes.flat[:count])
 
 
+def panels_by(
+    table: pd.DataFrame, column: str, columns: int, **options: Any
+) -> tuple[Figure, list[tuple[Axes, Any, pd.DataFrame]]]:
+    """`panels`, one for each value of a column: the figure, and (axes, value, its rows of the table) of each."""
+    values = list(dict.fromkeys(table[column]))
+    figure, axes = panels(len(values), min(columns, len(values) or 1), **options)
+    return figure, [(axis, value, table[table[column] == value]) for axis, value in zip(axes, values, strict=True)]
+
+
 def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model") -> so.Plot:
     """A seaborn plot of two columns where each model (or schedule: `by="schedule"`) has its colour, and its marker on request."""
     known = looks(config)

@@ -4,8 +4,6 @@ A function takes the settings and returns a DataFrame of texts; its first column
 the run and params/published.yaml.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,8 +34,7 @@ def save(table: pd.DataFrame, config: Config, name: str) -> pd.DataFrame:
     files.write_csv(folder / f"{name}.csv", flat)
     rows = [flat.columns, ["---"] * len(flat.columns), *flat.to_numpy()]
     lines = ["| " + " | ".join(str(text).replace("|", "\\|") for text in row) + " |" for row in rows]
-    with files.atomic(folder / f"{name}.md") as file:
-        file.write("\n".join([*lines, "", ", ".join(origin(config, name))]) + "\n")
+    files.write_text(folder / f"{name}.md", "\n".join([*lines, "", ", ".join(origin(config, name))]) + "\n")
     return table
 
 
@@ -63,9 +60,8 @@ def cell(row: pd.Series | object, column: str, form: str = "+.1f", unit: str = "
 
 def main_table(config: Config) -> pd.DataFrame:
     """Every model on the mean of the sets, and its changes against the base, paired on problems, with 95 % intervals."""
-    main, rows = read(config, "main", overall=True), []
-    changes = {r.model: r for r in rows_of(config, "changes") if r.against == "base"}
-    for r in main.itertuples():
+    changes, rows = {r.model: r for r in rows_of(config, "changes") if r.against == "base"}, []
+    for r in read(config, "main", overall=True).itertuples():
         against = changes.get(r.model)
         rows.append({"model": r.label, "accuracy (%)": cell(r, "accuracy", ".1f"),
                      "length (tokens)": cell(r, "length", ".0f") or UNKNOWN,
@@ -158,7 +154,7 @@ def seed_table(config: Config) -> pd.DataFrame:
     """Mean over the seeds with its t-interval, the seeds' own values, and their spread beside what the problems alone explain."""
     return pd.DataFrame([
         {"comparison": r.comparison, "quantity": f"{r.quantity} ({r.unit})",
-         "mean [95 %]": f"{r.value:{FORMS[r.quantity]}} [{r.low:{FORMS[r.quantity]}}, {r.high:{FORMS[r.quantity]}}]",
+         "mean [95 %]": "{0.value:{1}} [{0.low:{1}}, {0.high:{1}}]".format(r, FORMS[r.quantity]),
          "seeds": r.by_seed, "sd between seeds": f"{r.sd:.1f}", "sd expected from the problems alone": f"{r.sd_problems:.1f}"}
         for r in rows_of(config, "seeds_combined")
     ]).set_index(["comparison", "quantity"])
@@ -190,21 +186,20 @@ def published_table(name: str = "autothink", part: str = "tables") -> pd.DataFra
 
     source, rows = published(), []
     for entry in source[part][name]["rows"]:
-        cells, labels, change = [entry["cells"][s] for s in source["sets"]], entry.get("labels", {}), entry.get("change")
-        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells, strict=True)]
-        of_sets = {s: pair(entry["cells"][s]) + (f" ({labels[s]})" if s in labels else "") for s in source["sets"]}
-        rows.append({"model": entry["model"], "label": source[part][name]["label"], **of_sets,
-                     "mean": pair(entry.get("mean") or means), "accuracy change": f"{change['accuracy']:+.1f}" if change else "",
-                     "length change": f"{change['length']:+d} %" if change else ""})
+        row, labels = {"model": entry["model"], "label": source[part][name]["label"]}, entry.get("labels", {})
+        cells = {s: entry["cells"][s] for s in source["sets"]}
+        row |= {s: pair(values) + (f" ({labels[s]})" if s in labels else "") for s, values in cells.items()}
+        means = [None if None in values else round(sum(values) / len(values), 1) for values in zip(*cells.values(), strict=True)]
+        row["mean"] = pair(entry.get("mean") or means)
+        if change := entry.get("change"):
+            row |= {"accuracy change": f"{change['accuracy']:+.1f}", "length change": f"{change['length']:+d} %"}
+        rows.append(row)
     return filled(pd.DataFrame(rows).set_index("model"))
 
 
 def published_changes(part: str = "tables") -> pd.DataFrame:
-    """Published pruned models against the base of their table: accuracy change (points), length (% of the base's), score. `part`:
-    as in `published_table`.
-
-    Means over the four sets; a row that lacks a number has empty cells. Derived (D) where the table gives means only.
-    """
+    """Published pruned models against the base of their table (`part`: as in `published_table`), means over the four sets:
+    accuracy change (points), length (% of the base's), score; empty where a number is lacking. Derived (D) from given means."""
     rows = []
     for source, table in published()[part].items():
         for entry in table["rows"]:

@@ -4,8 +4,6 @@ The report needs nothing else: no network, no script, no other file. Pages escap
 script run and no address but embedded images be loaded. So what a model wrote can do nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from pathlib import Path
@@ -46,19 +44,18 @@ def which(row: Any, column: str, higher: str, lower: str, none: str = "no differ
 
 def conclusions(config: Config) -> dict[str, list[str]]:
     """Heading -> sentences of every comparison that the run has; their wording stands in templates/sentences.txt."""
-    stated = {name for name, schedule in config.schedules.items() if schedule.state_limit}
-    gaps = rows_of(config, "forcing_gaps", overall=False)
+    stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
     measured = {title: read(config, source, overall=True).set_index("label")[column]
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
-    found |= {"moves": rows_of(config, "moves", overall=False)}
-    found |= {name: differences(config, name) for name in ("one_shot", "controls")}
-    ends = [catalog.last_round(config, name) for name in config.schedules if name in stated]
-    best = [*ends, catalog.model_names(config)[-1]][0]
-    text = render("sentences.txt", **found, measured=measured, cell=cell, best=best,
-                  main={r.model: r for r in rows_of(config, "main")},
-                  reference=reference.of(config) or {}, needed=reference.seeds_needed, which=which, config=config,
-                  pruned=[r for r in gaps if r.shared and catalog.facts(config)[r.model][0] in stated])
+    text = render(
+        "sentences.txt", **found, measured=measured, cell=cell, which=which, config=config, needed=reference.seeds_needed,
+        reference=reference.of(config) or {}, main={r.model: r for r in rows_of(config, "main")},
+        best=catalog.last_round(config, stated[0]) if stated else catalog.model_names(config)[-1],
+        moves=rows_of(config, "moves", overall=False),
+        one_shot=differences(config, "one_shot"), controls=differences(config, "controls"),
+        pruned=[r for r in rows_of(config, "forcing_gaps", overall=False)
+                if r.shared and catalog.facts(config)[r.model][0] in stated])
     said: dict[str, list[str]] = {}
     for line in filter(None, text.splitlines()):
         if line.startswith("# "):
@@ -73,11 +70,11 @@ def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
     rows: dict[str, dict[str, dict[str, str]]] = {}
     for figure in made["figures"]:
         name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
-        forms = {"mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]", "range": "{from:{0}} to {to:{0}}"}
-        shown = {ends: form.format(FORMS[figure["quantity"]], **figure) for ends, form in forms.items()}
+        form = FORMS[figure["quantity"]]
         sds = [np.std(values, ddof=1) for key in ("values", "same_base") if len(values := figure.get(key, [])) > 1]
-        shown["sd"] = ", ".join(f"{sd:{FORMS[figure['quantity']].lstrip('+')}}" for sd in sds)
-        rows.setdefault(name, {})[quantity] = shown
+        rows.setdefault(name, {})[quantity] = {
+            "mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]".format(form, **figure),
+            "range": "{from:{0}} to {to:{0}}".format(form, **figure), "sd": ", ".join(f"{sd:{form.lstrip('+')}}" for sd in sds)}
     return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed,
                          held=reference.held(made) if "more" in made else {}).strip()
             for page in ("README.md", "notebooks/README.md")}
@@ -87,8 +84,7 @@ def write_readme(made: dict[str, Any]) -> None:
     """Put the `reference_blocks` into their files."""
     for page, block in reference_blocks(made).items():
         before, rest = (ROOT / page).read_text(encoding="utf-8").split(MARKERS[0])
-        with files.atomic(ROOT / page) as file:
-            file.write(f"{before}{MARKERS[0]}\n{block}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}")
+        files.write_text(ROOT / page, f"{before}{MARKERS[0]}\n{block}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}")
 
 
 def write_report(config: Config) -> Path:
@@ -101,8 +97,5 @@ def write_report(config: Config) -> Path:
         "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
         conclusions=conclusions(config), captions={name: caption(name) for name in tables},
-        account=account.table(config).astype(str),
-        settings=yaml_text(manifest.get("settings", {})))
-    with files.atomic(run.root / "report.html") as file:
-        file.write(text)
-    return run.root / "report.html"
+        account=account.table(config).astype(str), settings=yaml_text(manifest.get("settings", {})))
+    return files.write_text(run.root / "report.html", text)

@@ -1,9 +1,5 @@
 """Figures of accuracy against length: pruning, budget forcing, published models, equal spend, problem by problem, seeds."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pandas as pd
 import seaborn
 import seaborn.objects as so
@@ -21,34 +17,24 @@ from kit.settings import Config
 
 @styled
 def trade_off(config: Config) -> Figure:
-    """Accuracy against mean length of every model, with 95 % intervals: the mean of the sets (large) and each set (small).
-
-    Rounds are named by their token limits; the thin line is the base model under budget forcing.
-    """
+    """Accuracy against mean length of every model, with 95 % intervals: the mean of the sets (large) and each set (small)."""
     named = [(r.length, r.accuracy, r.label) for r in rows_of(config, "main")]
     return _by_set(config, ["base"], named, "mean length (tokens)", close=True)
 
 
 @styled
 def budget_forcing(config: Config) -> Figure:
-    """Accuracy against mean total length under budget forcing (lines, with 95 % bands) and of every model left alone (markers).
-
-    Numbers at the points are the budgets of the base model.
-    """
+    """Accuracy against mean total length under budget forcing (lines, with 95 % bands) and of every model left alone
+    (markers)."""
     stopped = [r for r in rows_of(config, "forcing") if r.model == "base" and r.forced > 0]
     budgets = [(r.length, r.accuracy, f"{r.budget}") for r in stopped]
     figure = _by_set(config, config.forced_models, budgets, "mean total length (tokens); at the points: the base's budget")
     return tell(figure, (f"base, budget {r.budget}: {r.accuracy:.1f} % at {r.length:.0f} tokens" for r in stopped))
 
 
-def _by_set(
-    config: Config, forced: Sequence[str], named: Sequence[tuple[float, float, str]], x: str, close: bool = False
-) -> Figure:
-    """A large panel for the mean of the sets, a small one for each set: models as points, `forced` ones as curves over budgets.
-
-    `named` are the points of the large panel with a name beside them, `x` is what its lengths are called. `close`: rounds are
-    joined by a line, and only as much of the accuracy is shown as the models span.
-    """
+def _by_set(config: Config, forced: list[str], named: list[tuple[float, float, str]], x: str, close: bool = False) -> Figure:
+    """A large panel for the mean of the sets, its lengths called `x` and some points `named`, a small one for each set: models as
+    points, `forced` ones as curves over budgets. `close`: rounds are joined by a line, and the accuracy is zoomed in on."""
     main = read(config, "main")
     forcing = read(config, "forcing") if has(config, "forcing") else main.iloc[:0]
     names = [name for name in ["mean", *config.data.evaluation] if name in set(main.set)]
@@ -70,11 +56,9 @@ def _by_set(
             axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color=GREY)
         axis.set_title(set_label(config, name).replace(" (", "\n(" if k else " ("), fontsize=8 if k else 10)
         axis.tick_params(labelsize=7 if k else 9)
-        axis.set(xlabel="", ylabel="")
-        axis.set_xlim(left=0)
+        axis.set(xlabel="" if k else x, ylabel="" if k else "accuracy (pass@1, %)", xlim=(0, None))
     more = [Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing"),
             Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")]
-    figure.axes[0].set(xlabel=x, ylabel="accuracy (pass@1, %)")
     legend(figure, config, main.schedule if close else main.model, line=close, columns=3, more=more)
     name_points(figure.axes[0], named)
     overall = main[main.set == names[0]].dropna(subset=["length"])
@@ -89,30 +73,27 @@ def _published(axis: Axes, config: Config, name: str) -> None:
         (f"published {table}", f"{entry['model']}, {table} ({facts['label']})", *entry["cells"].get(name, [None, None]))
         for table, facts in source["tables"].items() for entry in facts["rows"] if family and entry["model"].startswith(family)
     ], columns=["model", "name", "accuracy", "length"]).dropna()
-    if len(found):
-        points(axis, config, found, "length", "accuracy")
-        name_points(axis, [(r.length, r.accuracy, r.name) for r in found.itertuples()])
+    points(axis, config, found, "length", "accuracy")
+    name_points(axis, [(r.length, r.accuracy, r.name) for r in found.itertuples()])
 
 
 @styled
 def relative_trade_off(config: Config) -> Figure:
     """Accuracy change against length as a share of the base's: ours (filled, with 95 % intervals) and published (hollow)."""
-    changes, theirs = read(config, "changes", overall=True), published_changes()
-    ours = changes[changes.against == "base"]
-    ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")})
+    ours, theirs = read(config, "changes", overall=True).query("against == 'base'"), published_changes()
+    ours = ours.assign(**{f"length{end}": 100 + ours[f"length_change{end}"] for end in ("", "_low", "_high")}, name=ours.label)
     ours = ours.dropna(subset=["length"])
     figure, (axis,) = panels(1, 1, height=4)
     axis.axhline(0, color="#999999", linewidth=1)
     points(axis, config, ours, "length", "accuracy_change", 7)
     points(axis, config, theirs, "length", "accuracy_change")
-    axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)")
-    axis.set_xlim(0, max(110, 5 + ours.length_high.max()))
+    axis.set(xlabel="mean length (% of the base model's)", ylabel="accuracy change (points)",
+             xlim=(0, max(110, 5 + ours.length_high.max())))
     called = dict(zip(theirs.model, theirs.model + " (" + theirs.letter + ")", strict=True))
-    legend(figure, config, [*ours.model, *theirs.model], called, columns=3)
-    name_points(axis, [(r.length, r.accuracy_change, r.label) for r in ours.itertuples()]
-                + [(r.length, r.accuracy_change, r.name) for r in theirs.itertuples()])
-    return tell(figure, (f"{r.label} {r.accuracy_change:+.1f} points at {r.length:.0f} % of the length"
-                         for r in [*ours.itertuples(), *theirs.itertuples()]))
+    shown = list(pd.concat([ours, theirs]).itertuples())
+    legend(figure, config, [r.model for r in shown], called, columns=3)
+    name_points(axis, [(r.length, r.accuracy_change, r.name) for r in shown])
+    return tell(figure, (f"{r.label} {r.accuracy_change:+.1f} points at {r.length:.0f} % of the length" for r in shown))
 
 
 @styled
@@ -149,18 +130,17 @@ def equal_spend(config: Config) -> Figure:
 @styled
 def problem_changes(config: Config) -> Figure:
     """How many problems changed by how much in accuracy and in length, after each schedule's last round; darker: more of them."""
-    table = read(config, "per_problem").dropna(subset=["length_change"])
+    table, told = read(config, "per_problem").dropna(subset=["length_change"]), []
     models = [model for model in catalog.last_rounds(config) if model in set(table.model)]
     figure, axes = panels(len(models), min(3, len(models) or 1), height=2.5, sharex=True, sharey=True)
-    told = []
     for axis, model in zip(axes, models, strict=True):
         own = table[table.model == model]
         seaborn.histplot(own, x="length_change", y="accuracy_change", binwidth=(10, 20), binrange=((-100, 100), (-110, 110)),
                          ax=axis, color=looks(config)[model][0], cbar=True, cbar_kws={"label": "problems"})
         better, worse = (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
-        shares = f"{better:.0%} better, {1 - better - worse:.0%} as before, {worse:.0%} worse"
-        told.append(f"{own.label.iloc[0]} {shares}")
-        axis.set_title(f"{own.label.iloc[0]}\n{shares.replace(', ', chr(10), 1)}", fontsize=8)
+        same = 1 - better - worse
+        told.append(f"{own.label.iloc[0]} {better:.0%} better, {same:.0%} as before, {worse:.0%} worse")
+        axis.set_title(f"{own.label.iloc[0]}\n{better:.0%} better\n{same:.0%} as before, {worse:.0%} worse", fontsize=8)
         axis.axhline(0, color="#999999", linewidth=0.8)
         axis.axvline(0, color="#999999", linewidth=0.8)
         axis.set(xlabel="length change (%)", ylabel="accuracy change (points)" if axis is axes[0] else "")
@@ -170,8 +150,8 @@ def problem_changes(config: Config) -> Figure:
 @styled
 def seeds(config: Config) -> Figure:
     """Every comparison of accuracy seed by seed (grey) and over the seeds (black), with 95 % intervals."""
-    each, combined = (read(config, name, overall=True) for name in ("seeds", "seeds_combined"))
-    each, combined = (table[table.quantity == "accuracy change"] for table in (each, combined))
+    each, combined = (read(config, name, overall=True).query("quantity == 'accuracy change'")
+                      for name in ("seeds", "seeds_combined"))
     figure, (axis,) = panels(1, 1, height=0.4 + 0.5 * combined.comparison.nunique())
     axis.axvline(0, color="#999999", linewidth=1)
     where = {"x": "value", "y": "comparison", "xmin": "low", "xmax": "high"}

@@ -1,13 +1,10 @@
 """Figures of training: reward, length and truncated share step by step; the checkpoints that the selection rule chose from."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -16,6 +13,8 @@ from kit.report.style import GREY, LOOKS, Picture, curves, legend, looks, name_p
 from kit.runs import catalog, files, paths
 from kit.settings import Config
 
+# Column of a round's log, its title, by what it is multiplied.
+PANELS = (("reward", "reward", 1), ("length", "mean length (tokens)", 1), ("truncated", "truncated (%)", 100))
 
 @styled
 def round_curves(config: Config, schedule: str, round: int) -> Figure:
@@ -33,25 +32,19 @@ def live_curves(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Pi
 
 
 def _one_round(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
-    """The three panels of one round with `steps` steps.
-
-    Without seaborn, which takes longer than a step of a small model.
-    """
-    figure = Figure(figsize=(7.5, 2.4))
+    """The three panels of one round with `steps` steps; without seaborn, which takes longer than a step of a small model."""
+    figure, first, last = Figure(figsize=(7.5, 2.4)), rows[0], rows[-1]
     at = [row["step"] for row in rows]
-    for axis, (name, values) in zip(figure.subplots(1, 3), {
-            "reward": [row["reward"] for row in rows], "mean length (tokens)": [row["length"] for row in rows],
-            "truncated (%)": [100 * row["truncated"] for row in rows]}.items(), strict=True):
-        axis.plot(at, values, color=LOOKS[0][0], marker="o", markersize=3)
+    for axis, (column, name, unit) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        axis.plot(at, [unit * row[column] for row in rows], color=LOOKS[0][0], marker="o", markersize=3)
         axis.margins(y=0.2)  # room for the limit's name
-        if name.startswith("mean length"):
+        if column == "length":
             axis.plot(at, [row["limit"] for row in rows], color=LOOKS[1][0], linestyle="--")
-            axis.annotate(f"limit {rows[-1]['limit']:.0f}", (at[-1], rows[-1]["limit"]), xytext=(0, 3), fontsize=8,
+            axis.annotate(f"limit {last['limit']:.0f}", (at[-1], last["limit"]), xytext=(0, 3), fontsize=8,
                           textcoords="offset points", color=LOOKS[1][0], ha="right" if 2 * at[-1] > steps else "left")
         axis.set(title=name, xlabel="training step", xlim=(0, steps + 1), ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, fontsize=10)
-    first, last = rows[0], rows[-1]
     return tell(figure, [
         f"reward {first['reward']:.2f} to {last['reward']:.2f}", f"truncated {first['truncated']:.0%} to {last['truncated']:.0%}",
         f"length {first['length']:.0f} to {last['length']:.0f} tokens, limit {last['limit']:.0f}"])
@@ -59,41 +52,29 @@ def _one_round(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Fig
 
 @styled
 def training_curves(config: Config) -> Figure:
-    """Reward, mean length and truncated share of every training step, all rounds in a row, with the limits drawn in.
-
-    Thin upright lines stand between rounds.
-    """
-    log = read(config, "training")
-    figure, axes = _step_by_step(config, log)
-    for schedule, own in log.groupby("schedule", sort=False):
-        for end in own.groupby("round").total_step.max().iloc[:-1]:
-            for axis in axes:
-                axis.axvline(end + 0.5, color=looks(config)[schedule][0], linewidth=0.6, alpha=0.5)
-    legend(figure, config, log.schedule, marker=False, line=True)
-    return figure
-
-
-def _step_by_step(config: Config, log: pd.DataFrame) -> tuple[Figure, list[Axes]]:
-    """Three panels over `total_step`, a line per schedule; the limits beside the lengths."""
+    """Reward, mean length and truncated share of every training step, all rounds in a row, with the limits drawn in."""
+    log, told = read(config, "training"), []
     log = log.assign(truncated=100 * log.truncated)
     figure, axes = panels(3, 3, height=2.3)
-    for axis, column, title in zip(axes, ("reward", "length", "truncated"),
-                                   ("reward", "mean length (tokens)", "truncated (%)"), strict=True):
+    for axis, (column, title, _) in zip(axes, PANELS, strict=True):
         curves(axis, config, log, "total_step", column, "schedule", marker="")
-        axis.set(title=title, xlabel="training step", ylabel="")
-        axis.set_ylim(bottom=0)
+        axis.set(title=title, xlabel="training step", ylabel="", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
-    for (schedule, _), own in log[log.schedule.isin(stated)].groupby(["schedule", "round"], sort=False):
-        first, look = own.iloc[0], {"color": looks(config)[schedule][0]}
-        axes[1].step(own.total_step, own.limit, where="mid", linewidth=0.9, alpha=0.7, **look)
-        axes[1].annotate(f"limit {first.limit:.0f}", (first.total_step, first.limit), xytext=(2, 3), textcoords="offset points",
-                         fontsize=8, **look)
-    ends = log.groupby("schedule", sort=False)
-    tell(figure, (f"{catalog.schedule_label(config, name)}: from step {own.total_step.iloc[0]} to {own.total_step.iloc[-1]} "
-                  f"reward {own.reward.iloc[0]:.2f} to {own.reward.iloc[-1]:.2f}, length {own.length.iloc[0]:.0f} to "
-                  f"{own.length.iloc[-1]:.0f} tokens" for name, own in ends))
-    return figure, axes
+    for schedule, of_schedule in log.groupby("schedule", sort=False):
+        look = {"color": looks(config)[schedule][0]}
+        first, last = of_schedule.iloc[0], of_schedule.iloc[-1]
+        told.append(f"{catalog.schedule_label(config, schedule)}: from step {first.total_step} to {last.total_step} reward "
+                    f"{first.reward:.2f} to {last.reward:.2f}, length {first.length:.0f} to {last.length:.0f} tokens")
+        for _, own in of_schedule.groupby("round"):
+            begin, end = own.iloc[0], own.iloc[-1]
+            for axis in axes if end.total_step < last.total_step else ():
+                axis.axvline(end.total_step + 0.5, linewidth=0.6, alpha=0.5, **look)
+            if config.schedules[schedule].state_limit:
+                axes[1].step(own.total_step, own.limit, where="mid", linewidth=0.9, alpha=0.7, **look)
+                axes[1].annotate(f"limit {begin.limit:.0f}", (begin.total_step, begin.limit), xytext=(2, 3),
+                                 textcoords="offset points", fontsize=8, **look)
+    legend(figure, config, log.schedule, marker=False, line=True)
+    return tell(figure, told)
 
 
 @styled
@@ -105,9 +86,9 @@ def validation_points(config: Config) -> Figure:
     points(ours, config, table.drop(columns="length_low", errors="ignore"), "length", "accuracy", 4, by="schedule")
     ring = {"marker": "o", "color": "none", "markeredgecolor": "black", "markersize": 11, "linestyle": "", "label": "selected"}
     star = {"marker": "*", "color": "black", "markersize": 10, "linestyle": "", "label": "base"}
-    chosen = table[table.selected]
-    for rows, look in ((chosen, ring), (table[table.step == 0].iloc[:1], star)):
-        ours.plot(rows.length, rows.accuracy, **look)
+    chosen, base = table[table.selected], table[table.step == 0].iloc[0]
+    ours.plot(chosen.length, chosen.accuracy, **ring)
+    ours.plot(base.length, base.accuracy, **star)
     ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (%)")
     steps = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
     theirs.plot(steps.length, steps.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)

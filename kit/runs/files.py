@@ -65,11 +65,16 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """A text, atomically; returns the path."""
+    with atomic(path) as file:
+        file.write(text)
+    return path
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, readable, atomically."""
-    with atomic(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
