@@ -187,7 +187,7 @@ def plain_trl(config: Config, schedule: str) -> list[float]:
     start, tokenizer, rows = rounds.prepare(config, schedule, 1)
     data = Dataset.from_list([{"prompt": row["prompt"], "solution": f"${row['answer']}$"} for row in rows])
     plan = config.schedules[schedule]
-    args = rounds.grpo_settings(config, paths.of(config).models(schedule, 1), plan.limits[0], STEPS, 1, STEPS)
+    args = rounds.grpo_settings(config, paths.of(config).models(schedule, 1), plan.limits[0], STEPS, 1, save_steps=STEPS)
     trainer = GRPOTrainer(model=start, args=args, reward_funcs=accuracy_reward, train_dataset=data, processing_class=tokenizer)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()

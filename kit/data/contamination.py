@@ -6,8 +6,6 @@ have 0.56 to 1.00, other problems at most 0.31; two AIME problems of one pattern
 laptop generates (those with a `core`) are all alike, so only equal ones count.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -61,10 +59,7 @@ def overlaps(train: Sequence[Problem], held_out: Iterable[tuple[str, Problem]], 
 
 def training_problems(config: Config) -> list[Problem]:
     """The training set without what is also in a validation or evaluation set (official: with it; `data.near_duplicate: null`);
-    says in a line what was dropped.
-
-    Writes data/contamination.csv of the run, the rows of `overlaps`.
-    """
+    says in a line what was dropped. Writes data/contamination.csv of the run, the rows of `overlaps`."""
     train, facts = problems.open_set(config.data.train, config)
     if config.data.validation == HELD_OUT:
         own = {p.id for p in problems.load(HELD_OUT, config)}

@@ -5,8 +5,6 @@ in the project), as <name>.jsonl, .json, .csv, .parquet or a folder <name>; the 
 these sets go by, `as_problem` reads them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

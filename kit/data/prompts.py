@@ -7,8 +7,6 @@ writes the beginning-of-sequence token and the tokenizer adds another (`tokenize
 thinking is what comes before `</think>`. TRL renders and tokenizes the training prompts by itself, to the same ids as `encode`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from kit.settings import Config, KitError, Prompts
@@ -40,10 +38,8 @@ def forcing_messages(prompts: Prompts, question: str) -> Messages:
 
 
 def render(tokenizer: Any, messages: Messages) -> str:
-    """The prompt as the model reads it, up to where its response begins.
-
-    Raises KitError when the chat template refuses the messages or does not show the whole of each.
-    """
+    """The prompt as the model reads it, up to where its response begins. Raises KitError when the chat template refuses the
+    messages or does not show the whole of each."""
     from jinja2 import TemplateError
 
     try:
@@ -62,10 +58,8 @@ def render(tokenizer: Any, messages: Messages) -> str:
 
 
 def tokenize(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that has its special tokens already; none are added.
-
-    Raises KitError when a tokenizer does not know a word or character of it.
-    """
+    """Token ids of a text that has its special tokens already; none are added. Raises KitError when a tokenizer does not know a
+    word or character of it."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, unknown = found["input_ids"], tokenizer.unk_token_id
     if unknown is not None and unknown in ids:

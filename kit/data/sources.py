@@ -4,8 +4,6 @@ r"""Where the rows of a data set come from: the hub, a copy of a hub repository,
 that the hub's newest is taken once, kept in the cache, and its commit recorded.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
@@ -58,11 +56,9 @@ SOURCES = {
 
 
 def wanted(row: Any, name: str) -> bool:
-    """Whether a row belongs to set `name`; a file without the columns that tell was narrowed down before.
-
-    The year of an AIME problem is in `year`, verl's `data_source` (AIME22) or the `url` of AI-MO's set, which holds AIME24, a
-    test set, too; ValueError where it should be and is not.
-    """
+    """Whether a row belongs to set `name`; a file without the columns that tell was narrowed down before. The year of an AIME
+    problem is in `year`, verl's `data_source` (AIME22) or the `url` of AI-MO's set, which holds AIME24, a test set, too;
+    ValueError where it should be and is not."""
     source = SOURCES.get(name)
     if source is None or not isinstance(row, dict):
         return True

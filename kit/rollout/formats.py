@@ -5,10 +5,6 @@ tokens, and whether it ended by itself. Reasoning that a tool keeps apart is put
 whose request failed is refused: left out, or counted as wrong, it would change the accuracy unseen.
 """
 
-from __future__ import annotations
-
-import copy
-import io
 import itertools
 import json
 import re
@@ -32,9 +28,7 @@ _ENDS = {"stop": True, "length": False, "max_tokens": False, "model_length": Fal
 
 def rows(paths: Iterable[Path]) -> Iterator[tuple[Path, int, Any]]:
     """(file, number from 1, row) of these files of one log; a row of a batch gets the request that it answers, as `request`.
-
-    KitError names the file, and the row that cannot be read.
-    """
+    KitError names the file, and the row that cannot be read."""
     found = [(path, number, row) for path in paths for number, row in _rows(path)]
     asked = {str(row["custom_id"]): row["body"] for _, _, row in found if isinstance(row, dict) and row.keys() >= _REQUEST}
     for path, number, row in found:
@@ -58,24 +52,19 @@ def _rows(path: Path) -> Rows:
 
 def _zipped(path: Path) -> Iterator[Any]:
     """The samples of an .eval file, a zip with samples/<id>_epoch_<k>.json in it; of one that was logged again the last."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in dict.fromkeys(archive.namelist()):
-                if re.fullmatch(r"samples/.*\.json", name, re.DOTALL):
-                    yield json.loads(_unpacked(archive, archive.getinfo(name)))
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise KitError(f"{path.name}: not readable as a log of Inspect ({files.first_line(error)})") from None
-
-
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    if entry.compress_type != ZSTD:
-        return archive.read(entry)
     import pyarrow
 
-    stored = copy.copy(entry)  # taken out as it lies there
-    stored.compress_type, stored.file_size, stored.CRC = zipfile.ZIP_STORED, entry.compress_size, None
-    with archive.open(stored) as packed:
-        return pyarrow.CompressedInputStream(io.BytesIO(packed.read()), "zstd").read()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, entry in {entry.filename: entry for entry in archive.infolist()}.items():
+                if not re.fullmatch(r"samples/.*\.json", name, re.DOTALL):
+                    continue
+                if zstd := entry.compress_type == ZSTD:  # taken out as it lies there
+                    entry.compress_type, entry.file_size, entry.CRC = zipfile.ZIP_STORED, entry.compress_size, None
+                with archive.open(entry) as packed:
+                    yield json.loads(pyarrow.CompressedInputStream(packed, "zstd").read() if zstd else packed.read())
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise KitError(f"{path.name}: not readable as a log of Inspect ({files.first_line(error)})") from None
 
 
 def lm_eval(row: Row) -> Row:

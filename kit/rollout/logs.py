@@ -8,8 +8,6 @@ tokenizer that params name (`logs.tokenizer`; the end token is not in the text, 
 None. Where a log does not say whether a response ended by itself, `finished` is None.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
@@ -23,41 +21,36 @@ from kit.rollout.records import Rollout
 from kit.runs import files, paths
 from kit.settings import Config, KitError
 
+RESPONSES = ("model_answer", "model_answer_length", "finished")
+
 
 def read(path: Path, name: str = "log", tokenizer: Any = None, golds: bool = True) -> list[Rollout]:
-    """The rollouts of a log of data set `name`; `tokenizer` counts the tokens of responses without a length.
-
-    Raises KitError naming the file and the row that is wrong; a missing gold answer is (`golds`), or it is "".
-    """
+    """The rollouts of a log of data set `name`; `tokenizer` counts the tokens of responses without a length. Raises KitError
+    naming the file and the row that is wrong; a missing gold answer is (`golds`), or it is ""."""
     ranks = [path] if path.is_file() else [path / f"rank{k}.jsonl" for k in range(len(list(path.glob("rank*.jsonl"))))]
     ranks = ranks or sorted(file for file in path.glob("[!.]*") if file.name.endswith((*sources.SUFFIXES, ".eval")))
     if not ranks or not all(file.is_file() for file in ranks):
         there = ", ".join(sorted(file.name for file in path.glob("rank*.jsonl"))) or "none"
         raise KitError(f"{path}: should be a file, or a folder with rank0.jsonl, rank1.jsonl, … without a gap; there is {there}")
-    found: dict[str, Rollout] = {}
-    rows: dict[str, Any] = {}
-    files_of: dict[str, Path] = {}
+    found: dict[str, tuple[Rollout, Any, Path]] = {}  # question -> its responses so far, the last row of it, the file of that
     for file, number, given in formats.rows(ranks):
         try:
             row = formats.as_official(given)
             made = as_rollout(row, name, tokenizer, golds)
             key = problems.plain(made.question)
-            before = found.setdefault(key, made)
+            before, last, there = found.get(key, (made, row, file))
             # Samplers pad the last batch with rows that were there. A row with one response is another response, be it the same.
-            if before is not made and (row != rows[key] or isinstance(row["model_answer"], str)):
-                if len(made.model_answer) > 1 or files_of[key] != file:
+            if key in found and (row != last or isinstance(row["model_answer"], str)):
+                if len(made.model_answer) > 1 or there != file:
                     raise ValueError("a problem that was there before; is there another run's file in the folder?")
-                found[key] = dataclasses.replace(before, **{
-                    part: getattr(before, part) + getattr(made, part) for part in RESPONSES})
-            rows[key], files_of[key] = row, file
+                before = dataclasses.replace(before, **{part: getattr(before, part) + getattr(made, part) for part in RESPONSES})
+            found[key] = before, row, file
         except ValueError as error:
             raise KitError(f"{file.name} row {number}: {error}") from None
-    if not found or len({r.id for r in found.values()}) != len(found):
+    rollouts = [rollout for rollout, *_ in found.values()]
+    if not rollouts or len({r.id for r in rollouts}) != len(rollouts):
         raise KitError(f"{path}: two problems have the same id" if found else f"{path}: no rollouts in this log")
-    return list(found.values())
-
-
-RESPONSES = ("model_answer", "model_answer_length", "finished")
+    return rollouts
 
 
 def as_rollout(row: Any, name: str, tokenizer: Any = None, golds: bool = True) -> Rollout:
@@ -72,7 +65,7 @@ def as_rollout(row: Any, name: str, tokenizer: Any = None, golds: bool = True) -
     parts["model_answer"] = texts = [text.encode("utf-8", "replace").decode() for text in texts]  # no file takes half an emoji
     for key, kind, what in (("model_answer_length", int, "a token count"), ("finished", bool, "true or false")):
         values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in parts[key]]  # 4.0: a column that had gaps
-        parts[key] = values = values if row.get(key) is not None else [None] * len(texts)
+        values = parts[key] = [None] * len(texts) if row.get(key) is None else values
         if len(values) != len(texts) or not all(value is None or type(value) is kind and 0 <= value < 2**31 for value in values):
             raise ValueError(f"`{key}` should be a list with {what} for each of the {len(texts)} responses")
     if tokenizer and None in parts["model_answer_length"]:
@@ -89,11 +82,9 @@ def _flat(value: Any) -> list[Any]:
 
 
 def write(path: Path, rollouts: Iterable[Rollout], lists: bool = False) -> None:
-    """A log in the official format, its answers as `lists` where the official code has them so.
-
-    The official tools do not look at the fields that the kit adds (`id`, `core`, `finished`); `read` does. KitError where the
-    folder has rank files already: they would be read as one log.
-    """
+    """A log in the official format, its answers as `lists` where the official code has them so. The official tools do not look at
+    the fields that the kit adds (`id`, `core`, `finished`); `read` does. KitError where the folder has rank files already: they
+    would be read as one log."""
     if any(path.parent.glob("rank*.jsonl")):
         raise KitError(f"{path.parent}: there are rank files already; name another folder, or move them away")
     with files.atomic(path) as file:
@@ -105,11 +96,9 @@ def write(path: Path, rollouts: Iterable[Rollout], lists: bool = False) -> None:
 
 
 def responses(config: Config, model: str, name: str) -> list[Rollout]:
-    """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own.
-
-    Says in a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own
-    or params say where the set is (`data.files`), else those of the base's log: some harnesses mangle the answers.
-    """
+    """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own. Says in
+    a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own or
+    params say where the set is (`data.files`), else those of the base's log: some harnesses mangle the answers."""
     path, source = _place(config, model, name), config.logs.tokenizer
     here = source and paths.given(config, source)
     tokenizer = models.load_tokenizer(here if here.is_dir() else source, config) if source else None

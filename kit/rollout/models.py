@@ -56,9 +56,8 @@ def load_model(source: str | Path, config: Config) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a bar for each model loaded, left over in every notebook
+    logging.disable_progress_bar()  # "Loading weights", left over in every notebook, and "Writing model shards"
     source, m = fetch(source, config.model.revision), config.model
-    logging.disable_progress_bar()  # "Loading weights", and "Writing model shards" at every checkpoint
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source, use_safetensors=True, dtype=getattr(torch, m.dtype), trust_remote_code=m.trust_remote_code)
@@ -82,11 +81,9 @@ def end_tokens(source: str | Path, config: Config, tokenizer: Any) -> set[int]:
 
 
 def load_tokenizer(source: str | Path, config: Config) -> Any:
-    """The tokenizer of a folder or hub id, padding on the left, `<think>` and `</think>` kept when decoding.
-
-    A tokenizer.json is taken as it stands: AutoTokenizer goes by the model type and would put Qwen2's byte-level rules over
-    another vocabulary. KitError where there is no end token, or a token id beyond the model's embedding.
-    """
+    """The tokenizer of a folder or hub id, padding on the left, `<think>` and `</think>` kept when decoding. A tokenizer.json is
+    taken as it stands: AutoTokenizer goes by the model type and would put Qwen2's byte-level rules over another vocabulary.
+    KitError where there is no end token, or a token id beyond the model's embedding."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file

@@ -41,9 +41,7 @@ class Response:
 @dataclass(frozen=True)
 class Rollout:
     """All responses to one problem: texts, lengths in tokens, and whether each ended by itself; None where a log does not say.
-
-    The token ids are kept where responses will be cut: encoding a text again need not give the tokens that the model wrote.
-    """
+    The token ids are kept where responses will be cut: encoding a text again need not give the tokens that the model wrote."""
 
     id: str
     question: str
@@ -56,6 +54,9 @@ class Rollout:
     verifier: str = ""  # as in Problem
 
 
+Responses = Iterator[tuple[int, list[Response]]]  # (number of a prompt, the responses to it), as they come
+
+
 class Engine(Protocol):
     """Anything that can answer prompts (rollout/engines). `batch_size`: how many responses it draws together, from the first of
     a call's seeds; None: each prompt is drawn by itself, from its own seed, so give it all there are."""
@@ -63,11 +64,8 @@ class Engine(Protocol):
     tokenizer: Any
     batch_size: int | None
 
-    def generate(
-        self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[tuple[int, list[Response]]]:
-        """(index of the prompt, its `sampling.samples` responses) for each prompt (token ids, of any lengths), as they come.
-        The same seeds give the same responses."""
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> Responses:
+        """`sampling.samples` responses to each prompt (token ids, of any lengths). The same seeds give the same responses."""
 
     def close(self) -> None:
         """Give back memory, processes and connections."""
@@ -103,13 +101,11 @@ def collect(
     engine = start()
     together = engine.batch_size is not None
     size = max(1, engine.batch_size // sampling.samples if together else len(problems))
-    with path.open("a", encoding="utf-8") as file, tqdm(
-            total=len(problems), desc=title, initial=len(done), leave=False) as bar:
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done), leave=False) as bar:
         for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
-            missing = [p for p in chunk if p.id not in done]
-            if not missing:
+            if all(p.id in done for p in chunk):
                 continue
-            asked = chunk if together else missing
+            asked = chunk if together else [p for p in chunk if p.id not in done]
             groups = [[p.id for p in chunk] if together else [q.id] for q in asked]
             seeds = [int.from_bytes(hashlib.sha256(f"{seed} {ids}".encode()).digest()[:4], "big") for ids in groups]
             with closing(engine.generate([encode(p) for p in asked], sampling, seeds)) as answers:

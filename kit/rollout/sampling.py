@@ -1,15 +1,17 @@
 """The decoding loop for transformers' `generate`: rows that have ended leave the batch.
 
 Lengths of reasoning differ a lot, and transformers keeps every row until the longest has ended; here most of a batch's work is
-saved, and what transformers copies at every token stays where it is (`kit.rollout.cache`). Used where it is called as
-`generate(…, custom_generate=sample)`.
+saved. Nor is copied what transformers copies at every token: all keys and values so far, and those that several heads share. The
+outcome is the same, up to the last bit of a sum. Used where it is called as `generate(…, custom_generate=sample)`.
 """
 
-from __future__ import annotations
-
+import contextlib
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 SHARE = 1 / 8  # of the rows must have ended before they are dropped, for that copies the cache
+BLOCK = 64  # tokens for which the cache makes room at once
 
 
 def sample(
@@ -22,8 +24,6 @@ def sample(
     from other random numbers. For one whole model: where its weights are in shards, all processes must take equal steps.
     """
     import torch
-
-    from kit.rollout.cache import make_room, shared_heads
 
     mask, cache = given["attention_mask"], given["past_key_values"]
     make_room(cache)
@@ -54,3 +54,58 @@ def sample(
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             row, mask, new, positions, going = row[kept], mask[kept], new[kept], positions[kept], going[kept]
+
+
+def make_room(cache: Any) -> None:
+    """Let the layers of an empty cache of `generate` write new tokens in place, all but those with a sliding window. Their `keys`
+    and `values` [rows, heads, length, width] become the used part of `room`, which is longer."""
+    import torch
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    def update(layer: Any, keys: Any, values: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        if not layer.is_initialized:
+            layer.lazy_initialization(keys, values)
+            layer.room = [keys[..., :0, :], values[..., :0, :]]
+        length = layer.get_seq_length()
+        end = length + keys.shape[-2]
+        if end > layer.room[0].shape[-2]:
+            layer.room = [torch.cat([old[..., :length, :], new, new.new_empty(*new.shape[:2], BLOCK, new.shape[-1])], dim=-2)
+                          for old, new in zip(layer.room, (keys, values), strict=True)]
+        else:
+            for room, new in zip(layer.room, (keys, values), strict=True):
+                room[..., length:end, :] = new
+        layer.keys, layer.values = (room[..., :end, :] for room in layer.room)
+        return layer.keys, layer.values
+
+    def select(layer: Any, indices: Any) -> None:
+        length = layer.get_seq_length()
+        layer.room = [room[indices] for room in layer.room]
+        layer.keys, layer.values = (room[..., :length, :] for room in layer.room)
+
+    for layer in cache.layers if type(cache) is DynamicCache else ():
+        if type(layer) is DynamicLayer:
+            layer.update, layer.batch_select_indices = partial(update, layer), partial(select, layer)
+
+
+@contextlib.contextmanager
+def shared_heads() -> Iterator[None]:
+    """While it lasts, on a CPU: query heads that share a key/value head attend as several queries of that head. transformers
+    repeats the keys and values for each of them. Only for one new token a row, which may look at all before it."""
+    from torch.nn import functional
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **given: Any) -> Any:
+        rows, heads, tokens, width = query.shape
+        if tokens > 1 or attention_mask is None or query.device.type != "cpu" or given.get("position_bias") is not None:
+            return plain(module, query, key, value, attention_mask, scaling=scaling, **given)
+        queries = query.view(rows, key.shape[1], heads // key.shape[1], width)
+        found = functional.scaled_dot_product_attention(queries, key, value, attn_mask=attention_mask, scale=scaling)
+        return found.reshape(rows, 1, heads, width), None
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attend
+    try:
+        yield
+    finally:
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = plain

@@ -26,11 +26,9 @@ class Unanswered(KitError):
 
 
 class Server:
-    """The server at `url`; close it after use. `ask_once` may be called from several threads.
-
-    `concurrency` requests are under way at a time. Each try has `timeout` seconds, and a request is tried `retries` times more.
-    The key, if any, is in the environment variable `key_variable`; `where` is what messages call these settings.
-    """
+    """The server at `url`; close it after use. `ask_once` may be called from several threads. `concurrency` requests are under
+    way at a time. Each try has `timeout` seconds, and a request is tried `retries` times more. The key, if any, is in the
+    environment variable `key_variable`; `where` is what messages call these settings."""
 
     def __init__(
         self, url: str, key_variable: str, timeout: float, retries: int, concurrency: int, where: str = "engine"
@@ -49,11 +47,9 @@ class Server:
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     def ask(self, requests: Sequence[Request], read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
-        """(index, `read` of the answer) of each request, as they come.
-
-        An answer that `read` cannot make sense of (UNUSABLE) is asked for again. After a request that failed for good no other is
-        begun, those under way may end, and then its KitError is raised. Whoever stops listening cancels what is under way.
-        """
+        """(index, `read` of the answer) of each request, as they come. An answer that `read` cannot make sense of (UNUSABLE) is
+        asked for again. After a request that failed for good no other is begun, those under way may end, and then its KitError is
+        raised. Whoever stops listening cancels what is under way."""
         room, failed = asyncio.Semaphore(self.concurrency), []
 
         async def one(index: int, request: Request) -> tuple[int, T] | None:

@@ -65,9 +65,7 @@ def drop(checkpoint: Path, patterns: Iterable[str]) -> None:
 
 def thin(checkpoints: Iterable[Path], selected: str, keep: str) -> None:
     """What a round that has made its choice need not keep: resume files, and with "selected" the weights of the others.
-
-    `selected` is the folder of the model that was chosen: a checkpoint, or its `merged/`.
-    """
+    `selected` is the folder of the model that was chosen: a checkpoint, or its `merged/`."""
     for checkpoint in checkpoints:
         drop(checkpoint, RESUME)
         if keep == "selected" and not Path(selected).is_relative_to(checkpoint):
@@ -75,10 +73,8 @@ def thin(checkpoints: Iterable[Path], selected: str, keep: str) -> None:
 
 
 def merge_adapters(config: Config, schedule: str, round: int) -> None:
-    """Make whole models of a LoRA round's checkpoints, in float32, in their `merged/` folders; nothing in other rounds.
-
-    Not in several training processes, which may hold weights in shards.
-    """
+    """Make whole models of a LoRA round's checkpoints, in float32, in their `merged/` folders; nothing in other rounds. Not in
+    several training processes, which may hold weights in shards."""
     for checkpoint in catalog.checkpoints(paths.of(config).models(schedule, round)):
         if (checkpoint / "merged").is_dir() or not (checkpoint / "adapter_model.safetensors").is_file():
             continue

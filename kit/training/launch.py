@@ -36,12 +36,9 @@ PIPE = "KIT_PIPE"  # environment: their standard input is the notebook's pipe
 
 
 def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None) -> Path:
-    """Train a round in as many processes as the params ask for; returns the folder of its checkpoints.
-
-    `draw` makes the plot that a notebook shows meanwhile (training/watch).
-    What a process says goes to processes.log beside log.csv. Raises KitError with the reason when a process fails or is killed;
-    the same call then goes on from the last checkpoint.
-    """
+    """Train a round in as many processes as the params ask for; returns the folder of its checkpoints. `draw` makes the plot that
+    a notebook shows meanwhile (training/watch). What a process says goes to processes.log beside log.csv. Raises KitError with
+    the reason when a process fails or is killed; the same call then goes on from the last checkpoint."""
     t, run, title = config.training, paths.of(config), f"{schedule} round {round}"
     if t.processes == 1:
         return rounds.train_round(config, schedule, round, draw)
@@ -62,8 +59,7 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
-        meeting = f"127.0.0.1:{port}"
-        command = accelerate_command(config, job, meeting, 0)
+        command = accelerate_command(config, job, f"127.0.0.1:{port}", 0)
         if t.machines > 1:
             meeting = f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}:{port}"
             command = ["srun", f"--nodes={t.machines}", f"--ntasks={t.machines}", "--kill-on-bad-exit=1",
@@ -159,11 +155,9 @@ def reason(said: str, code: int) -> str:
 
 
 def work(settings: str, schedule: str, round: int, start: str | None = None) -> None:
-    """One process of a round: what `python -m kit round SETTINGS SCHEDULE ROUND` does.
-
-    SETTINGS is a params file, or the settings.json that the notebook's side wrote. With `start` (HOST:PORT), which is what `srun`
-    runs, it becomes this machine's `accelerate launch` instead. Raises KitError after an empty line, which sets off what is told.
-    """
+    """One process of a round: what `python -m kit round SETTINGS SCHEDULE ROUND` does. SETTINGS is a params file, or the
+    settings.json that the notebook's side wrote. With `start` (HOST:PORT), which is what `srun` runs, it becomes this machine's
+    `accelerate launch` instead. Raises KitError after an empty line, which sets off what is told."""
     from torch import distributed, serialization
 
     try:

@@ -1,8 +1,10 @@
 """Before a round is paid for: what would its start earn under the limit, and can anything be learned? A few dozen responses tell.
 
 GRPO learns from groups whose rewards differ. Where no response fits the limit, or all are right, all advantages are 0.
+Notebook 02 teaches with the same responses: their rewards at three limits, and the advantages of a group.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +15,8 @@ import pandas as pd
 from kit.data import problems, prompts
 from kit.evaluation import evaluate
 from kit.reward import grading, length_rewards
-from kit.rollout import records
+from kit.reward.token_limit import TokenLimitReward
+from kit.rollout import models, records
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, Reward
@@ -21,6 +24,7 @@ from kit.settings import Config, KitError, Reward
 SIZE = 4
 GROUPS = (8, 32, 128)  # of SIZE responses: 32 in all; where no rewards differ 128, then 512, which miss 1 % once in 170 times
 FEW = 0.1  # a smaller share of groups with any variance is a warning
+END = 44  # characters of a response that a table shows; pandas cuts at 50
 
 
 def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
@@ -46,15 +50,15 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
                     config.prompts, p.question, told, plan.stated(p.question))),
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
                 keep_ids=True)
-            rows = [_row(found, limit, tokenizer, plan.reading or t.reading, plan.reward) for limit in (*limits, None)]
+            asked = _responses(found, tokenizer)
+            rows = [_row(asked, limit, tokenizer, plan.reading or t.reading, plan.reward) for limit in (*limits, None)]
             if rows[0]["varied"]:
                 break
     table = pd.DataFrame(rows)
     files.write_csv(run.training(schedule, round) / "preflight.csv", table)
-    lengths = pd.Series([length for r in found for length in r.model_answer_length])
-    tenth, median, most = (f"{lengths.quantile(q):.0f}" for q in (0.1, 0.5, 0.9))
+    tenth, median, most = (f"{asked.length.quantile(q):.0f}" for q in (0.1, 0.5, 0.9))
     own, free = rows[0], rows[-1]
-    print(f"{title}: {len(lengths)} responses of its start have {median} tokens in the median, {tenth} to {most} in 8 of 10; "
+    print(f"{title}: {len(asked)} responses of its start have {median} tokens in the median, {tenth} to {most} in 8 of 10; "
           f"limit {limits[0]} cuts {own['cut']:.0%}. Right: {own['right']:.0%} within it, {free['right']:.0%} without; no box: "
           f"{free['no_box']:.0%}. {own['varied']:.0%} of the groups of {SIZE} have any variance in reward")
     if own["varied"] < FEW:
@@ -67,29 +71,31 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
     return table
 
 
-def _row(
-    found: Sequence[Rollout], limit: int | None, tokenizer: Any, reading: str, reward: Reward | None
-) -> dict[str, Any]:
-    """The figures of these groups with responses cut at `limit`, as the token limit's reward cuts them."""
-    texts, golds, ended, verifiers = [], [], [], []
-    for r in found:
-        ids = [known or tokenizer(text, add_special_tokens=False)["input_ids"]  # a server may not tell them
-               for known, text in zip(r.model_answer_ids or [None] * SIZE, r.model_answer, strict=True)]
-        texts += r.model_answer if limit is None else [tokenizer.decode(part[:limit], skip_special_tokens=True) for part in ids]
-        ended += [end and (limit is None or n <= limit) for end, n in zip(r.finished, r.model_answer_length, strict=True)]
-        golds += [r.answer] * SIZE
-        verifiers += [r.verifier] * SIZE
-    grades = grading.grade_many(texts, golds, reading, finished=ended, verifiers=verifiers)
-    right = [g.correct for g in grades]
-    earned = list(map(float, right))
-    for k, r in enumerate(found if reward else ()):
-        group, lengths = slice(k * SIZE, (k + 1) * SIZE), [min(n, limit or n) for n in r.model_answer_length]
-        earned[group] = length_rewards.rewards_of(
-            reward, right[group], lengths, reward.target_of(r.question) or limit or max(lengths), ended[group],
-            [g.verdict != "no answer" for g in grades[group]])
-    varied = [len(set(earned[i : i + SIZE])) > 1 for i in range(0, len(earned), SIZE)]
-    return {"limit": limit, "cut": 1 - sum(ended) / len(ended), "right": sum(right) / len(right),
-            "no_box": sum(g.verdict == "no answer" for g in grades) / len(grades), "varied": sum(varied) / len(varied)}
+def _responses(found: Sequence[Rollout], tokenizer: Any) -> pd.DataFrame:
+    """A row per response: the columns of its rollout, and `tokens`, the ids; a server may not tell them."""
+    table = pd.DataFrame(map(vars, found)).explode(
+        ["model_answer", "model_answer_length", "finished", "model_answer_ids"], ignore_index=True)
+    tokens = [known or tokenizer(text, add_special_tokens=False)["input_ids"]
+              for known, text in zip(table.model_answer_ids, table.model_answer, strict=True)]
+    return table.assign(tokens=tokens, length=table.model_answer_length.astype(int), finished=table.finished.astype(bool))
+
+
+def _row(table: pd.DataFrame, limit: int | None, tokenizer: Any, reading: str, reward: Reward | None) -> dict[str, Any]:
+    """The figures of these responses, cut at `limit` as the token limit's reward cuts them."""
+    texts = [tokenizer.decode(ids[:limit], skip_special_tokens=True) for ids in table.tokens]
+    ended = table.finished & (table.length <= (limit or math.inf))
+    grades = grading.grade_many(texts, list(table.answer), reading, finished=ended.tolist(), verifiers=list(table.verifier))
+    cut = table.assign(ended=ended, length=table.length.clip(upper=limit), right=[g.correct for g in grades],
+                       boxed=[g.verdict != "no answer" for g in grades])
+    varied = 0
+    for _, group in cut.groupby("id"):
+        right, lengths = group.right.tolist(), group.length.tolist()
+        target = reward and (reward.target_of(group.question.iloc[0]) or limit or max(lengths))
+        earned = right if reward is None else length_rewards.rewards_of(
+            reward, right, lengths, target, group.ended.tolist(), group.boxed.tolist())
+        varied += len(set(earned)) > 1
+    return {"limit": limit, "cut": 1 - cut.ended.mean(), "right": cut.right.mean(), "no_box": 1 - cut.boxed.mean(),
+            "varied": varied / table.id.nunique()}
 
 
 def _remedy(own: dict, free: dict, median: str) -> str:
@@ -102,3 +108,40 @@ def _remedy(own: dict, free: dict, median: str) -> str:
         return (f"{free['no_box']:.0%} of the responses have no answer in a box: ask for one in prompts.train_user, or say "
                 "training: {reading: last-number}")
     return "the problems are too hard for this model: take easier ones, or more responses per prompt"
+
+
+# --- what notebook 02 teaches with ------------------------------------------------------------------------------------
+
+
+def rewarded(config: Config, schedule: str, round: int) -> pd.DataFrame:
+    """Every response of the preflight under the round's limit, twice and four times that: what is read of it, and its reward.
+    Columns: `id` (of the problem), `response` (a number), `limit`, `tokens` (of all of it), `what is read ends in`,
+    `right answer`, `reward`."""
+    plan, folder = config.schedules[schedule], paths.of(config).training(schedule, round)
+    start, limit = catalog.start_of_round(config, schedule, round), plan.limits[round - 1]
+    tokenizer = models.load_tokenizer(start, config)
+    ends = models.end_tokens(start, config, tokenizer)
+    found = [r for end in GROUPS if (path := folder / f"preflight{end}.jsonl").is_file() for r in records.read(path)]
+    known, tables = _responses(found, tokenizer), []
+    for n in (limit, 2 * limit, 4 * limit):
+        rule = TokenLimitReward(n, tokenizer, plan.reading or config.training.reading, ends)
+        read = ["… " + tokenizer.decode(ids[:n], skip_special_tokens=True)[-END:] for ids in known.tokens]
+        tables.append(pd.DataFrame({
+            "id": known.id, "response": known.index, "limit": n, "tokens": known.length, "what is read ends in": read,
+            "right answer": known.answer, "reward": rule(list(known.tokens), list(known.answer))}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def one_response(table: pd.DataFrame) -> pd.DataFrame:
+    """A response of `rewarded`, a row per limit: one that is right under the last, and if there is one wrong under the first."""
+    rewards = table.groupby("response").reward
+    chosen = (2 * rewards.last() - rewards.first()).idxmax()
+    return table[table.response == chosen].set_index("limit").drop(columns=["id", "response"])
+
+
+def one_group(table: pd.DataFrame) -> pd.DataFrame:
+    """The first group of `rewarded` whose rewards under the round's limit differ, with advantages: (r - mean) / (std + 1e-4)."""
+    own = table[table.limit == table.limit.min()]
+    differing = own[own.groupby("id").reward.transform("nunique") > 1]
+    group = own[own.id == (differing if len(differing) else own).id.iloc[0]].set_index("response").drop(columns=["id", "limit"])
+    return group.assign(advantage=(group.reward - group.reward.mean()) / (group.reward.std() + 1e-4))

@@ -29,7 +29,7 @@ from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models, sampling
 from kit.runs import catalog, files, lock, paths
 from kit.settings import Config, KitError, Schedule
-from kit.training import checkpoints, trackers, trl_fields, watch
+from kit.training import checkpoints, trl_fields, watch
 
 HINTS = {  # what an error of the training says: what to do
     "probability tensor": "its weights are spoilt: try a smaller training.learning_rate",
@@ -38,9 +38,7 @@ HINTS = {  # what an error of the training says: what to do
 }
 
 
-def train_round(
-    config: Config, schedule: str, round: int, draw: watch.Draw | None = None, shown: bool = True
-) -> Path:
+def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None, shown: bool = True) -> Path:
     """Train round `round` (from 1) of `schedule`; resumes from its last whole checkpoint. Returns its checkpoints' folder.
 
     Every `training.checkpoint_every` steps there is a checkpoint, and log.csv gets a row a step. Runs in this process; where
@@ -49,7 +47,7 @@ def train_round(
     """
     import torch
     from datasets import Dataset
-    from transformers import GenerationConfig, PrinterCallback, ProgressCallback, set_seed
+    from transformers import GenerationConfig, PrinterCallback, set_seed
     from transformers.utils import logging
     from trl import GRPOTrainer
 
@@ -57,51 +55,52 @@ def train_round(
     torch.set_num_threads(config.threads)
     config = dataclasses.replace(config, training=length_rewards.training_of(config.training, config.schedules[schedule].reward))
     start, tokenizer, rows = prepare(config, schedule, round)
-    run, plan, title = paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
+    t, run, plan, title = config.training, paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
     limit, steps = plan.limits[round - 1], catalog.steps_of(config, schedule)
     folder, seed = run.models(schedule, round), config.seed * 1000 + round
-    args = grpo_settings(config, folder, limit, steps, seed, plan.checkpoint_every, trackers.begin(config, schedule, round))
+    named = trl_fields.begin_trackers(config, schedule, round)
+    args = grpo_settings(config, folder, limit, steps, seed, save_steps=plan.checkpoint_every or t.checkpoint_every, **named)
     there = max(args.world_size, args.n_gpu)
-    if there != config.training.processes or args.n_gpu > 1:
-        raise KitError(f"{config.file}: training.processes is {config.training.processes}, but there are {there} "
+    if there != t.processes or args.n_gpu > 1:
+        raise KitError(f"{config.file}: training.processes is {t.processes}, but there are {there} "
                        f"{'GPUs' if args.n_gpu > 1 else 'processes'}; set processes: {there}, or make one GPU visible "
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.training.launch")
     if checkpoints.last_step(folder) < steps:
         done = checkpoints.resumable(folder)
-        ends, adapter = models.end_tokens(start, config, tokenizer), None
-        if (rank := config.training.lora_rank) is not None:
+        ends, reading, adapter = models.end_tokens(start, config, tokenizer), plan.reading or t.reading, None
+        reward = TokenLimitReward(limit, tokenizer, reading, ends) if plan.reward is None else length_rewards.LengthReward(
+            plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)
+        if t.lora_rank is not None:
             from peft import LoraConfig
 
-            adapter = LoraConfig(r=rank, lora_alpha=config.training.lora_alpha, target_modules="all-linear",
-                                 task_type="CAUSAL_LM")
+            adapter = LoraConfig(r=t.lora_rank, lora_alpha=t.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         set_seed(seed)
         with failing(config, title):
             trainer = GRPOTrainer(
                 model=str(start),
                 args=args,
-                reward_funcs=reward_of(config, plan, limit, steps, tokenizer, ends),
+                reward_funcs=reward,
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
                 callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw)],
                 peft_config=adapter,
             )
-        for shown in (ProgressCallback, PrinterCallback):  # ours shows the figures that matter
-            trainer.remove_callback(shown)
+        trainer.remove_callback(PrinterCallback)  # ours shows the figures that matter
         own = trainer.model.generation_config  # what TRL leaves open, such as min_p, would be filled from here: only tokens stay
         trainer.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # there processes share each forward pass
             trainer.model.generate = functools.partial(trainer.model.generate, custom_generate=sampling.sample)
-        if config.training.processes == 1:
+        if t.processes == 1:
             trainer._get_per_token_logps_and_entropies = by_length(trainer)
-        if config.training.drop_groups:
+        if t.drop_groups:
             trainer._generate_and_score_completions = without_equal_groups(trainer)
         keep_time(trainer)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
-        trainer._get_train_sampler = after_epochs(epochs, trainer._get_train_sampler)
+        trainer._get_train_sampler = functools.partial(after_epochs, epochs, trainer._get_train_sampler)
         alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
         with alone if args.process_index == 0 else contextlib.nullcontext(), failing(config, title, trainer):
             trainer.train(resume_from_checkpoint=str(done) if done else None)
-    if config.training.processes == 1:
+    if t.processes == 1:
         checkpoints.merge_adapters(config, schedule, round)
     return folder
 
@@ -118,18 +117,17 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
             extra = key.removesuffix("_rank")
             raise KitError(f"{config.file}: training.{key} needs {package}, which is not installed; pip install -e '.[{extra}]'")
     if t.vllm == "server":
-        check_server(config, start)
+        host, port = (trl_fields.fields(config)[f"vllm_server_{name}"] for name in ("host", "port"))
+        try:
+            urllib.request.urlopen(f"http://{host}:{port}/health", timeout=10).close()
+        except OSError as error:
+            raise KitError(
+                f"{config.file}: training.vllm is server, but none answers at {host}:{port} ({error}); start it on devices of "
+                f"its own: VLLM_SERVER_DEV_MODE=1 vllm serve {start} --host {host} --port {port} --logprobs-mode "
+                "processed_logprobs --weight-transfer-config '{\"backend\": \"nccl\"}'") from None
     start = models.fetch(start, config.model.revision)
     tokenizer = models.load_tokenizer(start, config)
     return start, tokenizer, training_rows(config, tokenizer, plan.limits[round - 1] if plan.state_limit else None, plan)
-
-
-def reward_of(config: Config, plan: Schedule, limit: int, steps: int, tokenizer: Any, ends: set[int]) -> Any:
-    """The reward function of a round."""
-    t, reading = config.training, plan.reading or config.training.reading
-    if plan.reward is None:
-        return TokenLimitReward(limit, tokenizer, reading, ends)
-    return length_rewards.LengthReward(plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)
 
 
 def without_equal_groups(trainer: Any) -> Callable[[Any], dict[str, Any]]:
@@ -169,19 +167,6 @@ def by_length(trainer: Any, passes: int = 8) -> Callable[..., Any]:
     return call
 
 
-def check_server(config: Config, start: str) -> None:
-    """KitError, with the command that starts one, when no vLLM server answers."""
-    host, port = (trl_fields.fields(config)[f"vllm_server_{name}"] for name in ("host", "port"))
-    try:
-        urllib.request.urlopen(f"http://{host}:{port}/health", timeout=10).close()
-    except OSError as error:
-        raise KitError(
-            f"{config.file}: training.vllm is server, but none answers at {host}:{port} ({error}); start it on devices of its "
-            f"own: VLLM_SERVER_DEV_MODE=1 vllm serve {start} --host {host} --port {port} --logprobs-mode processed_logprobs "
-            "--weight-transfer-config '{\"backend\": \"nccl\"}'"
-        ) from None
-
-
 def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Schedule | None = None) -> list[dict[str, Any]]:
     """The training set as TRL wants it: prompt messages (stating `limit`, and what the reward wants stated), gold answer, id, and
     the reward's target in tokens where it has one. Too long ones are dropped."""
@@ -210,28 +195,22 @@ def keep_time(trainer: Any) -> None:
     has both and the reference model's pass over the responses."""
     parts = {"_generate": "generate", "_calculate_rewards": "grade", "_generate_and_score_completions": "rollouts"}
 
-    def timed(plain: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            began = time.perf_counter()
-            found = plain(*given)
-            trainer._metrics["train"][f"seconds/{part}"].append(time.perf_counter() - began)
-            return found
-
-        return call
-
-    for method, part in parts.items():
-        setattr(trainer, method, timed(getattr(trainer, method), part))
-
-
-def after_epochs(epochs: int, sampler_of: Callable[..., Any]) -> Callable[..., Any]:
-    """`sampler_of`, whose samplers have drawn the order of so many epochs: TRL's draw an epoch's when it begins, from a generator
-    seeded when they are made, so a round that is resumed in a later epoch would see the first one's order again."""
-    def sampler(*given: Any) -> Any:
-        found = sampler_of(*given)
-        for _ in range(epochs):
-            next(iter(found))
+    def timed(plain: Callable[..., Any], part: str, *given: Any) -> Any:
+        began = time.perf_counter()
+        found = plain(*given)
+        trainer._metrics["train"][f"seconds/{part}"].append(time.perf_counter() - began)
         return found
 
+    for method, part in parts.items():
+        setattr(trainer, method, functools.partial(timed, getattr(trainer, method), part))
+
+
+def after_epochs(epochs: int, sampler_of: Callable[..., Any], *given: Any) -> Any:
+    """A sampler of `sampler_of` that has drawn the order of so many epochs. TRL's draw an epoch's when it begins, from a
+    generator seeded when they are made: a round that is resumed in a later epoch would see the first one's order again."""
+    sampler = sampler_of(*given)
+    for _ in range(epochs):
+        next(iter(sampler))
     return sampler
 
 
@@ -259,14 +238,9 @@ def failing(config: Config, title: str, trainer: Any = None) -> Iterator[None]:
                        "checkpoint") from error
 
 
-def grpo_settings(
-    config: Config, folder: Path, limit: int, steps: int, seed: int, every: int | None = None, named: dict[str, str] | None = None
-) -> Any:
-    """`GRPOConfig` of a round, `named` for its trackers. A generation batch is prompts_per_step x responses_per_prompt responses
-    over all processes.
-
-    KitError when it refuses a field of `training.trl`.
-    """
+def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: int, **own: Any) -> Any:
+    """`GRPOConfig` of a round, with fields of its `own`. A generation batch is prompts_per_step x responses_per_prompt responses
+    over all processes. KitError when it refuses a field of `training.trl`."""
     import torch
     from trl import GRPOConfig
 
@@ -274,7 +248,7 @@ def grpo_settings(
     cuda = torch.cuda.is_available()
     settings = {
         "output_dir": str(folder), "seed": seed, "data_seed": seed, "disable_tqdm": True, "log_level": "error",
-        "max_steps": steps, "save_steps": every or t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
+        "max_steps": steps, "save_steps": t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
         "learning_rate": t.learning_rate, "lr_scheduler_type": "constant",
         "max_grad_norm": t.max_grad_norm,
         "num_generations": t.responses_per_prompt, "per_device_train_batch_size": t.responses_per_pass,
@@ -289,4 +263,4 @@ def grpo_settings(
     if t.vllm != "off":
         settings |= {"use_vllm": True, "vllm_mode": t.vllm, "vllm_max_model_length": config.data.prompt_cap + limit}
     with failing(config, "GRPOConfig"):
-        return GRPOConfig(**settings | (named or {}) | trl_fields.fields(config) | trl_fields.passed(config))
+        return GRPOConfig(**settings | own | trl_fields.fields(config) | trl_fields.passed(config))

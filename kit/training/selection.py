@@ -16,7 +16,7 @@ from kit.evaluation import evaluate, metrics
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
-from kit.training import checkpoints, trackers
+from kit.training import checkpoints, trl_fields
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
@@ -32,9 +32,7 @@ class Point:
 
 def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.10) -> Point | None:
     """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`; the earlier of equally short ones.
-
-    `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies.
-    """
+    `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies."""
     floor = (1 - tolerance) * start_accuracy
     fit = [p for p in points if p.accuracy >= floor - 1e-9]
     return min(fit, key=lambda p: (p.length, p.step), default=None)
@@ -101,11 +99,11 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
         print(f"warning: no checkpoint keeps {1 - tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
               "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
     files.write_csv(place / "validation.csv", table)
-    began = catalog.start_name(config, catalog.start_of_round(config, schedule, round))
-    files.write_json(place / "selected.json", {"step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,
-                                               "start": began})
+    files.write_json(place / "selected.json", {
+        "step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,
+        "start": catalog.start_name(config, catalog.start_of_round(config, schedule, round))})
     row = table[table.selected].iloc[0]
-    trackers.log(config, schedule, round, {"limit": float(row.limit), **{f"selected/{name}": float(row[name]) for name in
-                                                                 ("step", "accuracy", "length", "truncated")}})
+    selected = {f"selected/{name}": float(row[name]) for name in ("step", "accuracy", "length", "truncated")}
+    trl_fields.log_to_trackers(config, schedule, round, {"limit": float(row.limit), **selected})
     checkpoints.thin(found, Path(catalog.selected(config, schedule, round)), config.training.keep_checkpoints)
     return table

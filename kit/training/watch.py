@@ -1,5 +1,4 @@
-"""The log of a training round, shown while it grows; what goes wrong in it, by name and step with what to try; when going on is
-pointless.
+"""The log of a training round, shown while it grows; what goes wrong in it, with what to try; when going on is pointless.
 
 A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats per token, `length` in tokens. Thresholds are
 `settings.Watch`. A warning is given when it first holds and at every tenth step that it keeps holding. Four stop the round:
@@ -11,10 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from kit.runs import catalog, files, live
 from kit.settings import Config, KitError, Watch
@@ -27,21 +25,12 @@ LINES = 10  # lines that a round without a plot prints
 AGAIN = 10  # steps after which a warning that keeps holding is told again
 FIRST = 5  # steps that show whether the learning rate moves anything
 LOGGED = {  # column of log.csv: key in TRL's log
-    "reward": "reward",
-    "right": "right",  # share of correct responses, where the reward is another
-    "length": "completions/mean_length",
-    "thinking": "thinking",  # tokens up to `</think>`
-    "truncated": "completions/clipped_ratio",
-    "no_variance": "frac_reward_zero_std",
-    "entropy": "entropy",
-    "kl": "kl",
-    "loops": "loops",
-    "grad_norm": "grad_norm",
-    "loss": "loss",
+    "reward": "reward", "right": "right",  # share of correct responses, where the reward is another
+    "length": "completions/mean_length", "thinking": "thinking",  # tokens up to `</think>`
+    "truncated": "completions/clipped_ratio", "no_variance": "frac_reward_zero_std",
+    "entropy": "entropy", "kl": "kl", "loops": "loops", "grad_norm": "grad_norm", "loss": "loss",
     "seconds": "step_time",  # of which, by part (rounds.keep_time):
-    "generate": "seconds/generate",
-    "grade": "seconds/grade",
-    "reference": "seconds/rollouts",
+    "generate": "seconds/generate", "grade": "seconds/grade", "reference": "seconds/rollouts",
 }
 
 # --- the log ----------------------------------------------------------------------------------------------------------
@@ -49,9 +38,7 @@ LOGGED = {  # column of log.csv: key in TRL's log
 
 def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = True, draw: Draw | None = None) -> Any:
     """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `shown` as `Shown` shows them.
-
-    KitError, before the step's checkpoint is written, when going on is pointless.
-    """
+    KitError, before the step's checkpoint is written, when going on is pointless."""
     import pandas as pd
     from transformers import TrainerCallback
 
@@ -127,8 +114,7 @@ def standing(rows: Sequence[Row], steps: int) -> str:
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Warning:
+class Warning(NamedTuple):
     """`text` says what is wrong and what to try; `stop`: going on is pointless."""
 
     step: int
