@@ -210,8 +210,8 @@ def test_what_the_holder_starts_may_enter_and_others_may_not(tmp_path: Path) -> 
             "with lock.hold(Path(sys.argv[1]), 'run'): print('inside')")
     start = [sys.executable, "-c", code, str(tmp_path)]
     with lock.hold(tmp_path, "run"):
-        with lock.for_children(tmp_path):
-            assert subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "inside\n"
+        held = {**os.environ, lock.HELD: str(tmp_path)}
+        assert subprocess.run(start, cwd=ROOT, env=held, capture_output=True, text=True, check=True).stdout == "inside\n"
         assert (tmp_path / lock.NAME).is_file()  # it was not the child's to give back
         assert "is at work here" in subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False).stderr
 

@@ -8,61 +8,62 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.settings import HOME, ROOT, KitError, load
+import pandas as pd
+
+import kit.chain.dry_run
+import kit.chain.new
+import kit.chain.plan
+import kit.chain.runner
+import kit.chain.verify
+import kit.data.problems
+import kit.evaluation.reference
+import kit.laptop.smollm2
+import kit.rollout.logs
+import kit.training.launch
+from kit.evaluation import evaluate, metrics
+from kit.runs import files, paths
+from kit.settings import HOME, ROOT, KitError, load, schema_text
+
+# A command has the name of its function, and its first line is its help. What draws (kit.report) takes seconds to import.
 
 
 def run(params: str, stage: str | None) -> None:
     """The whole chain: execute notebooks/00_run_all.ipynb, which executes the others. Or one stage, with what it needs."""
-    from kit.chain import runner
-    from kit.evaluation import reference
-    from kit.runs import paths
-
     config = load(params)
     shown = paths.of(config).shown
     if stage:
-        runner.run_one(config, stage)
+        kit.chain.runner.run_one(config, stage)
         print(f"done: {shown}/notebooks/{stage}.ipynb")
         return
     print(f"{config.file} -> {shown}", flush=True)
-    runner.run_notebook(config)
+    kit.chain.runner.run_notebook(config)
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
-    for sentence in reference.compare(config)[1]:
+    for sentence in kit.evaluation.reference.compare(config)[1]:
         print(sentence)
 
 
-def new(
-    name: str, model: str, train: Path, test: Path, validation: Path | None, limits: list[int] | None, steps: int
-) -> None:
+def new(**given: Any) -> None:
     """Write params/NAME.yaml for a model and problems of your own."""
-    from kit.chain import new
-
-    shown = new.new(name, model, train, test, validation, limits, steps).relative_to(HOME)
+    shown = kit.chain.new.new(**given).relative_to(HOME)
     print(f"{shown}: written; look at it, then: python -m kit plan {shown}, and make reproduce PARAMS={shown}")
 
 
 def plan(params: str) -> None:
     """What a run needs: memory, tokens, hours, disk, and whether it fits the hardware of its params."""
-    from kit.chain import plan
-
-    memory, work, verdict = plan.report(load(params))
+    memory, work, verdict = kit.chain.plan.report(load(params))
     print(f"GiB of one device:\n{memory.to_string()}\n\n{work.to_string()}\n\n{verdict}")
 
 
 def dry_run(params: str) -> None:
     """The whole path of a params file with a tiny model, in seconds."""
-    from kit.chain import dry_run
-
     config = load(params)
-    dry_run.run(config)
+    kit.chain.dry_run.run(config)
     print(f"dry run of {config.file}: passed")
 
 
 def verify(name: str) -> int:
     """Compute all numbers of a run again from its stored rollouts; exit code 1 and the cells that differ, if any do."""
-    from kit.chain import verify
-    from kit.runs import paths
-
-    differences, cells = verify.verify(paths.results().resolve() / name)
+    differences, cells = kit.chain.verify.verify(paths.results().resolve() / name)
     for difference in differences[:50]:
         print(difference)
     if differences:
@@ -74,36 +75,27 @@ def verify(name: str) -> int:
 
 def data(params: str) -> None:
     """A line per data set of the run; what is not here is fetched, as before going offline."""
-    import pandas as pd
-
-    from kit.data import problems
-
-    print(pd.DataFrame(problems.facts(load(params))).T.to_string())
+    print(pd.DataFrame(kit.data.problems.facts(load(params))).T.to_string())
 
 
 def logs(logs: list[Path], official: Path | None) -> None:
     """Read generation logs, of the kit or of another tool: accuracy and length of each; --official writes them in that format."""
-    from kit.evaluation import evaluate, metrics
-    from kit.rollout import logs as reader
-
     for log in logs:
-        found = reader.read(log)
+        found = kit.rollout.logs.read(log)
         (row,) = metrics.measure({"log": evaluate.grade(found)}, 2000, 0).to_dict("records")
         told = [f"{what} {row[what]:,.1f} [{row[f'{what}_low']:,.1f}, {row[f'{what}_high']:,.1f}]" if row[what] == row[what]
                 else f"{what} unknown" for what in ("accuracy", "length")]
         print(f"{log.name}: {sum(len(r.model_answer) for r in found)} responses to {len(found)} problems; {', '.join(told)}")
         if official:
-            reader.write(official / log.stem / "rank0.jsonl", found)
+            kit.rollout.logs.write(official / log.stem / "rank0.jsonl", found)
 
 
 def export(name: str, folder: Path | None, organization: str) -> None:
     """Write a run's results for other tools: Every Eval Ever, and logs in the official format."""
-    from kit.chain import verify
     from kit.report import exports
-    from kit.runs import paths
 
     folder = folder or paths.results() / name / "export"
-    written = exports.export(verify.settings_of(paths.results() / name), folder, organization)
+    written = exports.export(kit.chain.verify.settings_of(paths.results() / name), folder, organization)
     print(f"{folder}: {len(written)} files written")
 
 
@@ -116,23 +108,19 @@ def push(params: str, model: str, repository: str, yes: bool) -> None:
 
 def round_(settings: str, schedule: str, round: int, start: str | None) -> None:
     """One process of a pruning round; `accelerate launch` starts as many as there are."""
-    from kit.training import launch
-
-    launch.work(settings, schedule, round, start)
+    kit.training.launch.work(settings, schedule, round, start)
 
 
 def reference(params: str, of: str | None, more: str | None, same_base: str | None) -> None:
     """Make the reference of a params file from finished runs of many seeds, or add to it, and write README's table from it."""
-    from kit.evaluation import reference
     from kit.report import texts
-    from kit.runs import files
 
-    path = reference.path_of(params)
-    made = reference.make(load(of), params) if of else files.read_json(path)
+    path = kit.evaluation.reference.path_of(params)
+    made = kit.evaluation.reference.make(load(of), params) if of else files.read_json(path)
     if more:
-        reference.extend(made, load(more))
+        kit.evaluation.reference.extend(made, load(more))
     if same_base:
-        reference.vary(made, load(same_base))
+        kit.evaluation.reference.vary(made, load(same_base))
     files.write_json(path, made)
     texts.write_readme(made)
     print(f"{path.relative_to(ROOT)} and README.md: {len(made['figures'])} figures of {len(made['seeds'])} seeds")
@@ -148,16 +136,12 @@ def gallery(params: str) -> None:
 
 def smollm2() -> None:
     """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
-    from kit.laptop import smollm2
-
-    print(smollm2.make())
+    print(kit.laptop.smollm2.make())
 
 
 def schema() -> None:
     """Write params/schema.json, by which editors complete and check params files."""
-    from kit import settings
-
-    settings.write_schema()
+    (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
     print("params/schema.json: written")
 
 

@@ -30,8 +30,7 @@ schedules: {{iterative: {{limits: {limits}}}}}  # tokens, a round each; notebook
 
 
 def new(
-    name: str, model: str, train: Path, test: Path, validation: Path | None = None, limits: Sequence[int] | None = None,
-    steps: int = 180,
+    name: str, model: str, train: Path, test: Path, validation: Path | None, limits: Sequence[int] | None, steps: int
 ) -> Path:
     """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
     import torch

@@ -51,11 +51,13 @@ def run_notebook(config: Config) -> None:
     """Execute 00_run_all, the notebook that executes the others; what it prints is printed here. The run's folder is this
     command's and its kernels' alone, and what killed kernels have left in it is removed."""
     run = paths.of(config)
-    with lock.hold(run.root, run.shown), lock.for_children(run.root):
+    with lock.hold(run.root, run.shown):
         shutil.rmtree(run.kernels, ignore_errors=True)
+        os.environ[lock.HELD] = str(run.root)  # its kernels may enter
         try:
             execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
         finally:
+            del os.environ[lock.HELD]
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
@@ -188,7 +190,8 @@ def run_stages(config: Config, found: Sequence[Stage], interrupted: threading.Ev
             del running[stage.name]
 
     with lock.hold(run.root, run.shown):
-        files.sweep(run.root)
+        for unfinished in run.root.rglob(".*.tmp"):  # by processes that were killed
+            unfinished.unlink(missing_ok=True)
         say(f"{config.file} -> {run.shown}")
         rows = side_by_side(config.parallel, {stage.name: functools.partial(work, stage) for stage in found}, interrupted,
                             {stage.name: stage.needs for stage in found}, tell, 2 if place else 20)

@@ -76,7 +76,7 @@ def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
                for other in ("base", *(last[name] for name in free)) if other != model]
     limited = {name: plan for name, plan in plain.items() if plan.reward is None}
     singles = {(plan.limits[0], plan.reading): last[name] for name, plan in limited.items() if len(plan.limits) == 1}
-    one_shot = [(limit, catalog.round_name(name, k), singles[limit, plan.reading])
+    one_shot = [(limit, f"{name}/round{k}", singles[limit, plan.reading])
                 for name, plan in limited.items() for k, limit in enumerate(plan.limits, 1)
                 if k > 1 and (limit, plan.reading) in singles]
     controls = [("without a limit", last[name], last[other]) for other in free for name in plain]

@@ -10,7 +10,7 @@ import pandas as pd
 from kit.runs import files, paths
 from kit.settings import Config
 
-PARTS = ("generate", "grade", "reference", "update")  # of a training step: responses, their grades, the reference model, the rest
+PARTS = ("generate", "grade", "reference")  # of a training step: responses, their grades, the reference model; the rest: update
 CALL = re.compile(r"\b(?!catalog|inputs|comparisons\.gather)([a-z_]+\.[a-z_]+)\(")  # those do not take long
 SHORT = 1.0  # seconds; what is shorter is told together
 
@@ -32,8 +32,8 @@ def table(config: Config) -> pd.DataFrame:
             parts[name] = parts.get(name, 0.0) + spent
         given = re.fullmatch(r"02_prune_round-(.+)-(\d+)", path.stem)
         if given and (log := run.training(given[1], int(given[2])) / "log.csv").is_file() and "launch.train_round" in parts:
-            steps = files.read_csv(log).reindex(columns=["seconds", *PARTS[:-1]]).sum()
-            split = {f"train: {part}": steps[part] for part in PARTS[:-1]}
+            steps = files.read_csv(log).reindex(columns=["seconds", *PARTS]).sum()
+            split = {f"train: {part}": steps[part] for part in PARTS}
             split["train: update"] = steps["seconds"] - sum(split.values())
             parts["train: checkpoints and the rest"] = parts.pop("launch.train_round") - steps["seconds"]
             parts |= split

@@ -15,15 +15,11 @@ from kit.settings import ROOT, Config, KitError
 # --- names and labels -------------------------------------------------------------------------------------------------
 
 
-def round_name(schedule: str, round: int) -> str:
-    return f"{schedule}/round{round}"
-
-
 def facts(config: Config) -> dict[str, tuple[str, int, float]]:
     """Model -> its schedule, round and limit (tokens; NaN for the base and for models known by their logs)."""
     found: dict[str, tuple[str, int, float]] = {"base": ("base", 0, math.nan)}
     for schedule, plan in config.schedules.items():
-        found |= {round_name(schedule, k): (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
+        found |= {f"{schedule}/round{k}": (schedule, k, limit) for k, limit in enumerate(plan.limits, 1)}
     return found | {name: (name, 0, math.nan) for name in config.logs.models}
 
 
@@ -41,7 +37,6 @@ def models_of(config: Config, schedule: str) -> list[str]:
 
 
 def last_round(config: Config, schedule: str) -> str:
-    """The last model of a schedule."""
     return models_of(config, schedule)[-1]
 
 
@@ -113,8 +108,7 @@ def selected(config: Config, schedule: str, round: int) -> str:
 
 def steps_of(config: Config, schedule: str) -> int:
     """Optimizer steps of each round of this schedule."""
-    own = config.schedules[schedule].steps
-    return config.training.steps if own is None else own
+    return config.schedules[schedule].steps or config.training.steps
 
 
 def checkpoints(folder: Path) -> list[Path]:

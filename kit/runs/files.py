@@ -6,14 +6,10 @@ import contextlib
 import errno
 import json
 import os
-import re
-import socket
-import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
-
-import psutil
 
 from kit.settings import KitError
 
@@ -42,8 +38,7 @@ def telling(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Write a file whole or not at all: into a neighbour first, then renamed over `path`."""
-    owner = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    neighbour = path.with_name(f".{path.name}.{owner}.tmp")
+    neighbour = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -55,14 +50,6 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         except BaseException:
             neighbour.unlink(missing_ok=True)
             raise
-
-
-def sweep(folder: Path) -> None:
-    """Remove the unfinished files of processes that were killed on this machine."""
-    for path in folder.rglob(".*.tmp"):
-        owner = re.search(rf"\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp$", path.name)
-        if owner and not psutil.pid_exists(int(owner[1])):
-            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

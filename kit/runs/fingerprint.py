@@ -46,30 +46,19 @@ def code(notebook: Path, draws: bool = False) -> dict[str, str]:
     """
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     source = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
+    found: dict[str, str] = {}
     with _PARSING:
         tree = ast.parse(source)
-        found = _modules(_imported(tree), () if draws else ("report/",))
-        digest = _short(ast.unparse(tree).encode())
-    counted = {name: value for name, value in found.items()
+        waiting = _imported(tree)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and (KIT / f"{name}.py").is_file() and (draws or not name.startswith("report/")):
+                found[name], imported = _module(KIT / f"{name}.py")
+                waiting |= imported
+        digest = _hash(tree)
+    counted = {f"code: kit/{name}.py": value for name, value in sorted(found.items())
                if draws and name.startswith(DRAWING) or not name.startswith(WITHOUT_EFFECT)}
-    return {f"code: {notebook.name}": digest, **{f"code: kit/{name}.py": value for name, value in counted.items()}}
-
-
-def modules(*names: str) -> dict[str, str]:
-    """Hashes of these modules of the kit (as folder/name) and of all that they import from it, by name."""
-    with _PARSING:
-        return _modules(set(names))
-
-
-def _modules(waiting: set[str], unread: tuple[str, ...] = ()) -> dict[str, str]:
-    """Hashes of these modules and all that they import; what is `unread` is left out, and what only it imports."""
-    found: dict[str, str] = {}
-    while waiting:
-        name = waiting.pop()
-        if name not in found and (KIT / f"{name}.py").is_file() and not name.startswith(unread):
-            found[name], imported = _module(KIT / f"{name}.py")
-            waiting |= imported - set(found)
-    return dict(sorted(found.items()))
+    return {f"code: {notebook.name}": digest, **counted}
 
 
 @functools.cache
@@ -80,7 +69,7 @@ def _module(path: Path) -> tuple[str, frozenset[str]]:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             body[0].value.value = ""
-    return _short(ast.unparse(tree).encode()), frozenset(_imported(tree))
+    return _hash(tree), frozenset(_imported(tree))
 
 
 def _imported(tree: ast.AST) -> set[str]:
@@ -92,8 +81,8 @@ def _imported(tree: ast.AST) -> set[str]:
     return found
 
 
-def _short(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _hash(tree: ast.AST) -> str:
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def files(found: Iterable[Path], root: Path, known: Mapping[str, list] | None = None) -> dict[str, list]:

@@ -19,14 +19,14 @@ from kit.runs import files, manifest
 from kit.settings import KitError
 
 NAME = ".lock"
-HELD = "KIT_LOCKED"  # environment: the folder that the command holds for the notebooks it starts
+HELD = "KIT_LOCKED"  # environment: the folder that the command which started this process holds, and lets it enter
 
 
 @contextlib.contextmanager
 def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
     """Work in `folder` alone. KitError at once, or after `patience` seconds, while another process does.
 
-    The processes that this one starts (kernels) may enter too. `shown` is how messages call the folder.
+    `shown` is how messages call it.
     """
     if os.environ.get(HELD) == str(folder):
         yield
@@ -51,13 +51,3 @@ def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()  # before others can take it
         lock.release()
-
-
-@contextlib.contextmanager
-def for_children(folder: Path) -> Iterator[None]:
-    """Let the processes that are started in this block enter what this one holds."""
-    os.environ[HELD] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ[HELD]

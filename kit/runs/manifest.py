@@ -33,13 +33,11 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The project's git commit, with `+changes` when the working tree differs; `unknown` outside a checkout."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
     if HOME != ROOT:  # installed, perhaps within somebody's repository
         return "unknown"
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

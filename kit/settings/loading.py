@@ -171,16 +171,6 @@ def schema_text() -> str:
     return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **whole}, indent=1, ensure_ascii=False) + "\n"
 
 
-def write_schema() -> None:
-    """Write `params/schema.json`, which every params file names in its first line for editors."""
-    (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
-
-
-def _told_of_interrupt(shell: Any, kind: type, error: BaseException, *_: Any, **__: Any) -> None:
-    """What the stop button shows (IPython calls this with the interrupt)."""
-    shell._showtraceback(kind, error, ["interrupted; what was finished is kept, run this cell again and it goes on from there"])
-
-
 def notebook(params_file: str, **parameters: Any) -> Config:
     """What a notebook's config cell calls: its own parameters by name; refuses any other that papermill injected.
 
@@ -189,10 +179,13 @@ def notebook(params_file: str, **parameters: Any) -> Config:
     """
     from IPython import get_ipython
 
-    shell = get_ipython()
-    if shell:  # in place of a long traceback
-        shell.set_custom_exc((KeyboardInterrupt,), _told_of_interrupt)
-    known = ["params_file", *parameters]
+    def interrupted(shell: Any, kind: type, error: BaseException, *_: Any, **__: Any) -> None:  # in place of a long traceback
+        told = "interrupted; what was finished is kept, run this cell again and it goes on from there"
+        shell._showtraceback(kind, error, [told])
+
+    shell, known = get_ipython(), ["params_file", *parameters]
+    if shell:
+        shell.set_custom_exc((KeyboardInterrupt,), interrupted)
     for source in shell.user_ns.get("In", []) if shell else []:
         for name in re.findall(r"^(\w+) = ", source, re.MULTILINE) if source.startswith("# Parameters\n") else []:
             if name not in known:
