@@ -1,7 +1,5 @@
 """The one command line: `python -m kit COMMAND …`. A user's mistake is told in a line of `error: …`, with exit code 1."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

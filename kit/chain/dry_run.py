@@ -7,16 +7,16 @@ prompts, order of the rounds, temperatures, loss, selection rule. It goes to res
 replaced by the right answer, so that there is something to learn from; what comes out is no finding.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
+import functools
 import io
 import random
 import re
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,64 +44,48 @@ CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_
           "<|im_start|>assistant\n<think>\n")
 
 
-def run(real: Config, show: Callable[[str], None] = print) -> pd.DataFrame:
+def run(real: Config, show: Callable[[str], None] | None = None) -> pd.DataFrame:
     """The whole path on the scaled settings; returns metrics/main.csv. Raises KitError as the real run would."""
     if not real.schedules:
         raise KitError(f"{real.file}: nothing is trained or generated in this run, so there is nothing to try")
     length_rewards.check(real)
-    config, began = scaled(real), time.monotonic()
+    config, began, show = scaled(real), time.monotonic(), show or functools.partial(print, file=sys.stdout)
     shutil.rmtree(paths.of(config).root, ignore_errors=True)
-    with quiet():
-        told = make_problems_and_base(config, real)
-    show(f"base model: {told}; problems: made up")
-    tokenizer = models.load_tokenizer(catalog.base_model(config), config)
-    rendered = prompts.examples(config, tokenizer, problems.load(config.data.evaluation[0], config)[0].question)
-    manifest.write_manifest(config, rendered)
-    for stage, text in rendered.items():
-        show(f"{stage} prompt:\n{text}")
-    with quiet():
+    # Without progress bars and warnings: that nothing is learned here is no news.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        show(f"base model: {make_problems_and_base(config, real)}; problems: made up")
+        tokenizer = models.load_tokenizer(catalog.base_model(config), config)
+        rendered = prompts.examples(config, tokenizer, problems.load(config.data.evaluation[0], config)[0].question)
+        manifest.write_manifest(config, rendered)
+        for stage, text in rendered.items():
+            show(f"{stage} prompt:\n{text}")
         selection.validate_base(config)
-    for schedule, k, _ in list(catalog.facts(config).values())[1:]:
-        with quiet(), answered(tokenizer):
-            folder = rounds.train_round(config, schedule, k)
+        for schedule, k, _ in list(catalog.facts(config).values())[1:]:
+            with mock.patch.object(sampling, "sample", functools.partial(answered, sampling.sample, tokenizer)):
+                folder = rounds.train_round(config, schedule, k)
             table = selection.validate_round(config, schedule, k)
-        if k == 1 and schedule == next(iter(config.schedules)):
-            show(f"one group of the first step of {schedule}, round {k}:\n{group(folder, config)}")
-        show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
-    with quiet():
+            if k == 1 and schedule == next(iter(config.schedules)):
+                show(f"one group of the first step of {schedule}, round {k}:\n{group(folder, config)}")
+            show(f"{schedule}, round {k}: {len(table) - 1} checkpoints, step {table[table.selected].step.iloc[0]} selected")
         for model in catalog.model_names(config):
             evaluate.evaluate_model(config, model)
         comparisons.compare_models(config)
         behavior.write_tables(config)
         shown = tables.main_table(config)
-    show(f"evaluated: {len(shown)} models; all of it is in {paths.of(config).shown}, {time.monotonic() - began:.0f} s")
+        show(f"evaluated: {len(shown)} models; all of it is in {paths.of(config).shown}, {time.monotonic() - began:.0f} s")
     return inputs.read(config, "main")
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without progress bars and warnings: that nothing is learned here is no news."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
-def answered(tokenizer: Any) -> Iterator[None]:
-    """Rollouts of made-up problems, every second one the right answer."""
-    draw = sampling.sample
-
-    def sample(model: Any, input_ids: Any, *given: Any, **named: Any) -> Any:
-        drawn, prompt = draw(model, input_ids, *given, **named), input_ids.shape[1]
-        for row in range(0, len(drawn), 2):
-            if sums := re.search(r"a=(\d+)\$ and \$b=(\d+)", tokenizer.decode(input_ids[row])):
-                answer = f"\\boxed{{{int(sums[1]) + int(sums[2])}}}{tokenizer.eos_token}"
-                ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: drawn.shape[1] - prompt]
-                drawn[row, prompt:] = tokenizer.pad_token_id
-                drawn[row, prompt : prompt + len(ids)] = drawn.new_tensor(ids)
-        return drawn
-
-    with mock.patch.object(sampling, "sample", sample):
-        yield
+def answered(draw: Callable[..., Any], tokenizer: Any, model: Any, input_ids: Any, *given: Any, **named: Any) -> Any:
+    """What `draw` samples for made-up problems, every second response replaced by the right answer."""
+    drawn, prompt = draw(model, input_ids, *given, **named), input_ids.shape[1]
+    for row in range(0, len(drawn), 2):
+        if sums := re.search(r"a=(\d+)\$ and \$b=(\d+)", tokenizer.decode(input_ids[row])):
+            answer = f"\\boxed{{{int(sums[1]) + int(sums[2])}}}{tokenizer.eos_token}"
+            ids = tokenizer(answer, add_special_tokens=False)["input_ids"][: drawn.shape[1] - prompt]
+            drawn[row, prompt:] = tokenizer.pad_token_id
+            drawn[row, prompt : prompt + len(ids)] = drawn.new_tensor(ids)
+    return drawn
 
 
 def group(folder: Path, config: Config) -> str:

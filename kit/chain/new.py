@@ -1,7 +1,5 @@
 """`python -m kit new`: a params file for a model and problems of the user's own, with what can be seen of them filled in."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

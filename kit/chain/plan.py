@@ -7,8 +7,6 @@ the stream between the layers (c with FSDP2, ZeRO-3 or LoRA, else 4). Memory goe
 expected ones.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import namedtuple
 from pathlib import Path
@@ -20,8 +18,8 @@ from kit.data.sources import SOURCES
 from kit.evaluation import forcing
 from kit.laptop import arithmetic
 from kit.reward import length_rewards
-from kit.runs import catalog, files
-from kit.settings import ROOT, Config, KitError, read_yaml
+from kit.runs import catalog, files, paths
+from kit.settings import Config, KitError, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
@@ -77,8 +75,8 @@ def width(config: Config) -> int:
 
 def is_shared(config: Config) -> bool:
     """Whether the training processes share one copy of the weights (FSDP2, ZeRO-3)."""
-    path = next((p for p in (Path(config.training.accelerate), ROOT / config.training.accelerate) if p.is_file()), None)
-    if path is None:
+    path = paths.given(config, config.training.accelerate)
+    if not path.is_file():
         raise KitError(f"{config.file}: training.accelerate: no file {config.training.accelerate}")
     return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
 

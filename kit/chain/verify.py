@@ -5,8 +5,6 @@ of their own; then each is compared with the run's, cell by cell. Nothing of the
 last digit (the kit writes six), since machines add in different orders.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

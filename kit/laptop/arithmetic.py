@@ -108,11 +108,8 @@ Row = tuple[list[int], list[int]]  # token ids and labels; a label is -100 where
 
 
 def drill_batch(rng: random.Random, a: Arithmetic, tokenizer: Any) -> list[Row]:
-    """One batch of exercises; only the words between « and » are learned, those that can be known.
-
-    Half of them are steps without a story; the other half is bookkeeping on made-up numbers: look up a step, remember a result,
-    compare it with another. A small model finds out late, and by luck, that thinking consists of these skills.
-    """
+    """Exercises in skills that thinking consists of, which a small model finds out late, and by luck: steps without a story, and
+    bookkeeping on made-up numbers. Only the words between « and » are learned, those that can be known."""
     rows = []
     for i in range(2 * a.sft_batch):
         ids, labels = [], []

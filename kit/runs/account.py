@@ -1,8 +1,6 @@
 """What a run's time went into, from what it leaves behind: executed notebooks tell the seconds of each cell (papermill's), and a
 round's log.csv those of a step's parts."""
 
-from __future__ import annotations
-
 import re
 
 import pandas as pd

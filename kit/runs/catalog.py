@@ -3,8 +3,6 @@
 A model is named `base`, `<schedule>/round<k>` (k from 1), or by its key in `logs.models`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files written whole or not at all; broken disks and damaged tables told in one line."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

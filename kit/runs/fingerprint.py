@@ -6,8 +6,6 @@
 - files: those that earlier stages wrote, by content. A stage redone with the same outcome redoes nothing after it.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib
@@ -40,10 +38,7 @@ def _flat(table: Any, key: str = "") -> dict[str, Any]:
 
 
 def code(notebook: Path, draws: bool = False) -> dict[str, str]:
-    """The code that a notebook runs: `code: notebook` and `code: kit/<module>.py` -> hash. `draws`: figures are what it makes.
-
-    The cell tagged `parameters` is left out: its values are the run's settings, or given anew by whoever starts the notebook.
-    """
+    """The code that a notebook runs: `code: notebook` and `code: kit/<module>.py` -> hash. `draws`: figures are what it makes."""
     cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     source = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
     found: dict[str, str] = {}

@@ -1,7 +1,5 @@
 """What a person sees while something runs: one place in a notebook's output that is redrawn; elsewhere plain lines."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 

@@ -4,8 +4,6 @@ The system lets go of the lock when its process ends, however it ends; a killed 
 takes over.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """What a run is and was made with: versions, commit, device, settings; with no path of this machine in it."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -26,8 +26,6 @@ Outside the runs, in the project: cache/ (sets fetched from the hub, or under $K
 put there; `data.folder` in params).
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What types cannot say of settings: what the keys say of each other."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import pairwise

@@ -3,8 +3,6 @@
 They are filled in before the file is checked, so the manifest of a run has them written out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from pathlib import Path
@@ -45,10 +43,10 @@ def window_of(source: str) -> int:
 
 def filled(table: dict[str, Any], path: Path) -> dict[str, Any]:
     """The table of a params file with what it leaves out; for the prompts `extends` names their file."""
-    names = ("model", "data", "evaluation", "forcing")
+    whole, names = {"run": path.stem, **table}, ("model", "data", "evaluation", "forcing")
     if not table.get("schedules") or any(name in table and not isinstance(table[name], dict) for name in names):
-        return {"run": path.stem, **table}
-    model, data, evaluation, forcing = ({**table.get(name, {})} for name in names)
+        return whole
+    model, data, evaluation, forcing = parts = [{**table.get(name, {})} for name in names]
     if isinstance(source := model.get("source"), str) and (window := window_of(source)) < WINDOW:
         data.setdefault("prompt_cap", min(768, window // 2))
         evaluation.setdefault("max_new_tokens", window - min(768, window // 2))
@@ -57,8 +55,7 @@ def filled(table: dict[str, Any], path: Path) -> dict[str, Any]:
     if "budgets" not in forcing and isinstance(longest := evaluation.get("max_new_tokens"), int) and longest > 8:
         small = tuple(longest // n for n in (8, 4, 2))
         forcing["budgets"] = list(small if longest <= 2 * BUDGETS[0] else (b for b in BUDGETS if b < longest))
-    parts = {"model": model, "data": data, "evaluation": evaluation, "forcing": forcing}
-    whole = {"run": path.stem, **table, **{name: part for name, part in parts.items() if part}}
+    whole |= {name: part for name, part in zip(names, parts, strict=True) if part}
     if "prompts" not in table and isinstance(source, str):
         whole["extends"] = f"shared/{family_of(source)}.yaml"
     return whole

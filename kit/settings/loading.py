@@ -5,8 +5,6 @@ the other file's, and a later one's over an earlier's, table by table, so shared
 everything before it complains, and complains once, in a line for each problem.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import difflib

@@ -4,8 +4,6 @@ Defaults are the official ones of the paper's code where there are any (github.c
 What keys say of each other is in settings/checks; settings/loading reads the files.
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import Annotated, Any, Literal, dataclass_transform
 
