@@ -28,6 +28,7 @@ from kit.settings import (
     notebook,
     read_yaml,
     schema_text,
+    window_of,
     yaml_text,
 )
 
@@ -117,6 +118,11 @@ def test_fields_of_trl_are_taken_as_they_stand(tmp_path: Path) -> None:
             "training: {trl: {loss_type: dr_grpo, epsilon_high: 0.28, use_liger_kernel: false, report_to: [wandb]}}\n")
     assert load(write(tmp_path, text)).training.trl == {
         "loss_type": "dr_grpo", "weight_decay": 0.0, "epsilon_high": 0.28, "use_liger_kernel": False, "report_to": ["wandb"]}
+
+
+def test_a_models_folder_that_names_no_window_is_taken_for_one_of_the_papers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_positions": 1024}')
+    assert window_of(str(tmp_path)) == 32768
 
 
 def test_settings_cannot_be_changed_and_what_takes_their_place_is_checked() -> None:

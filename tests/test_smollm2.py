@@ -1,4 +1,4 @@
-"""The real pretrained model's problems; the conversion itself is run by `make smollm2`, which checks what came out."""
+"""The real pretrained model's problems; the conversion itself is run by `make smollm2`."""
 
 from __future__ import annotations
 

@@ -30,22 +30,11 @@ THINGS = ("apples", "books", "coins", "pens", "cards", "stones")
 
 
 def make() -> str:
-    """Write model and problems, where they are not there yet; says in a line what the model answers to a simple question.
-
-    KitError where it does not know France's capital: then the conversion went wrong.
-    """
-    from transformers import pipeline
-
-    folder = FOLDER / "model"
+    """Write model and problems, where they are not there yet; says in a line where they are."""
     make_problems(FOLDER)
-    if not (folder / "model.safetensors").is_file():
-        make_model(folder)
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    answer = pipeline("text-generation", str(folder))(question, max_new_tokens=20, do_sample=False, return_full_text=False)
-    said = answer[0]["generated_text"].strip()
-    if "Paris" not in said:
-        raise KitError(f"{folder}: not SmolLM2 as it should be (the capital of France: {said!r}); delete it and try again")
-    return f"{FOLDER.relative_to(ROOT)}: model and problems are there; asked for the capital of France, it says: {said}"
+    if not (FOLDER / "model" / "model.safetensors").is_file():
+        make_model(FOLDER / "model")
+    return f"{FOLDER.relative_to(ROOT)}: model and problems are there"
 
 
 def make_model(folder: Path) -> None:

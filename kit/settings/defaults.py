@@ -36,7 +36,7 @@ def family_of(source: str) -> str:
 def window_of(source: str) -> int:
     """Tokens of prompt and response that a model can take: of a folder by its config.json, else those of the paper's models."""
     config = folder_of(source) / "config.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return min(int(json.loads(config.read_text(encoding="utf-8"))["max_position_embeddings"]), WINDOW)
     return WINDOW
 
