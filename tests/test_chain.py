@@ -17,6 +17,7 @@ from conftest import stage_keys
 
 from kit.chain import runner
 from kit.chain.stages import Stage, settings_of, stages
+from kit.report import gallery
 from kit.runs import catalog, files, fingerprint, paths
 from kit.settings import ROOT, Config, KitError, checks, load
 
@@ -103,6 +104,15 @@ def test_the_manifest_says_what_was_run_and_names_no_home(smoke: tuple[Path, str
     assert manifest["versions"]["trl"] and len(manifest["commit"]) >= 7 and manifest["seed"] == 1
     assert "tokens" in manifest["prompts"]["training"] and "tokens" not in manifest["prompts"]["evaluation"]
     assert str(Path.home()) not in (smoke[0] / "manifest.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_finished_run_has_its_gallery(smoke: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_RESULTS", str(smoke[0].parent))
+    monkeypatch.setattr(gallery, "FOLDER", tmp_path)
+    made = gallery.make(load("params/smoke.yaml"))
+    assert [page.stem[:8] for page in made] == ["smoke_00", "smoke_02", "smoke_05", "smoke_06"]
+    assert [gallery.changed(page) for page in made] == [""] * 4
 
 
 @pytest.mark.slow

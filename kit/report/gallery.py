@@ -22,6 +22,7 @@ from kit.settings import ROOT, Config, KitError, load
 
 FOLDER = ROOT / "notebooks" / "gallery"
 COLOURS = 64
+CONTENT = ("behavior.phases", "seeds")  # of these a stage's record has what is in them
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 # What style.Picture and sidebyside.embedded write.
 PICTURE = re.compile(r'<img alt="([^"]*)" style="(?:[^"]*width:(\d+)px)?[^"]*" src="data:image/png;base64,([^"]*)">')
@@ -36,7 +37,7 @@ def make(config: Config) -> list[Path]:
     """
     run, now, was = paths.of(config), made_from(config), {}
     for marker in sorted(run.stages.glob("*.json")):  # the figures', which is the last, has all settings but training's
-        was |= {name: value for name, value in files.read_json(marker)["inputs"].items() if name in now}
+        was |= {name: value for name, value in files.read_json(marker)["inputs"].items() if name in now and name not in CONTENT}
     if other := fingerprint.differing(was, {name: now[name] for name in was}):
         raise KitError(f"{run.shown} was made from something else ({fingerprint.told(other, was, now)}); run {config.file} again")
     shown = {"00_run_all": "", "02_prune_round": f"-{next(iter(config.schedules))}-1", "05_behavior": "", "06_figures": ""}
