@@ -90,6 +90,8 @@ def test_the_figures_are_drawn_and_tables_and_sentences_follow_from_the_points(r
     assert table.loc["Kimi 1", "advantages over"] == "none" and table.loc["Kimi 1", "accuracy (%)"].startswith("81.5 [")
     volumes = reward_figures.volume_table(rewarded)
     assert list(volumes.settings[["kimi", "laser", "none"]]) == [2, 2, 1]
+    # LASER at two thirds: 87 and 88 %; t(1) = 12.706, so 87.5 ± 12.706 x 0.5
+    assert volumes.loc["laser", "at 67%"] == "87.5 [81.1, 93.9]" and volumes.loc["none", "at 33%"] == "– (0 of 2 seeds)"
     told = reward_figures.pair_sentences(rewarded)
     assert len(told) == 2 and any(line.startswith("kimi minus laser: ") and "over 2 seeds" in line for line in told)
     methods = reward_figures.method_table(rewarded)

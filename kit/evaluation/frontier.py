@@ -70,7 +70,8 @@ def combined(each: pd.DataFrame, same_problems: bool = False) -> pd.DataFrame:
         row = {"model": model, "method": method, "set": "mean", "seeds": len(own), "thinking": own.thinking.mean()}
         for column in ("accuracy", "length"):
             found = seeds.combine(*(own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high")), same_problems)
-            row |= columns(column, found["value"], (found["low"], found["high"]))
+            most = {"accuracy": 100, "length": math.inf}[column]
+            row |= columns(column, found["value"], (max(0.0, found["low"]), min(most, found["high"])))
         rows.append(row)
     table = pd.DataFrame(rows)
     at = table[["length", "accuracy"]].to_numpy() * (1, -1)  # both: the less, the better

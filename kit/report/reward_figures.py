@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kit.evaluation.frontier import SHARES, method_of
+from kit.evaluation.uncertainty import paired_change
 from kit.report.inputs import has, read, rows_of
 from kit.report.style import GREY, name_points, panels, panels_by, plt, styled
 from kit.report.tables import cell, published_changes
@@ -168,14 +169,18 @@ def frontier_table(config: Config) -> pd.DataFrame:
 
 
 def volume_table(config: Config) -> pd.DataFrame:
-    """Every method: hypervolume (percent), best accuracy at three lengths, means over the seeds; with how many settings."""
+    """Every method: hypervolume (percent), best accuracy at three lengths, means over the seeds with 95 % t intervals; with how
+    many settings."""
+    def shown(values: pd.Series) -> str:
+        if values.isna().any():  # a length that a setting reaches with some seeds only
+            return f"– ({values.count()} of {len(values)} seeds)"
+        mean, low, high = paired_change([values])[:3]
+        return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if len(values) > 1 else f"{mean:.1f}"
+
     by_method = files.read_csv(paths.of(config).metrics / "volumes.csv").groupby("method", sort=False)
-    columns = ["volume", *(f"at {share:.0%}" for share in SHARES)]
-    n, shown = by_method[columns].count(), by_method[[*columns, "settings"]].mean().sort_values("volume", ascending=False)
-    for column in columns:  # a length that a setting reaches with some seeds only
-        shown[column] = [f"{value:.1f}" if n[column][method] == n.volume[method] else
-                         f"– ({n[column][method]} of {n.volume[method]} seeds)" for method, value in shown[column].items()]
-    return shown.astype({"settings": int})
+    order = by_method.volume.mean().sort_values(ascending=False).index
+    table = by_method[["volume", *(f"at {share:.0%}" for share in SHARES)]].agg(shown)
+    return table.assign(settings=by_method.settings.first()).loc[order]
 
 
 def pair_sentences(config: Config) -> list[str]:
