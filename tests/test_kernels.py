@@ -39,7 +39,7 @@ def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_par
     workers, began = psutil.Process(manager.provisioner.pid).children(recursive=True), time.monotonic()
     client.stop_channels()
     manager.shutdown_kernel()
-    assert len(workers) > 2 and time.monotonic() - began < 2, "a kernel that has graded ends as soon as another"
+    assert len(workers) > 2 and time.monotonic() - began < 2.4, "jupyter_client ends one by force after 2.5 s"
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     manager, client = start_new_kernel(cwd=str(ROOT / "notebooks"))
 
