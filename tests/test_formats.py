@@ -240,7 +240,7 @@ def test_the_command_measures_any_log_and_writes_it_in_the_official_format(
 ) -> None:
     path = lines(tmp_path, inspect(1), inspect(2, "hm"), inspect(1, input="And 4+3?", id=2))
     assert commands.main(["logs", str(path), "--official", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.startswith("log.jsonl: 3 responses to 2 problems; accuracy 75.0 [")
+    assert capsys.readouterr().out.startswith("log.jsonl: 3 responses to 2 problems; accuracy 75.0 % [")
     assert logs.read(tmp_path / "out" / "log") == logs.read(path)
     assert commands.main(["logs", str(tmp_path / "none.jsonl")]) == 1
     assert "error: " in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,33 @@ def test_what_is_wrong_is_told_in_a_line_and_no_file_is_left(
     assert commands.main(["new", "own-model-refused", *arguments]) == 1
     assert message in (told := capsys.readouterr().err) and told.startswith("error: ")
     assert not (ROOT / "params" / "own-model-refused.yaml").exists()
+
+
+def test_training_problems_that_are_in_the_test_set_count_for_no_step(own: Path, tmp_path: Path) -> None:
+    """60 of which two are in the test set: a tenth is held out, two are dropped, 52 are left for a step."""
+    rows = (own / "test.csv").read_text().splitlines()
+    mixed = tmp_path / "train.csv"
+    mixed.write_text("\n".join([*(own / "train.csv").read_text().splitlines()[:-2], *rows[1:3]]) + "\n")
+    path = written(own, "own-model-mixed", "--train", str(mixed))
+    try:
+        assert load(path).training.prompts_per_step == 52
+    finally:
+        path.unlink()
+
+
+def test_a_folder_is_given_as_seen_from_the_project_wherever_the_plan_is_made(
+    mine: Config, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relative = dataclasses.replace(mine, model=dataclasses.replace(mine.model, source=os.path.relpath(own / "model", ROOT)))
+    monkeypatch.chdir(ROOT / "notebooks")  # as a notebook runs
+    assert plan.sizes_of(relative) == plan.sizes_of(mine)
+
+
+def test_the_laptops_own_model_is_asked_no_problems_but_generated_ones(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\n"
+                                        "data: {evaluation: [two, own], files: {own: own.csv}}\n")
+    with pytest.raises(KitError, match=r"`data.files.own`: the laptop's model has words for generated problems only; .* kit new"):
+        load(tmp_path / "mine.yaml")
 
 
 def test_a_name_that_is_taken_is_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

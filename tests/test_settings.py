@@ -400,5 +400,7 @@ def test_a_notebooks_own_parameters_are_looked_at_too(given: dict[str, Any], mes
 
 
 def test_a_params_file_given_as_a_number_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="^smok.yaml: no such params file; did you mean params/smoke.yaml?"):
+        load("smok.yaml")
     with pytest.raises(KitError, match="^5: no such params file"):
         notebook(5)  # papermill reads numbers

@@ -106,8 +106,8 @@ def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFra
             own = places == place
             top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
             low, high = interval((weights @ top) / (weights @ bottom))
-            parts.append((name, place + 1, multiple[own].mean() * means.length.mean(), level + gain[own].mean(), level + low,
-                          level + high, own.sum()))
+            parts.append((name, place + 1, multiple[own].mean() * means.length.mean(), level + gain[own].mean(),
+                          max(0.0, level + low), min(100.0, level + high), own.sum()))
     table = pd.DataFrame(parts, columns=columns)
     return table.assign(best=table.accuracy == table.groupby("set").accuracy.transform("max")).set_index("set")
 

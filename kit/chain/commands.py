@@ -79,11 +79,14 @@ def data(params: str) -> None:
 def logs(logs: list[Path], official: Path | None) -> None:
     """Read generation logs, of the kit or of another tool: accuracy and length of each; --official writes them in that format."""
     for log in logs:
+        if not log.exists():
+            raise KitError(f"{log}: no such file or folder")
         found = kit.rollout.logs.read(log)
         (row,) = metrics.measure({"log": evaluate.grade(found)}, 2000, 0).to_dict("records")
-        told = [f"{what} {row[what]:,.1f} [{row[f'{what}_low']:,.1f}, {row[f'{what}_high']:,.1f}]" if row[what] == row[what]
-                else f"{what} unknown" for what in ("accuracy", "length")]
-        print(f"{log.name}: {sum(len(r.model_answer) for r in found)} responses to {len(found)} problems; {', '.join(told)}")
+        told = [f"{what} {row[what]:,.1f} {unit} [{row[f'{what}_low']:,.1f}, {row[f'{what}_high']:,.1f}]"
+                if row[what] == row[what] else f"{what} unknown" for what, unit in (("accuracy", "%"), ("length", "tokens"))]
+        responses = sum(len(r.model_answer) for r in found)
+        print(f"{log.name}: {responses} responses to {len(found)} problems; {', '.join(told)} (95 % intervals)")
         if official:
             kit.rollout.logs.write(official / log.stem / "rank0.jsonl", found)
 

@@ -46,6 +46,7 @@ def new(
     held = 0 if validation else max(1, min(60, count["train"] // 10))
     prompt_cap = min(768, window_of(model) // 2)
     longest = min(32000, window_of(model) - prompt_cap)
+    dropped, alike = _alike(found)
     limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
     # A learning rate to begin with, by the size of the weights: the paper's for billions of parameters, else more.
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 1e10
@@ -54,8 +55,8 @@ def new(
         dtype="bfloat16" if torch.cuda.is_available() else "float32", validation="validation" if validation else HELD_OUT,
         held=": a tenth of the others, at most 60" if held else "", counts=" and ".join(map(str, count.values())),
         files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
-        rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4", prompts=max(1, min(128, count["train"] - held)),
-        steps=steps, every=max(1, steps // 9), alike=_alike(found), limits=json.dumps(list(limits)))
+        rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4",
+        prompts=max(1, min(128, count["train"] - held - dropped)), steps=steps, every=max(1, steps // 9), alike=alike, limits=json.dumps(list(limits)))
     files.write_text(path, text + "\n")
     try:
         load(path)
@@ -71,10 +72,12 @@ def _shown(path: Path) -> str:
     return str(whole.relative_to(HOME)) if whole.is_relative_to(HOME) else str(whole)
 
 
-def _alike(found: dict[str, list[problems.Problem]]) -> str:
-    """`data.near_duplicate` for these sets: where all problems follow patterns, only equal ones are duplicates."""
+def _alike(found: dict[str, list[problems.Problem]]) -> tuple[int, str]:
+    """How many training problems are dropped, and `data.near_duplicate` for these sets: where all problems follow patterns, only
+    equal ones are duplicates."""
     others = [(role, p) for role, rows in found.items() if role != "train" for p in rows]
-    dropped = contamination.overlaps(found["train"], others, 0.5).train_id.nunique()
-    if dropped <= len(found["train"]) / 10:
-        return f"0.5  # overlap with a held-out problem at which one is dropped: {dropped} of these; null keeps all"
-    return f"1  # only equal problems are dropped: these are of a pattern, and at the usual 0.5 it would be {dropped} of them"
+    equal, near = (contamination.overlaps(found["train"], others, least).train_id.nunique() for least in (1, 0.5))
+    if near <= len(found["train"]) / 10:
+        return near, f"0.5  # overlap with a held-out problem at which one is dropped: {near} of these; null keeps all"
+    return equal, (f"1  # only equal problems are dropped, {equal}: these are of a pattern, and at the usual 0.5 it would be "
+                   f"{near}")

@@ -36,14 +36,16 @@ def sizes_of(config: Config) -> Sizes:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-    m = config.model
-    if m.source == "arithmetic":
+    m, source = config.model, config.model.source
+    if source != "arithmetic":
+        source = catalog.base_model(config)
+    if source == "arithmetic":
         found = arithmetic.make_model(config.arithmetic, arithmetic.make_tokenizer(), 0).config
-    elif m.shape and not Path(m.source).is_dir():
+    elif m.shape and not Path(source).is_dir():
         found = Qwen2Config(**vars(m.shape))
     else:
         try:
-            found = AutoConfig.from_pretrained(m.source, revision=m.revision, trust_remote_code=m.trust_remote_code)
+            found = AutoConfig.from_pretrained(source, revision=m.revision, trust_remote_code=m.trust_remote_code)
         except (OSError, ValueError) as error:
             raise KitError(f"{config.file}: the config of {m.source} cannot be read ({files.first_line(error)}); give its sizes "
                            "under model.shape, or a local folder as model.source") from None

@@ -103,8 +103,10 @@ def find(params_file: str | Path) -> Path:
     for path in (given, ROOT / given):
         if path.is_file():
             return path.resolve()
-    known = ", ".join(sorted(f"params/{p.name}" for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml"))
-    raise KitError(f"{params_file}: no such params file; there are {known}")
+    known = sorted(f"params/{p.name}" for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
+    if close := difflib.get_close_matches(f"params/{given.name}", known, 1, 0.8):
+        raise KitError(f"{params_file}: no such params file; did you mean {close[0]}?")
+    raise KitError(f"{params_file}: no such params file; there are {', '.join(known)}")
 
 
 def _shown(path: Path) -> str:
