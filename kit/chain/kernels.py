@@ -87,8 +87,8 @@ def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **giv
 def main() -> None:
     """The parent: imports, then forks a kernel for each line that it reads."""
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is imported, and ends when this process does
-    load(MODULES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the kernels, each by itself
+    load(MODULES)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that have ended leave nothing behind
     for line in sys.stdin:
         if os.fork() == 0:

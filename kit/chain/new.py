@@ -56,7 +56,8 @@ def new(
         held=": a tenth of the others, at most 60" if held else "", counts=" and ".join(map(str, count.values())),
         files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
         rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4",
-        prompts=max(1, min(128, count["train"] - held - dropped)), steps=steps, every=max(1, steps // 9), alike=alike, limits=json.dumps(list(limits)))
+        prompts=max(1, min(128, count["train"] - held - dropped)), steps=steps, every=max(1, steps // 9),
+        alike=alike, limits=json.dumps(list(limits)))
     files.write_text(path, text + "\n")
     try:
         load(path)
