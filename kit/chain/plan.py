@@ -9,7 +9,6 @@ expected ones.
 
 import contextlib
 from collections import namedtuple
-from pathlib import Path
 
 import pandas as pd
 
@@ -19,7 +18,7 @@ from kit.evaluation import forcing
 from kit.laptop import arithmetic
 from kit.reward import length_rewards
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError, read_yaml
+from kit.settings import Config, KitError, folder_of, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
@@ -36,15 +35,14 @@ def sizes_of(config: Config) -> Sizes:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-    m, source = config.model, config.model.source
-    if source != "arithmetic":
-        source = catalog.base_model(config)
-    if source == "arithmetic":
+    m = config.model
+    if m.source == "arithmetic":
         found = arithmetic.make_model(config.arithmetic, arithmetic.make_tokenizer(), 0).config
-    elif m.shape and not Path(source).is_dir():
+    elif m.shape and not folder_of(m.source).is_dir():
         found = Qwen2Config(**vars(m.shape))
     else:
         try:
+            source = catalog.base_model(config)
             found = AutoConfig.from_pretrained(source, revision=m.revision, trust_remote_code=m.trust_remote_code)
         except (OSError, ValueError) as error:
             raise KitError(f"{config.file}: the config of {m.source} cannot be read ({files.first_line(error)}); give its sizes "

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from kit.runs import files, paths
-from kit.settings import ROOT, Config, KitError
+from kit.settings import HOME, Config, KitError
 
 # --- names and labels -------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,8 @@ def model_source(config: Config, model: str) -> str:
 def base_model(config: Config) -> str:
     """Folder or hub id of the base model; KitError when the laptop's has not been trained yet."""
     if config.model.source != "arithmetic":  # a folder may be given as seen from the project
-        return str(ROOT / config.model.source) if (ROOT / config.model.source).is_dir() else config.model.source
+        given = HOME / Path(config.model.source).expanduser()
+        return str(given) if given.is_dir() else config.model.source
     folder = paths.of(config).base_model
     if not has_weights(folder):
         raise KitError(f"{folder}: no base model yet; run notebooks/01_base_model.ipynb with {config.file} first")
@@ -136,7 +137,7 @@ def has_weights(folder: Path) -> bool:
 
 def start_name(config: Config, source: str) -> str:
     """A model's folder as written into files: relative to the run's folder, or the project's, where it lies in it."""
-    for root in (paths.of(config).root, ROOT):
+    for root in (paths.of(config).root, HOME):
         if Path(source).is_relative_to(root):
             return str(Path(source).relative_to(root))
     return source

@@ -25,9 +25,12 @@ LINES = 10  # lines that a round without a plot prints
 AGAIN = 10  # steps after which a warning that keeps holding is told again
 FIRST = 5  # steps that show whether the learning rate moves anything
 LOGGED = {  # column of log.csv: key in TRL's log
-    "reward": "reward", "right": "right",  # share of correct responses, where the reward is another
-    "length": "completions/mean_length", "thinking": "thinking",  # tokens up to `</think>`
-    "truncated": "completions/clipped_ratio", "no_variance": "frac_reward_zero_std",
+    "reward": "reward",
+    "right": "right",  # share of correct responses, where the reward is another
+    "length": "completions/mean_length",
+    "thinking": "thinking",  # tokens up to `</think>`
+    "truncated": "completions/clipped_ratio",
+    "no_variance": "frac_reward_zero_std",
     "entropy": "entropy", "kl": "kl", "loops": "loops", "grad_norm": "grad_norm", "loss": "loss",
     "seconds": "step_time",  # of which, by part (rounds.keep_time):
     "generate": "seconds/generate", "grade": "seconds/grade", "reference": "seconds/rollouts",
