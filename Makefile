@@ -31,7 +31,7 @@ data: .venv/installed  ## the data sets of a params file, fetched into cache/ wh
 	$(BIN)/python -m kit data $(PARAMS)
 
 test: .venv/installed  ## all tests that a machine without a GPU can run
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not vllm and not browser and not long" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not vllm and not browser and not long" $(ARGS)
 
 test-vllm: .venv-vllm/installed  ## the tests with the real vLLM, on the CPU, in an environment of its own (3.7 GB)
 	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)

@@ -150,10 +150,10 @@ def test_a_folder_is_given_as_seen_from_the_project_wherever_the_plan_is_made(
     assert plan.sizes_of(relative) == plan.sizes_of(mine)
 
 
-def test_the_laptops_own_model_is_asked_no_problems_but_generated_ones(tmp_path: Path) -> None:
+def test_who_brings_problems_for_the_laptops_own_model_is_told_of_its_words(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\n"
                                         "data: {evaluation: [two, own], files: {own: own.csv}}\n")
-    with pytest.raises(KitError, match=r"`data.files.own`: the laptop's model has words for generated problems only; .* kit new"):
+    with pytest.raises(KitError, match=r"`arithmetic.operations.own` is missing; .*; for problems in other words .* kit new"):
         load(tmp_path / "mine.yaml")
 
 

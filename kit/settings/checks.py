@@ -149,8 +149,6 @@ def _model(config: Config) -> Iterator[str]:
     if bad := [n for n in stated if n > 600 or n > 100 and n % 10]:
         yield f"`schedules`: the laptop model has no word for the limit {bad}; up to 100, or tens up to 600"
     for name in (config.data.train, config.data.validation, *config.data.evaluation):
-        if name in config.data.files:
-            yield (f"`data.files.{name}`: the laptop's model has words for generated problems only; for problems of your own "
-                   "take another model (python -m kit new)")
-        elif name and name not in a.operations:
-            yield f"`arithmetic.operations.{name}` is missing; should list numbers of operations between 1 and 6"
+        if name and name not in a.operations:
+            own = "; for problems in other words take another model (python -m kit new)" * (name in config.data.files)
+            yield f"`arithmetic.operations.{name}` is missing; should list numbers of operations between 1 and 6{own}"
