@@ -69,7 +69,7 @@ def test_for_the_same_tokens_a_model_of_half_the_length_answers_twice() -> None:
 def test_intervals_of_percentages_stay_within_0_and_100() -> None:
     many = graded({str(k): [(RIGHT if k else WRONG, 50)] for k in range(30)})
     spend = comparisons.equal_spend({"base": {"s": many}}, 200, 0).iloc[0]
-    assert spend.passed == pytest.approx(100 * 29 / 30) and spend.passed_low < spend.passed < spend.passed_high == 100
+    assert [spend.passed, spend.passed_low, spend.passed_high] == pytest.approx([100 * 29 / 30, 83.33, 99.41], abs=0.01)
 
 
 def test_more_responses_than_there_are_samples_are_not_counted() -> None:
@@ -84,6 +84,15 @@ def test_under_a_cap_only_whole_right_responses_count_and_all_tokens_up_to_it_ar
     assert list(table.accuracy) == pytest.approx([25, 25]) and list(table.spent) == pytest.approx([80, 100])
     lower = comparisons.capped({"base": {"s": BASE["s"].assign(length=[81, 120, 40, 100])}}, 50, 0, points=3).set_index("cap")
     assert lower.accuracy[40] == 0 and lower.accuracy[120] == 25 and lower.spent[40] == 40
+
+
+def test_under_a_cap_accuracy_has_the_interval_of_an_accuracy() -> None:
+    """30 problems, one response each, 29 right: Wilson's interval without a cap, and 0 to 11.4 % where the cap lets none pass."""
+    many = {"s": graded({str(k): [(RIGHT if k else WRONG, 50 + k)] for k in range(30)})}
+    table = comparisons.capped({"base": many}, 50, 0).set_index("cap")[["accuracy", "accuracy_low", "accuracy_high"]]
+    whole = metrics.measure(many, 0, 0).iloc[0]
+    assert list(table.loc[79]) == pytest.approx(list(whole[table.columns]))
+    assert list(table.loc[50]) == pytest.approx([0, 0, 11.35], abs=0.01)
 
 
 def test_models_of_different_problems_are_not_compared() -> None:

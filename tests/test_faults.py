@@ -265,7 +265,7 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     said = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(": runs")]  # where kernels start slowly
     assert len(said) == 3  # where the results go, and that the two start
     for stage in (one, two):
-        said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}))[1]
+        said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}), {})[1]
         assert said == "continues where it stopped"
 
 
@@ -326,3 +326,7 @@ def test_what_changed_is_told_by_name() -> None:
     assert names == ["code: kit/reward/token_limit.py", "seed", "training.learning_rate"]
     assert fingerprint.told(names, before, now) == (
         "kit/reward/token_limit.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")
+    made = {f"file: models/checkpoint-3/{name}": "x" for name in ("config.json", "model.safetensors")}
+    makers = dict.fromkeys(made, "02_prune_round-iterative-1")
+    assert fingerprint.told([*made, "seed"], made, {"seed": 1}, makers) == (
+        "what 02_prune_round-iterative-1 made changed, seed is 1, was null")

@@ -196,7 +196,7 @@ def test_beside_models_of_the_run_a_log_gets_the_ids_of_its_data_set(
         catalog.model_source(mixed, "theirs")
     lines = (tmp_path / "two" / "rank0.jsonl").read_text().replace("Start with", "Begin with")
     (tmp_path / "two" / "rank0.jsonl").write_text(lines)
-    with pytest.raises(KitError, match="theirs, two: 6 problems are only in one of its log and the data set, such as .Begin"):
+    with pytest.raises(KitError, match="3 of the data set are not in its log, such as .Start.*; 3 of its log are .* such as .Begin"):
         evaluate.evaluate_model(mixed, "theirs")
 
 
@@ -274,8 +274,8 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("other", "told"), [
-    ([row(1)], r"other, two: 1 problems are only in one of its log and base's log, such as 'question 2\?'"),
-    ([row(1), row(2), row(3)], r"other, two: 1 problems are only in one of its log and base's log, such as 'question 3\?'"),
+    ([row(1)], r"other, two: of the problems 1 of base's log are not in its log, such as 'question 2\?'"),
+    ([row(1), row(2), row(3)], r"other, two: of the problems 1 of its log are not in base's log, such as 'question 3\?'"),
 ])
 def test_logs_of_other_problems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: list, told: str) -> None:
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))

@@ -83,27 +83,28 @@ def spans(counts: Counts, config: Config) -> pd.DataFrame:
     return ratios(used, config, thinking=("thinking", "responses", 1.0), answer=("answer", "responses", 1.0))
 
 
-def within_problems(graded: Counts, config: Config, bins: int = 6) -> pd.DataFrame:
+def within_problems(graded: Counts, config: Config, bins: int = 6, least: int = 10) -> pd.DataFrame:
     """Accuracy against length within problems ("When More is Less"): are longer responses to the same problem right more often?
 
     Responses are put into bins of equal size by their length as a multiple of their problem's mean length. Of each bin: `length`,
     that multiple times the mean length of the problems; `accuracy`, that of the problems plus the mean of what its responses are
     above their own problem's, so that hard problems, which have long responses, do not make length look bad; `best`: the highest.
-    Problems whose responses are all of one length tell nothing, and are left out.
+    Problems whose responses are all of one length tell nothing, and are left out, as are bins of fewer than `least` responses.
     """
     columns, parts = ["set", "bin", "length", "accuracy", "accuracy_low", "accuracy_high", "responses"], []
     for k, (name, grades) in enumerate(graded.items()):
         g = pd.DataFrame({"id": grades.id, "length": grades.length, "right": 100.0 * (grades.verdict == "correct")}).dropna()
         g = g[g.groupby("id").length.transform("nunique") > 1]
-        if len(g) < bins:
+        if len(g) < least:
             continue
         means = g.groupby("id")[["length", "right"]].transform("mean")
         multiple, gain = g.length / means.length, g.right - means.right
-        places = pd.qcut(multiple, bins, labels=False, duplicates="drop").to_numpy()
+        places = pd.qcut(multiple, min(bins, len(g) // least), labels=False, duplicates="drop").to_numpy()
         owners = np.unique(g.id, return_inverse=True)[1]
         weights, level = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
-        for place in np.unique(places):
-            own = places == place
+        for place, own in ((place, places == place) for place in np.unique(places)):
+            if own.sum() < least:  # many responses of one length
+                continue
             top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
             low, high = interval((weights @ top) / (weights @ bottom))
             parts.append((name, place + 1, multiple[own].mean() * means.length.mean(), level + gain[own].mean(),

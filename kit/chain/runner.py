@@ -32,6 +32,7 @@ from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of
 from kit.data import problems
 from kit.evaluation import seeds
 from kit.reward import length_rewards
+from kit.rollout import logs
 from kit.runs import account, catalog, files, fingerprint, live, lock, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields
@@ -61,6 +62,13 @@ def run_notebook(config: Config) -> None:
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
+def check(config: Config) -> None:
+    """KitError for what would be refused hours later. Here also since two threads that import TRL at once can fail."""
+    length_rewards.check(config)
+    trl_fields.passed(config)
+    logs.check(config)
+
+
 def run_all(config: Config) -> pd.DataFrame:
     """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
 
@@ -68,9 +76,7 @@ def run_all(config: Config) -> pd.DataFrame:
     end shows them all.
     """
     kernels.fork_kernels()
-    # What TRL would refuse hours later; here, since two threads that import TRL at once can fail.
-    length_rewards.check(config)
-    trl_fields.passed(config)
+    check(config)
     others, interrupted = seeds.write_params(config), threading.Event()
     if not others:
         return run_stages(config, stages(config), interrupted)
@@ -87,8 +93,7 @@ def run_one(config: Config, name: str) -> pd.DataFrame:
     known = {stage.name: stage for stage in stages(config)}
     if name not in known:
         raise KitError(f"{config.file} has no stage {name}; it has {', '.join(known)}")
-    length_rewards.check(config)
-    trl_fields.passed(config)
+    check(config)
     return run_stages(config, [known[needed] for needed in (*known[name].needs, name)], threading.Event())
 
 
@@ -213,7 +218,7 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
         other = [name for name in results if now[name][2] != results[name][2]]
         say("unchanged, skipped" + (f" ({', '.join(other)}: not as it was made)" if other else ""))
         return {"stage": stage.name, "status": "skipped", "seconds": 0.0}
-    goes_on, said, code = resumption(before, inputs)
+    goes_on, said, code = resumption(before, inputs, {f"file: {file}": name for name in stage.needs for file in made[name]})
     say(said)
     if before and not goes_on:
         set_aside(config, stage)
@@ -229,15 +234,18 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
     return {"stage": stage.name, "status": "executed", "seconds": seconds}
 
 
-def resumption(before: dict[str, Any], inputs: dict[str, Any]) -> tuple[bool, str, list[str]]:
-    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began)."""
+def resumption(
+    before: dict[str, Any], inputs: dict[str, Any], makers: Mapping[str, str]
+) -> tuple[bool, str, list[str]]:
+    """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began). `makers`: of the
+    files among its inputs, the stage that makes each."""
     if not before:
         return False, "starts", []
     changed = fingerprint.differing(before["inputs"], inputs)
     if not changed:
         said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
         return True, said, before["other_code"]
-    why, code = fingerprint.told(changed, before["inputs"], inputs), {name for name in changed if name.startswith("code: ")}
+    why, code = fingerprint.told(changed, before["inputs"], inputs, makers), {name for name in changed if name.startswith("code: ")}
     if code == set(changed) and not before["done"]:
         since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
         return True, f"continues where it stopped, though {why} since", since

@@ -5,7 +5,7 @@ are the ends of 95 % intervals.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,11 +147,24 @@ def paired_draws(graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame
     return drawn
 
 
+def grades_of(by_set: Graded, name: str) -> list[pd.DataFrame]:
+    """A model's grades of one data set, or of all for their mean."""
+    return [by_set[name]] if name in by_set else [*by_set.values()]
+
+
 def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
     """`label`, `label_low` and `label_high` of one row of draws; empty where a length is unknown, the interval also where a
     resample has no value (a base that is never right in it). `share`: a percentage, whose interval stays within 0 and 100."""
     ends = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
     return columns(label, draws[0] if np.isfinite(draws[0]) else np.nan, np.clip(ends, 0, 100) if share else ends)
+
+
+def share(label: str, sets: Sequence[pd.DataFrame], values: Sequence[pd.Series], k: int = 1) -> dict[str, float]:
+    """`label`, `label_low` and `label_high` of a mean of percentages, as of an accuracy. `sets`: the grades of each data set;
+    `values`: of each its problems' percentages; `k`: how many responses make one observation."""
+    samples = [len(grades) / len(own) / k for grades, own in zip(sets, values, strict=True)]
+    parts = [own.to_numpy(dtype=float) for own in values]
+    return columns(label, mean_of_sets(parts), uncertainty.accuracy_interval(parts, samples))
 
 
 def pass_at_k(n: Any, correct: Any, k: int) -> Any:
@@ -166,8 +179,9 @@ def pass_at_k(n: Any, correct: Any, k: int) -> Any:
     return 1 - none_right / special.comb(n, k)
 
 
-def _spend_draws(graded: Models, resamples: int, seed: int) -> Draws:
-    """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples."""
+def _spend_draws(graded: Models, resamples: int, seed: int) -> tuple[Draws, Callable[[pd.DataFrame], pd.DataFrame]]:
+    """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples; and what makes their
+    table of grades."""
     most = min(int(grades.groupby("id").size().min()) for by_set in graded.values() for grades in by_set.values())
 
     def table(grades: pd.DataFrame) -> pd.DataFrame:
@@ -175,14 +189,18 @@ def _spend_draws(graded: Models, resamples: int, seed: int) -> Draws:
         passed = {k: 100 * pass_at_k(right["size"], right["sum"], k) for k in range(1, most + 1)}
         return pd.DataFrame({"length": per_problem(grades).length, **passed})
 
-    return paired_draws(graded, table, resamples, seed)
+    return paired_draws(graded, table, resamples, seed), table
 
 
 def equal_spend(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """A row per model, set and k: `tokens` that k responses take on average, and pass@k (`passed`, percent)."""
-    return pd.DataFrame([
-        {"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]), **estimate("passed", own[k], share=True)}
-        for (name, model), own in _spend_draws(graded, resamples, seed).items() for k in range(1, len(own))])
+    rows, (drawn, table) = [], _spend_draws(graded, resamples, seed)
+    for (name, model), own in drawn.items():
+        sets = grades_of(graded[model], name)
+        tables = [table(grades) for grades in sets]
+        rows += [{"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]),
+                  **share("passed", sets, [of_set[k] for of_set in tables], k)} for k in range(1, len(own))]
+    return pd.DataFrame(rows)
 
 
 def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
@@ -191,7 +209,7 @@ def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     `affords`: how many of its responses those tokens pay for; `k`: that number within 1 and the samples there are (pass@k is
     interpolated linearly between whole k); `passed`: its pass@k; `base`: the base's pass@1; `gap`: their difference.
     """
-    rows, drawn = [], _spend_draws(graded, resamples, seed)
+    rows, (drawn, _) = [], _spend_draws(graded, resamples, seed)
     for (name, model), own in drawn.items():
         base, ks = drawn[name, "base"], np.arange(1, len(own))
         affords = base[0] / own[0]
@@ -220,10 +238,13 @@ def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.Da
         cells = np.hstack([np.where(np.isnan(length), np.nan, 100.0 * right), np.minimum(length, caps)])
         return pd.DataFrame(cells).groupby(grades.id.to_numpy()).mean(skipna=False)
 
-    return pd.DataFrame([
-        {"model": model, "set": name, "cap": cap, **estimate("accuracy", own[i], share=True),
-         **estimate("spent", own[len(caps) + i])}
-        for (name, model), own in paired_draws(graded, table, resamples, seed).items() for i, cap in enumerate(caps)])
+    rows = []
+    for (name, model), own in paired_draws(graded, table, resamples, seed).items():
+        sets = grades_of(graded[model], name)
+        tables = [table(grades) for grades in sets]
+        rows += [{"model": model, "set": name, "cap": cap, **share("accuracy", sets, [of_set[i] for of_set in tables]),
+                  **estimate("spent", own[len(caps) + i])} for i, cap in enumerate(caps)]
+    return pd.DataFrame(rows)
 
 
 def efficiency(graded: Models, resamples: int, seed: int) -> pd.DataFrame:

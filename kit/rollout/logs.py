@@ -99,6 +99,7 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     """The responses of a model that params know by its logs (`logs.models`) to data set `name`, kept like the kit's own. Says in
     a line what the log does not tell. Ids and gold answers are those of the data set where the run has models of its own or
     params say where the set is (`data.files`), else those of the base's log: some harnesses mangle the answers."""
+    check(config)
     path, source = _place(config, model, name), config.logs.tokenizer
     here = source and paths.given(config, source)
     tokenizer = models.load_tokenizer(here if here.is_dir() else source, config) if source else None
@@ -119,12 +120,17 @@ def responses(config: Config, model: str, name: str) -> list[Rollout]:
     return found
 
 
+def check(config: Config) -> None:
+    """KitError, a line for each log of the run that is not there."""
+    missing = [f"{config.file}: logs.models.{model}.{name}: there is no file or folder {Path(config.logs.folder) / log}"
+               for model, logs in config.logs.models.items() for name, log in logs.items()
+               if not _place(config, model, name).exists()]
+    if missing:
+        raise KitError("\n".join(missing))
+
+
 def _place(config: Config, model: str, name: str) -> Path:
-    given = str(Path(config.logs.folder) / config.logs.models[model][name])
-    path = paths.given(config, given)
-    if not path.exists():
-        raise KitError(f"{config.file}: logs.models.{model}.{name}: there is no file or folder {given}")
-    return path
+    return paths.given(config, str(Path(config.logs.folder) / config.logs.models[model][name]))
 
 
 def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: str, whose: str) -> list[Rollout]:
@@ -138,9 +144,10 @@ def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: 
         inside = [] if question in golds else [gold for gold in golds if gold in question]
         key = max(inside, key=len, default=question)
         twice |= {question} if own.setdefault(key, r) is not r else set()
-    if single := golds.keys() ^ own.keys() | twice:
-        raise KitError(f"{told}: {len(single)} problems are only in one of its log and {whose}, such as {min(single)[:80]!r}; "
-                       "models are compared on the same problems")
+    lacking, strange = golds.keys() - own.keys(), own.keys() - golds.keys() | twice
+    if sides := [f"{len(only)} {what}, such as {min(only)[:80]!r}" for only, what in (
+            (lacking, f"of {whose} are not in its log"), (strange, f"of its log are not in {whose}")) if only]:
+        raise KitError(f"{told}: of the problems {'; '.join(sides)}; models are compared on the same problems")
     differ = [(r.answer, golds[q].answer) for q, r in own.items() if r.answer not in ("", golds[q].answer)]
     if differ:
         print(f"warning: {told}: {len(differ)} gold answers are not those of {whose}, such as {differ[0][0][:40]!r}, there "

@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -100,16 +101,20 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} if before.get(name, missing) != now.get(name, missing))
 
 
-def told(names: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What changed, in words; of settings also from what to what. At most three by name."""
-    words = []
-    for name in names[:3]:
+def told(
+    names: list[str], before: Mapping[str, Any], now: Mapping[str, Any], makers: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """What changed, in words; of settings also from what to what, of files the stage that made them (`makers`). At most three."""
+    words: dict[str, None] = {}
+    for name in names:
         kind, _, rest = name.partition(": ")
-        if rest:
-            words.append(f"{rest} changed" if name in before and name in now else f"{rest} is {'new' if name in now else 'gone'}")
+        if name in makers:
+            words[f"what {makers[name]} made changed"] = None
+        elif rest:
+            words[f"{rest} changed" if name in before and name in now else f"{rest} is {'new' if name in now else 'gone'}"] = None
         else:
-            words.append(f"{kind} is {_shown(now.get(name))}, was {_shown(before.get(name))}")
-    return ", ".join(words) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            words[f"{kind} is {_shown(now.get(name))}, was {_shown(before.get(name))}"] = None
+    return ", ".join([*words][:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _shown(value: Any) -> str:
