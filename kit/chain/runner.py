@@ -245,7 +245,8 @@ def resumption(
     if not changed:
         said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
         return True, said, before["other_code"]
-    why, code = fingerprint.told(changed, before["inputs"], inputs, makers), {name for name in changed if name.startswith("code: ")}
+    why = fingerprint.told(changed, before["inputs"], inputs, makers)
+    code = {name for name in changed if name.startswith("code: ")}
     if code == set(changed) and not before["done"]:
         since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
         return True, f"continues where it stopped, though {why} since", since
