@@ -372,7 +372,7 @@ def test_the_evaluation_notebook_turns_the_logs_of_both_real_models_into_the_tab
     table = tables.main_table(mine)
     assert list(table.index) == ["Qwen2.5-3B-Instruct", "the same after RL"]
     assert table.loc["the same after RL", "length (tokens)"] == table.loc["the same after RL", "length change (%)"] == "unknown"
-    assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model and the control"][0]
+    assert "length unknown, accuracy +" in texts.conclusions(mine)["Against the base model"][0]
     drawn = (trade_off.trade_off, trade_off.relative_trade_off, trade_off.efficiency, trade_off.equal_spend,
              trade_off.problem_changes)
     for draw in (*drawn, *behavior_figures.available(mine)):  # with no length known, each says so or stays empty

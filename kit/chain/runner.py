@@ -289,7 +289,8 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     try:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{stage.notebook}.ipynb"), str(copy), {"params_file": config.file, **stage.parameters},
-            cwd=str(NOTEBOOKS), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
+            cwd=str(NOTEBOOKS), progress_bar=False, request_save_on_cell_execute=False,
+            extra_arguments=["--IPKernelApp.log_level=50"],
             config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
         )
     except PapermillExecutionError as error:

@@ -65,7 +65,8 @@ def tokenize(tokenizer: Any, text: str) -> list[int]:
     if unknown is not None and unknown in ids:
         parts = {text[slice(*at)] for token, at in zip(ids, found["offset_mapping"], strict=True) if token == unknown}
         if words := sorted(parts - {tokenizer.unk_token}):  # in some families it is the beginning token, too
-            raise KitError(f"the tokenizer has no token for {', '.join(words)} in the prompt: {text}")
+            raise KitError(f"the tokenizer has no token for {', '.join(words)} in the prompt: {text}; word the problems, and "
+                           "under `prompts` what stands around them, as the model knows it (the laptop's: params/laptop.yaml)")
     return ids
 
 

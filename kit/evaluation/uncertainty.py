@@ -40,7 +40,6 @@ def t_quantile(df: float, level: float = LEVEL) -> float:
     return float(special.stdtrit(df, (1 + level) / 2))
 
 
-@lru_cache(maxsize=8)
 def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, n) weights of a bootstrap over n problems; each row sums to 1. They are spread about 1/n a little more than
     drawing gives (a weight can be negative), so that the `interval` of `weights @ values` is as wide as the mean's t interval."""
@@ -49,6 +48,7 @@ def bootstrap_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     return 1 / n + math.sqrt(n / (n - 1)) * t_quantile(n - 1) / Z * (_drawn(n, resamples, seed) - 1 / n)
 
 
+@lru_cache(maxsize=8)
 def _drawn(n: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, n): the share of each problem in a resample of n problems."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n

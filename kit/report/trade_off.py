@@ -57,8 +57,9 @@ def _by_set(config: Config, forced: list[str], named: list[tuple[float, float, s
         axis.set_title(set_label(config, name).replace(" (", "\n(" if k else " ("), fontsize=8 if k else 10)
         axis.tick_params(labelsize=7 if k else 9)
         axis.set(xlabel="" if k else x, ylabel="" if k else "accuracy (pass@1, %)", xlim=(0, None))
-    more = [Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing"),
-            Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")]
+    curve = Line2D([], [], color=GREY, marker=".", linewidth=1, label="the same model under budget forcing")
+    chain = Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="shortest correct chain")
+    more = [line for line, drawn in ((curve, forcing.model.isin(forced)), (chain, main.core.notna())) if drawn.any()]
     legend(figure, config, main.schedule if close else main.model, line=close, columns=3, more=more)
     name_points(figure.axes[0], named)
     overall = main[main.set == names[0]].dropna(subset=["length"])
