@@ -12,6 +12,7 @@ from collections import namedtuple
 
 import pandas as pd
 
+from kit.chain.stages import stages
 from kit.data import problems
 from kit.data.sources import SOURCES
 from kit.evaluation import forcing
@@ -22,6 +23,7 @@ from kit.settings import Config, KitError, folder_of, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30
+STAGE = 4.0  # seconds that a stage takes on average for its start, tables and figures (the laptop run: 13 stages, 55 s)
 PROMPT = 150  # tokens that a prompt is expected to have; memory goes by data.prompt_cap
 TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFunction; the logits (4 V b s) never exist whole
 # (c, r) -> what a layer of Qwen2 in transformers 5.17 holds besides its MLP, in hidden states: while it is recomputed, and kept
@@ -212,6 +214,7 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     for what, sets in parts.items():
         tokens, seconds = map(sum, zip(*sets, strict=True))
         rows[what] = {"tokens": tokens, "evaluation": seconds, "disk": 4 * tokens}
+    rows["starting, tables, figures"] = {"evaluation": STAGE * len(stages(config))}
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
     table.loc["in all"] = table.sum()
     return table
@@ -272,6 +275,7 @@ def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.Dat
     fits = f"does NOT fit {where}: {'; '.join(wrong)}" if wrong else \
         f"fits {where}: {', '.join(f'{phase} {gib:.1f}' for phase, gib in peak.items())} GiB on a device"
     took = f"{shown.time['in all']} device {unit}" if h.devices > 1 else f"{shown.time['in all']} {unit}"
+    took += f" of work, {config.parallel} stages at a time" * (config.parallel > 1)
     line = (f"{config.model.source}, {short(z.parameters / 1e6)} million parameters: {fits}. It takes {took} (assumed: "
             f"{h.compute_share:.0%} of {h.teraflops:g} TFLOP/s, {h.bandwidth_share:.0%} of {h.terabytes_per_second:g} TB/s) and "
             f"{shown['disk GiB']['in all']} GiB of disk")

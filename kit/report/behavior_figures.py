@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kit.report.inputs import has, read, set_label
-from kit.report.style import GREY, curves, legend, panels, panels_by, plot, points, styled, tell
+from kit.report.style import GREY, curves, legend, panels, panels_by, plot, points, say, styled, tell
 from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
@@ -138,7 +138,7 @@ def length_curves(config: Config) -> Figure:
         curves(axis, config, right, "percentile", "length", linestyle="-", pointsize=4)
         curves(axis, config, wrong, "percentile", "length", band=False, linestyle="--", pointsize=4, fillcolor="white")
         if own.length.isna().all():
-            axis.annotate("no lengths in these logs", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+            say(axis, "lengths unknown")
         axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)", ylim=(0, None))
         axis.label_outer()
     kinds = [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in (("correct", "-"), ("wrong", "--"))]

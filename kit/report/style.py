@@ -152,6 +152,11 @@ def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
         taken.append(text.get_window_extent())
 
 
+def say(axis: Axes, text: str) -> None:
+    """Write into the middle of a panel why nothing is drawn there."""
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color=GREY)
+
+
 def tell(figure: Figure, shown: Iterable[str]) -> Figure:
     """Put what the figure shows into words: for readers who cannot see it, its label becomes the alternative text."""
     figure.set_label(" ".join([figure.get_label(), *["; ".join(told) + "." for told in [list(shown)] if told]]).strip())

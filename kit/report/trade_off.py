@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from kit.report.inputs import has, published, read, rows_of, set_label
-from kit.report.style import GREY, STYLE, WIDTH, curves, legend, looks, name_points, panels, plt, points, styled, tell
+from kit.report.style import GREY, STYLE, WIDTH, curves, legend, looks, name_points, panels, plt, points, say, styled, tell
 from kit.report.tables import published_changes
 from kit.runs import catalog
 from kit.settings import Config
@@ -53,7 +53,7 @@ def _by_set(config: Config, forced: list[str], named: list[tuple[float, float, s
         if own.core.notna().all():
             axis.axvline(own.core.iloc[0], color=GREY, linewidth=1, linestyle=":")
         if own.length.isna().all():
-            axis.text(0.5, 0.5, "lengths unknown", transform=axis.transAxes, ha="center", color=GREY)
+            say(axis, "lengths unknown")
         axis.set_title(set_label(config, name).replace(" (", "\n(" if k else " ("), fontsize=8 if k else 10)
         axis.tick_params(labelsize=7 if k else 9)
         axis.set(xlabel="" if k else x, ylabel="" if k else "accuracy (pass@1, %)", xlim=(0, None))
@@ -115,8 +115,10 @@ def equal_spend(config: Config) -> Figure:
     figure, (many, one) = panels(2, 2, height=3, sharey=True)
     for axis, name, x, y in ((many, "spend", "tokens", "passed"), (one, "caps", "spent", "accuracy")):
         table = read(config, name, overall=True)
-        if len(table):
+        if len(table) and table[x].notna().any():
             curves(axis, config, table[table.model.isin(shown)], x, y, pointsize=4)
+        else:
+            say(axis, "lengths unknown")
     many.set(title="k responses, one of them right (pass@k)", xlabel="k × mean length (tokens)", ylabel="%", xscale="log")
     many.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     many.xaxis.set_major_formatter("{x:,.0f}")
@@ -133,8 +135,10 @@ def problem_changes(config: Config) -> Figure:
     """How many problems changed by how much in accuracy and in length, after each schedule's last round; darker: more of them."""
     table, told = read(config, "per_problem").dropna(subset=["length_change"]), []
     models = [model for model in catalog.last_rounds(config) if model in set(table.model)]
-    figure, axes = panels(len(models), min(3, len(models) or 1), height=2.5, sharex=True, sharey=True)
-    for axis, model in zip(axes, models, strict=True):
+    figure, axes = panels(len(models) or 1, min(3, len(models) or 1), height=2.5, sharex=True, sharey=True)
+    if not models:
+        say(axes[0], "lengths unknown")
+    for axis, model in zip(axes, models, strict=False):
         own = table[table.model == model]
         seaborn.histplot(own, x="length_change", y="accuracy_change", binwidth=(10, 20), binrange=((-100, 100), (-110, 110)),
                          ax=axis, color=looks(config)[model][0], cbar=True, cbar_kws={"label": "problems"})
