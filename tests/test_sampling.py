@@ -40,9 +40,10 @@ def model() -> Any:
         pad_token_id=PAD, eos_token_id=ENDS, bos_token_id=None, initializer_range=0.3)).eval()
 
 
-def generate(model: Any, rows: int, **more: Any) -> torch.Tensor:
+def generate(model: Any, rows: int, times: int = 1, **more: Any) -> torch.Tensor:
     lengths = [3 + i % 7 for i in range(rows)]
     ids = torch.tensor([[PAD] * (10 - n) + [3 + (5 * i + j) % 27 for j in range(n)] for i, n in enumerate(lengths)])
+    ids = ids.repeat_interleave(times, dim=0)
     how = GenerationConfig(max_new_tokens=LONGEST, pad_token_id=PAD, eos_token_id=ENDS, do_sample=False)
     with torch.inference_mode():
         return model.generate(input_ids=ids, attention_mask=(ids != PAD).long(), generation_config=how, **more)
@@ -64,6 +65,15 @@ def test_responses_are_those_of_transformers_though_rows_leave_the_batch(model: 
 
 def test_greedy_responses_are_those_of_transformers(model: Any) -> None:
     assert torch.equal(generate(model, 9, custom_generate=sample), generate(model, 9))
+
+
+def test_a_prompt_is_read_once_for_all_its_responses(model: Any) -> None:
+    seen: list[tuple[int, ...]] = []
+    hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True)
+    found = generate(model, 5, times=4, custom_generate=sample, logits_processor=[Dice()])
+    hook.remove()
+    assert seen[:2] == [(5, 10), (20, 1)]
+    assert torch.equal(found, generate(model, 5, times=4, logits_processor=[Dice()]))
 
 
 def test_keys_are_not_copied_at_each_token_nor_repeated_for_shared_heads(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

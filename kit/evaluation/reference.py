@@ -95,6 +95,8 @@ def extend(made: dict[str, Any], config: Config) -> None:
     if twice := sorted({*made["seeds"]} & {config.seed, *config.seeds}):
         raise KitError(f"{config.file}: the reference has seed {', '.join(map(str, twice))} already; take others")
     table, more = _of_runs(config), _source(config)
+    if "more" in made:
+        made["commit"] += " " + made["more"]["commit"]
     made["more"] = more | {"before": len(made["seeds"])}
     made["seeds"] += more["seeds"]
     for figure in made["figures"]:

@@ -1,8 +1,9 @@
 """The decoding loop for transformers' `generate`: rows that have ended leave the batch.
 
 Lengths of reasoning differ a lot, and transformers keeps every row until the longest has ended; here most of a batch's work is
-saved. Nor is copied what transformers copies at every token: all keys and values so far, and those that several heads share. The
-outcome is the same, up to the last bit of a sum. Used where it is called as `generate(…, custom_generate=sample)`.
+saved. A prompt is read once for all its responses. Nor is copied what transformers copies at every token: all keys and values so
+far, and those that several heads share. The outcome is the same, up to the last bit of a sum. Used where it is called as
+`generate(…, custom_generate=sample)`.
 """
 
 import contextlib
@@ -29,31 +30,40 @@ def sample(
     make_room(cache)
     rows, width = input_ids.shape
     pad = generation_config.pad_token_id
-    sequences = torch.full((rows, generation_config.max_length), pad, dtype=input_ids.dtype, device=input_ids.device)
-    sequences[:, :width] = input_ids
-    mask = torch.cat([mask, mask.new_ones(rows, sequences.shape[1] - width)], dim=1)
-    row = torch.arange(rows, device=input_ids.device)  # of `sequences`, for each row that is still in the batch
+    found = torch.full((rows, generation_config.max_length), pad, dtype=input_ids.dtype, device=input_ids.device)
+    found[:, :width] = input_ids
+    sequences, mask = found.clone(), torch.cat([mask, mask.new_ones(rows, found.shape[1] - width)], dim=1)
+    row = torch.arange(rows, device=input_ids.device)  # of `found`, for each row that is still in the batch
     going = torch.ones_like(row, dtype=torch.bool)
-    new, positions = input_ids, (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-    while True:
+
+    def read(tokens: Any, seen: Any, positions: Any) -> Any:
         with shared_heads():
-            logits = model(
-                input_ids=new, attention_mask=mask[:, :width], position_ids=positions, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-        scores = logits_processor(sequences[row, :width], logits.float())
+            return model(input_ids=tokens, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True,
+                         logits_to_keep=1).logits[:, -1].float()
+
+    prompts = torch.cat([input_ids, mask[:, :width]], dim=1).unique_consecutive(dim=0, return_counts=True)[1]
+    first, owner = prompts.cumsum(0) - prompts, torch.arange(len(prompts), device=row.device).repeat_interleave(prompts)
+    positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
+    logits = read(input_ids[first], mask[first, :width], positions[first])[owner]
+    if len(first) < rows:
+        cache.batch_select_indices(owner)
+    positions = positions[:, -1:]
+    while True:
+        scores = logits_processor(sequences[:, :width], logits)
         drawn = torch.multinomial(scores.softmax(dim=-1), 1)[:, 0] if generation_config.do_sample else scores.argmax(dim=-1)
-        sequences[row, width] = tokens = torch.where(going, drawn, pad)
-        width += 1
-        going = going & ~stopping_criteria(sequences[row, :width], None)
+        sequences[:, width] = torch.where(going, drawn, pad)
+        width, positions = width + 1, positions + 1
+        going = going & ~stopping_criteria(sequences[:, :width], None)
         left = int(going.sum())
-        if not left:
-            return sequences[:, :width]
-        new, positions = tokens[:, None], positions[:, -1:] + 1
         if left <= (1 - SHARE) * len(row):
+            found[row] = sequences
+            if not left:
+                return found[:, :width]
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
-            row, mask, new, positions, going = row[kept], mask[kept], new[kept], positions[kept], going[kept]
+            row, sequences, mask = row[kept], sequences[kept], mask[kept]
+            positions, going = positions[kept], going[kept]
+        logits = read(sequences[:, width - 1 : width], mask[:, :width], positions)
 
 
 def make_room(cache: Any) -> None:
