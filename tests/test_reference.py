@@ -25,7 +25,13 @@ def test_95_of_100_new_runs_lie_within_the_prediction_interval_of_twelve() -> No
     for runs in rng.normal(70, 3, size=(4000, 13)):
         found = reference.expected(runs[:12].tolist())
         hits.append(found["from"] <= runs[12] <= found["to"])
-    assert 0.94 < np.mean(hits) < 0.96
+    assert 0.945 < np.mean(hits) < 0.965
+
+
+def test_what_was_seen_once_is_expected_again() -> None:
+    """Eleven runs at -60 % and one where no checkpoint passed: -55 ± 2.201 x 17.32 x sqrt(13 / 12) would end at -15."""
+    found = reference.expected([-60.0] * 11 + [0.0], "length change")
+    assert (found["mean"], found["from"], found["to"]) == pytest.approx((-55, -94.68, 0), abs=0.01)
 
 
 def test_the_number_of_seeds_that_show_two_points() -> None:

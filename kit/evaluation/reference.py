@@ -6,6 +6,10 @@ the 95 % prediction interval of one new run:
 
     mean ± t sd / sqrt(n)            the method        (t: Student's quantile of n - 1 degrees of freedom)
     mean ± t sd sqrt(1 + 1 / n)      one new run       (Hahn and Meeker 1991, section 4.7)
+
+The latter reaches at least as far as the n runs do: some figures have two modes, such as a schedule with which now and then no
+checkpoint passes. Between the least and the largest of n runs a new one lies with probability (n - 1) / (n + 1), however they
+are distributed (the same, chapter 5).
 """
 
 from __future__ import annotations
@@ -53,14 +57,14 @@ def headlines(config: Config) -> pd.DataFrame:
 
 
 def expected(values: Sequence[float], quantity: str = "") -> dict[str, float]:
-    """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to), which end
-    where the quantity does."""
+    """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to). Intervals
+    end where the quantity does."""
     n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(n - 1) * sd
     least, most = RANGES.get(quantity, (-math.inf, math.inf))
     low, start = (max(least, mean - half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
     high, end = (min(most, mean + half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
-    return {"mean": mean, "low": low, "high": high, "sd": sd, "from": start, "to": end}
+    return {"mean": mean, "low": low, "high": high, "sd": sd, "from": min(start, *values), "to": max(end, *values)}
 
 
 def inside(value: float, figure: dict[str, Any]) -> bool:

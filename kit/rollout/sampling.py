@@ -50,8 +50,7 @@ def sample(
     positions = positions[:, -1:]
     while True:
         scores = logits_processor(sequences[:, :width], logits)
-        drawn = torch.multinomial(scores.softmax(dim=-1), 1)[:, 0] if generation_config.do_sample else scores.argmax(dim=-1)
-        sequences[:, width] = torch.where(going, drawn, pad)
+        sequences[:, width] = torch.where(going, draw(scores) if generation_config.do_sample else scores.argmax(dim=-1), pad)
         width, positions = width + 1, positions + 1
         going = going & ~stopping_criteria(sequences[:, :width], None)
         left = int(going.sum())
@@ -64,6 +63,16 @@ def sample(
             row, sequences, mask = row[kept], sequences[kept], mask[kept]
             positions, going = positions[kept], going[kept]
         logits = read(sequences[:, width - 1 : width], mask[:, :width], positions)
+
+
+def draw(scores: Any) -> Any:
+    """A token of each row [rows, words], by one random number: where it falls in the sums of the probabilities. torch.multinomial
+    draws one for each word."""
+    import torch
+
+    sums = scores.softmax(dim=-1).cumsum(dim=-1)
+    fallen = torch.rand(len(sums), 1, dtype=sums.dtype, device=sums.device) * sums[:, -1:]
+    return torch.searchsorted(sums, fallen, right=True)[:, 0].clamp(max=sums.shape[1] - 1)
 
 
 def make_room(cache: Any) -> None:
