@@ -1,5 +1,7 @@
 """What a new run is expected to show: prediction intervals by hand and by simulation; README held to the shipped reference."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,6 @@ SHIPPED = ROOT / "params" / "reference" / "laptop.json"
 def test_mean_and_prediction_intervals_are_those_worked_out_by_hand() -> None:
     """Mean 12, sd 2, t(2) = 4.3027: 12 ± 4.3027 x 2 / sqrt(3) for the mean, 12 ± 4.3027 x 2 x sqrt(4 / 3) for a new run."""
     found = reference.expected([10.0, 12.0, 14.0])
-    shorter = reference.expected([-90.0, -90.0, -30.0], "length change")
-    assert shorter["mean"] == -70 and shorter["from"] == -100 and shorter["to"] > 80, "no response is shorter than nothing"
     assert found == pytest.approx({"mean": 12, "low": 7.0317, "high": 16.9683, "sd": 2, "from": 2.0633, "to": 21.9367}, abs=1e-3)
 
 
@@ -28,10 +28,27 @@ def test_95_of_100_new_runs_lie_within_the_prediction_interval_of_twelve() -> No
     assert 0.945 < np.mean(hits) < 0.965
 
 
-def test_what_was_seen_once_is_expected_again() -> None:
-    """Eleven runs at -60 % and one where no checkpoint passed: -55 ± 2.201 x 17.32 x sqrt(13 / 12) would end at -15."""
-    found = reference.expected([-60.0] * 11 + [0.0], "length change")
-    assert (found["mean"], found["from"], found["to"]) == pytest.approx((-55, -94.68, 0), abs=0.01)
+def test_lengths_are_averaged_as_logarithms() -> None:
+    """10, 10 and 70 % of the length: (10 x 10 x 70)^(1/3) = 19.13 %; the logarithms' sd is ln(7) / sqrt(3) = 1.1235."""
+    found = reference.expected([-90.0, -90.0, -30.0], "length change")
+    assert found["mean"] == pytest.approx(-80.87, abs=0.01)
+    assert 19.13 * math.exp(4.3027 * 1.1235 / math.sqrt(3)) == pytest.approx(100 + found["high"], rel=1e-3)
+    assert -100 < found["from"] < found["low"], "no response is shorter than nothing"
+
+
+def test_what_was_seen_once_is_expected_again_and_so_is_what_the_default_seed_gives() -> None:
+    """Eleven runs at 1 point and one at -10: 1 / 12 ± 2.201 x 3.175 x sqrt(13 / 12) would begin at -7.2 and end at 7.4."""
+    values = [1.0] * 11 + [-10.0]
+    found = reference.expected(values, "accuracy change")
+    assert (found["mean"], found["from"], found["to"]) == pytest.approx((1 / 12, -10, 7.357), abs=0.01)
+    assert reference.expected(values, "accuracy change", [9.0, 9.0, 9.0])["to"] == 9
+
+
+def test_two_models_are_compared_seed_by_seed() -> None:
+    figures = [{"comparison": f"{name} minus base", "quantity": "accuracy change", "values": values}
+               for name, values in (("pruned", [1.0, 5.0, 3.0]), ("control", [2.0, 8.0, 5.0]))]
+    found = reference.apart({"figures": figures}, "pruned", "control")
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((-2, -2 - 2.484, -2 + 2.484), abs=1e-3)
 
 
 def test_the_number_of_seeds_that_show_two_points() -> None:
@@ -59,7 +76,7 @@ def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds(
     assert reference.of(config) == files.read_json(SHIPPED)
     assert len(set(reference.of(config)["seeds"])) >= 12
     for figure in reference.of(config)["figures"]:
-        again = reference.expected(figure["values"], figure["quantity"])
+        again = reference.expected(figure["values"], figure["quantity"], figure["same_base"])
         assert {key: figure[key] for key in again} == pytest.approx(again, abs=1e-3)
 
 

@@ -63,7 +63,7 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
             **columns("multiple", mean_of_sets(length) / mean_of_sets(core), ratio_interval(length, core, resamples, own_seed)),
             "core": mean_of_sets(core), "truncated": mean_of_sets(truncated)}
         for column, right in (("length_correct", True), ("length_wrong", False)):
-            row[column] = pd.Series([g.length[(g.verdict == "correct") == right].mean(skipna=False) for g in grades]).mean()
+            row[column] = float(np.mean([g.length[(g.verdict == "correct") == right].mean(skipna=False) for g in grades]))
         row |= {f"n_{v.replace(' ', '_')}": sum(int((g.verdict == v).sum()) for g in grades) for v in VERDICTS}
         if "forced" in grades[0]:
             row["forced"] = float(np.mean([100 * g.forced.mean() for g in grades]))

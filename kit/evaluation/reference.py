@@ -7,9 +7,10 @@ the 95 % prediction interval of one new run:
     mean ± t sd / sqrt(n)            the method        (t: Student's quantile of n - 1 degrees of freedom)
     mean ± t sd sqrt(1 + 1 / n)      one new run       (Hahn and Meeker 1991, section 4.7)
 
-The latter reaches at least as far as the n runs do: some figures have two modes, such as a schedule with which now and then no
-checkpoint passes. Between the least and the largest of n runs a new one lies with probability (n - 1) / (n + 1), however they
-are distributed (the same, chapter 5).
+Lengths and their changes on the scale of logarithms, since they are skewed. A range reaches at least as far as the n runs do:
+some figures have two modes, such as a schedule with which now and then no checkpoint passes. Between the least and the largest
+of n runs a new one lies with probability (n - 1) / (n + 1), however they are distributed (the same, chapter 5). It also reaches
+as far as the range of runs that share one base model (`same_base`), for that is the one of the default seed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from kit.evaluation.uncertainty import LEVEL, POWER, t_quantile
 from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import ROOT, Config, KitError
 
-RANGES = {"accuracy": (0, 100), "length": (0, math.inf), "length change": (-100, math.inf), "hesitation words": (0, math.inf)}
+RANGES = {"accuracy": (0, 100), "hesitation words": (0, math.inf)}
+SCALES = {"length": (np.log, np.exp), "length change": (lambda percent: np.log1p(percent / 100), lambda log: 100 * np.expm1(log))}
 APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
 
 
@@ -56,15 +58,25 @@ def headlines(config: Config) -> pd.DataFrame:
     return found.assign(unit=found.quantity.map(seeds.UNITS))[["comparison", "quantity", "unit", "value"]]
 
 
-def expected(values: Sequence[float], quantity: str = "") -> dict[str, float]:
+def expected(values: Sequence[float], quantity: str = "", same_base: Sequence[float] = ()) -> dict[str, float]:
     """Mean over runs, its 95 % interval (low, high), their standard deviation, and the prediction interval (from, to). Intervals
     end where the quantity does."""
-    n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-    half = t_quantile(n - 1) * sd
-    least, most = RANGES.get(quantity, (-math.inf, math.inf))
-    low, start = (max(least, mean - half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
-    high, end = (min(most, mean + half * share) for share in (1 / math.sqrt(n), math.sqrt(1 + 1 / n)))
-    return {"mean": mean, "low": low, "high": high, "sd": sd, "from": min(start, *values), "to": max(end, *values)}
+    there, back = SCALES.get(quantity, (np.asarray, float))
+    scaled, n, bounds = there(np.array(values, dtype=float)), len(values), RANGES.get(quantity, (-math.inf, math.inf))
+    half = t_quantile(n - 1) * np.std(scaled, ddof=1)
+    mean, low, high, start, end = (
+        float(np.clip(back(scaled.mean() + half * share), *bounds))
+        for share in (0, -1 / math.sqrt(n), 1 / math.sqrt(n), -math.sqrt(1 + 1 / n), math.sqrt(1 + 1 / n)))
+    also = expected(same_base, quantity) if len(same_base) > 1 else {"from": start, "to": end}
+    return {"mean": mean, "low": low, "high": high, "sd": float(np.std(values, ddof=1)),
+            "from": min(start, *values, also["from"]), "to": max(end, *values, also["to"])}
+
+
+def apart(made: dict[str, Any], one: str, other: str) -> dict[str, float]:
+    """What is `expected` of the accuracy change of one model less that of another, seed by seed."""
+    changes = {figure["comparison"].removesuffix(" minus base"): figure["values"] for figure in made["figures"]
+               if figure["quantity"] == "accuracy change"}
+    return expected(np.subtract(changes[one], changes[other]).tolist())
 
 
 def inside(value: float, figure: dict[str, Any]) -> bool:
@@ -113,13 +125,14 @@ def vary(made: dict[str, Any], config: Config) -> None:
     table, made["same_base"] = _of_runs(config), _source(config)
     for figure in made["figures"]:
         figure["same_base"] = [round(value, 4) for value in _values(table, figure)]
+    _worked_out(made)
 
 
 def held(made: dict[str, Any]) -> dict[str, list[bool]]:
     """Figure -> of each run that came later, whether it lies within the range of those before."""
     n, found = made["more"]["before"], {}
     for figure in made["figures"]:
-        before = figure | expected(figure["values"][:n], figure["quantity"])
+        before = figure | expected(figure["values"][:n], figure["quantity"], figure.get("same_base", ()))
         found[f"{figure['comparison']}: {figure['quantity']}"] = [inside(value, before) for value in figure["values"][n:]]
     return found
 
@@ -127,11 +140,11 @@ def held(made: dict[str, Any]) -> dict[str, list[bool]]:
 def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
     within, made["figures"] = [], [f for f in made["figures"] if len(f["values"]) == len(made["seeds"])]
     for figure in made["figures"]:
-        values, quantity = figure["values"], figure["quantity"]
-        figure |= {key: round(value, 4) for key, value in expected(values, quantity).items()}
+        values, quantity, same = figure["values"], figure["quantity"], figure.get("same_base", ())
+        figure |= {key: round(value, 4) for key, value in expected(values, quantity, same).items()}
         figure["values"] = [round(value, 4) for value in values]
         for k, value in enumerate(values if len(values) > 2 else []):
-            within.append(inside(value, figure | expected(values[:k] + values[k + 1 :], quantity)))
+            within.append(inside(value, figure | expected(values[:k] + values[k + 1 :], quantity, same)))
     made["left_out"] = round(float(np.mean(within)), 4) if within else None
     return made
 

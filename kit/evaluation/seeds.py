@@ -42,7 +42,7 @@ def write_params(config: Config) -> list[Config]:
 
 
 def combine_seeds(config: Config) -> None:
-    """Gather main.csv, changes.csv and one_shot.csv of all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
+    """Gather the `values_of` all seeds; writes metrics/seeds.csv and seeds_combined.csv."""
     each = pd.DataFrame([row for of_seed in (config, *others(config)) for row in values_of(of_seed)])
     files.write_csv(paths.of(config).metrics / "seeds.csv", each)
     same, combined = config.model.source != "arithmetic" or config.arithmetic.seed is not None, []

@@ -16,11 +16,11 @@ from markupsafe import Markup
 
 from kit.evaluation import reference
 from kit.evaluation.seeds import FORMS
-from kit.report.inputs import has, read, rows_of, set_label
+from kit.report.inputs import has, rows_of, set_label
 from kit.report.style import described
 from kit.report.tables import MEASURES, caption, cell, differences
 from kit.runs import account, catalog, files, paths
-from kit.settings import ROOT, Config, yaml_text
+from kit.settings import ROOT, Config, load, yaml_text
 
 MARKERS = ("<!-- written by: python -m kit reference -->", "<!-- end of what it wrote -->")
 # Control characters, and those that change the direction of writing: a text could hide something behind them.
@@ -46,7 +46,7 @@ def conclusions(config: Config) -> dict[str, list[str]]:
     """Heading -> sentences of every comparison that the run has; their wording stands in templates/sentences.txt."""
     stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
-    measured = {title: read(config, source, overall=True).set_index("label")[column]
+    measured = {title: {r.label: cell(r, column, ".3g") for r in rows_of(config, source)}
                 for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
     text = render(
         "sentences.txt", **found, measured=measured, cell=cell, which=which, config=config, needed=reference.seeds_needed,
@@ -75,7 +75,12 @@ def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
         rows.setdefault(name, {})[quantity] = {
             "mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]".format(form, **figure),
             "range": "{from:{0}} to {to:{0}}".format(form, **figure), "sd": ", ".join(f"{sd:{form.lstrip('+')}}" for sd in sds)}
-    return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed,
+    config = load(made["params"])
+    ends = {catalog.label(config, catalog.last_round(config, name)): plan.free for name, plan in config.schedules.items()}
+    control = next(label for label, free in ends.items() if free)
+    return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed, control=control,
+                         against={label: reference.apart(made, label, control) for label, free in ends.items() if not free},
+                         median=np.median,
                          held=reference.held(made) if "more" in made else {}).strip()
             for page in ("README.md", "notebooks/README.md")}
 

@@ -199,6 +199,8 @@ def check(config: Config) -> None:
             meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
             wrong.append(f"{where}.name: no reward is called {reward.name}; {meant}")
             continue
+        if reward.recipe == "own" and not found.recipe:
+            wrong.append(f"{where}.recipe: of {reward.name} no recipe of its own is known; leave it out")
         known = settings_of(found.function)
         wrong += [f"{where}: {reward.name} has no {key}; it has {', '.join(known) or 'no settings'}"
                   for key in ("weight",) * (reward.weight is not None) + tuple(reward.settings) if key not in known]
