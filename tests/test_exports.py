@@ -55,6 +55,8 @@ def test_the_command_writes_both_formats_and_the_official_one_reads_back(
         assert logs.read(tmp_path / "out" / "official" / model / "math500") == logs.read(tmp_path / f"{model}.jsonl")
     assert commands.main(["export", "nobody"]) == 1
     assert "no run with this name" in capsys.readouterr().err
+    for params, told in (("traces", "this one has no schedules"), ("smoke", "smoke/notebooks/00_run_all.ipynb: not there yet")):
+        assert commands.main(["gallery", f"params/{params}.yaml"]) == 1 and told in capsys.readouterr().err
 
 
 def test_scores_have_their_standard_error_and_interval(finished: Config, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: P
         got = logs.read(folder)
     except KitError as error:
         told = str(error)
-        assert any(words in told for words in ("rank0.jsonl row ", "no rollouts", "same id")) and "\n" not in told
+        assert any(words in told for words in ("rank0.jsonl row ", "no rollouts", "have the id")) and "\n" not in told
         return
     assert all(len(r.model_answer) == len(r.model_answer_length) == len(r.finished) > 0 for r in got)
 
@@ -270,6 +270,10 @@ def test_the_numbers_of_a_run_of_logs_are_verified_from_the_logs(tmp_path: Path,
     made = files.read_json(path)
     files.write_json(path, made | {"commit": "abcdef0123", "settings": made["settings"] | {"old": 1}})
     with pytest.raises(KitError, match="another version of the kit made this run; check out its commit, abcdef0, .*key `old`"):
+        verify.verify(paths.of(config).root)
+    files.write_json(path, made)
+    paths.of(config).grades("base", "two").unlink()
+    with pytest.raises(KitError, match=rf"^{config.run}/grades/base/two.csv: not there yet.* \({config.run} is not finished"):
         verify.verify(paths.of(config).root)
 
 

@@ -65,6 +65,17 @@ def to_pickle(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
 
 
+def rename(folder: Path) -> None:
+    """As another framework might have saved it."""
+    from safetensors.torch import load_file, save_file
+
+    for number in (1, 2, 3):
+        save_file({f"module.{name}": tensor for name, tensor in load_file(part(folder, number)).items()}, part(folder, number),
+                  metadata={"format": "pt"})
+    index = json.loads((folder / models.INDEX).read_text())
+    change(folder / models.INDEX, weight_map={f"module.{name}": file for name, file in index["weight_map"].items()})
+
+
 SPOILT = "not a whole safetensors file (Error while deserializing header: "
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), "not a model that can be loaded (Unrecognized model"),
@@ -78,6 +89,8 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("a header cut off", lambda f: part(f, 1).write_bytes(part(f, 1).read_bytes()[:100]), SPOILT),
     ("an empty part", lambda f: part(f, 1).write_bytes(b""), SPOILT),
     ("a foreign part", swap_header, SPOILT),
+    ("other names", rename, "tensors of the model are not in its weights, such as "),
+    ("another size", lambda f: change(f / "config.json", hidden_size=32), "not a model that can be loaded ("),
     ("pickle only", to_pickle, "copy or download it again. Nothing else is read, for a pickle can run code"),
 ]
 

@@ -119,11 +119,16 @@ def test_the_validation_set_is_held_out_of_the_training_set(mine: Config) -> Non
     (["--train", "nowhere.csv"], "--train nowhere.csv: no such file"),
     (["--limits", "10", "20"], "limits should fall from round to round"),
     (["--model", "/not/there"], "there is no such folder"),
+    (["--model", " "], "--model is empty"),
+    (["--model", str(ROOT / "params")], "params/model.safetensors: not a whole safetensors file"),
+    (["--test", "train.csv"], "no problem is left to train on: of 60, 60 are also in the other files"),
+    (["--limits", "400"], "can take 512 tokens; `data.prompt_cap` (256) and the longest response (400"),
 ])
 def test_what_is_wrong_is_told_in_a_line_and_no_file_is_left(
     own: Path, capsys: pytest.CaptureFixture[str], change: list[str], message: str
 ) -> None:
     given = {"--model": [str(own / "model")], "--train": [str(own / "train.csv")], "--test": [str(own / "test.csv")]}
+    change = [str(own / word) if word == "train.csv" else word for word in change]
     arguments = [word for key, values in {**given, change[0]: change[1:]}.items() for word in (key, *values)]
     assert commands.main(["new", "own-model-refused", *arguments]) == 1
     assert message in (told := capsys.readouterr().err) and told.startswith("error: ")

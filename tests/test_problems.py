@@ -335,9 +335,11 @@ def test_the_usual_shapes_of_other_peoples_files_are_read(tmp_path: Path, name: 
     ("a.csv", b"question,answer\n\"open", "row 1: more or fewer fields than the header has"),
     ("a.csv", b"question,answer\nWhich pair?,(3,4)\n", "row 1: more or fewer fields than the header has; text with"),
     ("a.csv", b"frage,antwort\na,1\n", "no `question` in it, but frage, antwort"),
-    ("a.jsonl", b"\xff", "row 1: not JSON"), ("a.txt", b"", "a data set is a file ending in .jsonl"),
+    ("a.jsonl", b'{"question": "\xff\xe9"}', "row 1: not UTF-8; save the file as that"),
+    ("a.jsonl.gz", gzip.compress(b'{"question": "a?", "answer": "1"}\n' * 9)[:-12], "a.jsonl.gz: cut off or damaged"),
+    ("a.txt", b"", "a data set is a file ending in .jsonl"),
     ("a.jsonl", b"\n", "no problems in this file"), ("a.csv", b"question,answer\n", "no problems in this file"),
-    ("a.jsonl", b'{"question": "a", "answer": 1, "id": 1}\n{"question": "b", "answer": 1, "id": "1"}', "the same id"),
+    ("a.jsonl", b'{"question": "a", "answer": 1, "id": 1}\n{"question": "b", "answer": 1, "id": "1"}', "two rows have the id 1"),
 ])
 def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -364,7 +366,7 @@ def test_any_rows_at_all_are_either_problems_or_refused_in_one_line(tmp_path: Pa
     except KitError as error:
         told = str(error)
         assert told.startswith(f"{name}.jsonl") and "\n" not in told
-        assert any(words in told for words in (" row ", "no problems", "same id"))
+        assert any(words in told for words in (" row ", "no problems", "have the id"))
         return
     assert 0 < len(got) <= len(made) and all(p.question.strip() and p.answer.strip() and p.id for p in got)
     problems.write(tmp_path / "again.jsonl", got)

@@ -133,17 +133,20 @@ REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system ro
 
 @pytest.mark.parametrize(("template", "message"), [
     (DROPS, "leaves out (part of) the system message"), (REFUSES, "refuses the messages (no system role)"),
-    (None, "refuses the messages (Cannot use chat template"),
-], ids=["drops it", "refuses it", "no template"])
-def test_a_system_message_is_never_lost_in_silence(template: str | None, message: str) -> None:
+], ids=["drops it", "refuses it"])
+def test_a_system_message_is_never_lost_in_silence(template: str, message: str) -> None:
     tok = tokenizer("deepseek", chat_template=template)
     with pytest.raises(KitError) as caught:
         prompts.render(tok, prompts.training_messages(DEEPSEEK.prompts, QUESTION, 4000))
     assert message in str(caught.value) and "system_role: user" in str(caught.value) and "\n" not in str(caught.value)
-    if template:  # the remedy it names
-        words = dataclasses.replace(DEEPSEEK.prompts, system_role="user")
-        text = prompts.render(tok, prompts.training_messages(words, QUESTION, 4000))
-        assert text == f"<｜User｜>{SYSTEM}\n\n{OUTPUT}<｜Assistant｜>"
+    words = dataclasses.replace(DEEPSEEK.prompts, system_role="user")  # the remedy it names
+    text = prompts.render(tok, prompts.training_messages(words, QUESTION, 4000))
+    assert text == f"<｜User｜>{SYSTEM}\n\n{OUTPUT}<｜Assistant｜>"
+
+
+def test_a_model_without_a_chat_template_is_told_so() -> None:
+    with pytest.raises(KitError, match=r"the model has no chat template \(a base model\?\); put a chat_template.jinja"):
+        prompts.render(tokenizer("deepseek", chat_template=None), [{"role": "user", "content": QUESTION}])
 
 
 @pytest.mark.parametrize("family", ["deepseek", "qwq"])

@@ -222,6 +222,13 @@ REFUSED: dict[str, str | list[str]] = {
         "`schedules.a.steps` is 12, checkpoint_every 13: no checkpoint would be saved",
     "schedules: {a: {limits: [50], compare_with: b}}": "`schedules.a.compare_with` is b; should be another schedule's name",
     "schedules: {a: {limits: [50], compare_with: a}}": "`schedules.a.compare_with` is a; should be another schedule's name",
+    "schedules: {a: {label: mine, limits: [60]}, b: {label: mine, limits: [60], steps: 24}}":
+        "`schedules.b` and a have a model of one name, mine, 60; give one another `label`",
+    "set_labels: {two: x, three: x, four: y, five: z}": "`set_labels` calls two sets of data.evaluation the same: x, x, y, z",
+    "data: {files: {validaton: a.csv}}": "`data.files.validaton` is no set of this run; did you mean validation?",
+    "behavior: {pairs: [iterative]}":
+        "`behavior.pairs` names iterative; there are base, iterative/round1, iterative/round2, iterative/round3, "
+        "one-shot/round1, no-limit/round1",
     "schedules: {a: {limits: [105]}}":
         "`schedules`: the laptop model has no word for the limit [105]; up to 100, or tens up to 600",
     "prompts: ~": "`prompts` is missing",

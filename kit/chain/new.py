@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kit.chain import plan
 from kit.data import contamination, problems
+from kit.rollout import models
 from kit.runs import files
 from kit.settings import HELD_OUT, HOME, NAME, KitError, family_of, load, window_of
 
@@ -33,7 +35,12 @@ def new(
     """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
     import torch
 
+    name = name.removesuffix(".yaml")
     path, folder = HOME / "params" / f"{name}.yaml", Path(model).expanduser()
+    if not model.strip():
+        raise KitError("--model is empty; name a folder, or a hub id")
+    if folder.is_dir():
+        models.fetch(folder)  # its weights are whole
     if not re.fullmatch(NAME, name) or path.exists():
         raise KitError(f"params/{name}.yaml: {'is there already' if path.exists() else 'not a name'}; choose another one, of "
                        "letters, digits, - _ and .")
@@ -47,6 +54,9 @@ def new(
     prompt_cap = min(768, window_of(model) // 2)
     longest = min(32000, window_of(model) - prompt_cap)
     dropped, alike = _alike(found)
+    if (left := count["train"] - held - dropped) < 1:
+        raise KitError(f"--train {train}: no problem is left to train on: of {count['train']}, {dropped} are also in the other "
+                       f"files, and {held} are held out to choose checkpoints on")
     limits = limits or ([4000, 3000, 2000] if longest >= 8000 else [longest // 2, longest * 3 // 8, longest // 4])
     # A learning rate to begin with, by the size of the weights: the paper's for billions of parameters, else more.
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 1e10
@@ -56,11 +66,13 @@ def new(
         held=": a tenth of the others, at most 60" if held else "", counts=" and ".join(map(str, count.values())),
         files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
         rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4",
-        prompts=max(1, min(128, count["train"] - held - dropped)), steps=steps, every=max(1, steps // 9),
+        prompts=min(128, left), steps=steps, every=max(1, steps // 9),
         alike=alike, limits=json.dumps(list(limits)))
     files.write_text(path, text + "\n")
     try:
-        load(path)
+        config = load(path)
+        if folder.is_dir():
+            plan.sizes_of(config)
     except KitError:
         path.unlink()
         raise

@@ -46,14 +46,17 @@ def sizes_of(config: Config) -> Sizes:
         try:
             source = catalog.base_model(config)
             found = AutoConfig.from_pretrained(source, revision=m.revision, trust_remote_code=m.trust_remote_code)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise KitError(f"{config.file}: the config of {m.source} cannot be read ({files.first_line(error)}); give its sizes "
-                           "under model.shape, or a local folder as model.source") from None
-    with torch.device("meta"):
-        count = AutoModelForCausalLM.from_config(found).num_parameters()
-    head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
-    return Sizes(count, found.num_hidden_layers, found.hidden_size, found.intermediate_size, found.num_attention_heads * head,
-                 found.num_key_value_heads * head, found.vocab_size)
+                           "under model.shape, or another folder as model.source") from None
+    try:
+        with torch.device("meta"):
+            count = AutoModelForCausalLM.from_config(found).num_parameters()
+        head = getattr(found, "head_dim", None) or found.hidden_size // found.num_attention_heads
+        return Sizes(count, found.num_hidden_layers, found.hidden_size, found.intermediate_size, found.num_attention_heads * head,
+                     found.num_key_value_heads * head, found.vocab_size)
+    except (ValueError, AttributeError) as error:
+        raise KitError(f"{config.file}: {m.source} is no decoder that can be planned for ({files.first_line(error)})") from None
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -265,6 +268,7 @@ def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.Dat
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
     length_rewards.check(config)
+    trl_fields.passed(config)
     z, h = z or sizes_of(config), config.hardware
     held, done = memory(config, z), work(config, z)
     times = done[["rollouts", "update", "evaluation"]].assign(time=lambda table: table.sum(axis=1))

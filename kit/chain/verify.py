@@ -33,7 +33,10 @@ def verify(folder: Path) -> tuple[list[str], int]:
         again = paths.of(config).root
         for part in filter(Path.is_dir, (folder / name for name in ("rollouts", "grades", "training", "forcing"))):
             shutil.copytree(part, again / part.name, copy_function=os.symlink)
-        compute(config)
+        try:
+            compute(config)
+        except KitError as error:
+            raise KitError(f"{str(error).replace(str(again), folder.name)} ({folder.name} is not finished, or damaged)") from None
         for path in sorted(path for path in again.rglob("*.csv") if not path.is_symlink()):  # what was written anew
             found, compared = different(folder / path.relative_to(again), path, str(path.relative_to(again)))
             differences, cells = differences + found, cells + compared
@@ -80,6 +83,8 @@ def validate(config: Config, schedule: str, k: int) -> None:
     """A round's validation table (the base model's: round 0), with the choice of a checkpoint that follows from it."""
     place = paths.of(config).training(schedule, k)
     written = sorted((int(path.stem[4:]), path) for path in (place / "validation").glob("step*.jsonl"))
+    if not written:
+        raise KitError(f"{place}: no validated checkpoints yet")
     rows = [selection.validation_row(config, step, list(records.read(path))) for step, path in written]
     table = selection.chosen(config, schedule, k, rows) if k > 0 else pd.DataFrame(rows)
     files.write_csv(place / "validation.csv", table)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from importlib.metadata import version
@@ -158,8 +159,8 @@ def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | N
             raise KitError(f"{shown} row {number}: {error}") from None
     if not first:
         raise KitError(f"{shown}: no problems in this file" + f" that belong to {name}" * (name in SOURCES))
-    if len({p.id for p in first.values()}) != len(first):
-        raise KitError(f"{shown}: two rows have the same id")
+    if twice := [id for id, n in Counter(p.id for p in first.values()).items() if n > 1]:
+        raise KitError(f"{shown}: two rows have the id {twice[0]}")
     return list(first.values()), {
         "problems": len(first), "origin": origin, "revision": revision, "rows": count,
         "expected": SOURCES[name].rows if name in SOURCES else None, "duplicates": count - len(first)}

@@ -42,6 +42,9 @@ def render(tokenizer: Any, messages: Messages) -> str:
     messages or does not show the whole of each."""
     from jinja2 import TemplateError
 
+    if not tokenizer.chat_template:
+        raise KitError("the model has no chat template (a base model?); put a chat_template.jinja into its folder, or take the "
+                       "model that was taught to follow instructions")
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         lost = [m for m in messages if m["content"].strip() not in text]

@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +110,17 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
 def json_lines(path: Path, shown: str = "") -> Iterator[tuple[int, Any]]:
     """The rows of a file of JSON lines, without empty ones; KitError names the row that is not JSON, and the file, as `shown`."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
+        number = 0
+        try:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, json.loads(line)
-            except (ValueError, RecursionError):
-                raise KitError(f"{shown or path.name} row {number}: not JSON") from None
+        except UnicodeDecodeError:
+            raise KitError(f"{shown or path.name} row {number}: not UTF-8; save the file as that") from None
+        except (ValueError, RecursionError):
+            raise KitError(f"{shown or path.name} row {number}: not JSON, one object a line") from None
+        except (EOFError, zlib.error):
+            raise KitError(f"{shown or path.name}: cut off or damaged; copy or download it again") from None
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

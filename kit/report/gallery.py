@@ -35,6 +35,8 @@ def make(config: Config) -> list[Path]:
 
     KitError for a run of other code or settings than there are now.
     """
+    if not config.schedules:
+        raise KitError(f"{config.file}: a gallery is of a run that prunes; this one has no schedules")
     run, now, was = paths.of(config), made_from(config), {}
     for marker in sorted(run.stages.glob("*.json")):  # the figures', which is the last, has all settings but training's
         was |= {name: value for name, value in files.read_json(marker)["inputs"].items() if name in now and name not in CONTENT}

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ def _rows(path: Path) -> Rows:
     if path.suffix == ".json":
         with suppress(ValueError, RecursionError):
             whole = json.loads(path.read_bytes())
-            if isinstance(whole, dict) and "samples" in whole:
+            if isinstance(whole, dict) and "samples" in whole and isinstance(whole["samples"] or [], list):
                 return enumerate(whole["samples"] or [], 1)
     return sources.read_local(path, "") if path.name.endswith(sources.SUFFIXES) else sources.json_lines(path)
 
@@ -63,7 +64,7 @@ def _zipped(path: Path) -> Iterator[Any]:
                     entry.compress_type, entry.file_size, entry.CRC = zipfile.ZIP_STORED, entry.compress_size, None
                 with archive.open(entry) as packed:
                     yield json.loads(pyarrow.CompressedInputStream(packed, "zstd").read() if zstd else packed.read())
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
         raise KitError(f"{path.name}: not readable as a log of Inspect ({files.first_line(error)})") from None
 
 

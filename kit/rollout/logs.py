@@ -10,6 +10,7 @@ None. Where a log does not say whether a response ended by itself, `finished` is
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ def read(path: Path, name: str = "log", tokenizer: Any = None, golds: bool = Tru
     """The rollouts of a log of data set `name`; `tokenizer` counts the tokens of responses without a length. Raises KitError
     naming the file and the row that is wrong; a missing gold answer is (`golds`), or it is ""."""
     ranks = [path] if path.is_file() else [path / f"rank{k}.jsonl" for k in range(len(list(path.glob("rank*.jsonl"))))]
+    ranks = ranks or sorted(path.glob("samples_*.jsonl"))  # lm-evaluation-harness puts its results beside them
     ranks = ranks or sorted(file for file in path.glob("[!.]*") if file.name.endswith((*sources.SUFFIXES, ".eval")))
     if not ranks or not all(file.is_file() for file in ranks):
-        there = ", ".join(sorted(file.name for file in path.glob("rank*.jsonl"))) or "none"
-        raise KitError(f"{path}: should be a file, or a folder with rank0.jsonl, rank1.jsonl, … without a gap; there is {there}")
+        there = ", ".join(sorted(file.name for file in path.glob("*"))[:5]) or "nothing"
+        raise KitError(f"{path}: should be a file, or a folder with the files of one log ({', '.join(sources.SUFFIXES)}, .eval), "
+                       f"rank0.jsonl, rank1.jsonl, … without a gap; there is {there}")
     found: dict[str, tuple[Rollout, Any, Path]] = {}  # question -> its responses so far, the last row of it, the file of that
     for file, number, given in formats.rows(ranks):
         try:
@@ -49,7 +52,8 @@ def read(path: Path, name: str = "log", tokenizer: Any = None, golds: bool = Tru
             raise KitError(f"{file.name} row {number}: {error}") from None
     rollouts = [rollout for rollout, *_ in found.values()]
     if not rollouts or len({r.id for r in rollouts}) != len(rollouts):
-        raise KitError(f"{path}: two problems have the same id" if found else f"{path}: no rollouts in this log")
+        twice = sorted(id for id, n in Counter(r.id for r in rollouts).items() if n > 1)
+        raise KitError(f"{path}: two problems have the id {twice[0]}" if found else f"{path}: no rollouts in this log")
     return rollouts
 
 

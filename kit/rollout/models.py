@@ -59,10 +59,14 @@ def load_model(source: str | Path, config: Config) -> Any:
     logging.disable_progress_bar()  # "Loading weights", left over in every notebook, and "Writing model shards"
     source, m = fetch(source, config.model.revision), config.model
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, dtype=getattr(torch, m.dtype), trust_remote_code=m.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, dtype=getattr(torch, m.dtype), trust_remote_code=m.trust_remote_code,
+            output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise KitError(f"{source}: not a model that can be loaded ({files.first_line(error)})") from None
+    if missing := sorted(found["missing_keys"]):
+        raise KitError(f"{source}: {len(missing)} tensors of the model are not in its weights, such as {missing[0]}, and would "
+                       "be random; are the weights another model's, or saved with other names?")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

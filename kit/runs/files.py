@@ -63,9 +63,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """KitError when a file that should be the kit's own is something else."""
+    """KitError when a file that should be the kit's own is not there or something else."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KitError(f"{path}: not there yet; what makes it has not been run, or not to its end") from None
     except ValueError:
         raise KitError(f"{path}: cannot be read as JSON; it is left as it is, move it away and run this again") from None
 

@@ -75,8 +75,8 @@ class RunPaths:
 
 
 def results() -> Path:
-    """results/ in the project (of an installed kit: in the folder it is called from), or $KIT_RESULTS."""
-    return Path(os.environ.get("KIT_RESULTS", HOME / "results"))
+    """results/ in the project (of an installed kit: in the folder it is called from), or $KIT_RESULTS, as seen from there."""
+    return HOME / Path(os.environ.get("KIT_RESULTS", "results")).expanduser()
 
 
 def of(config: Config) -> RunPaths:
@@ -86,7 +86,7 @@ def of(config: Config) -> RunPaths:
 
 def cached(name: str, revision: str | None) -> Path:
     """Where a data set of the hub is kept: cache/ in the project, or under $KIT_CACHE."""
-    folder = Path(os.environ.get("KIT_CACHE", HOME / "cache"))
+    folder = HOME / Path(os.environ.get("KIT_CACHE", "cache")).expanduser()
     return folder / f"{name}@{(revision or 'newest').replace('/', '_')}.json"
 
 

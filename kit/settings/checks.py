@@ -1,10 +1,11 @@
 """What types cannot say of settings: what the keys say of each other."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from kit.settings.defaults import folder_of
+from kit.settings.defaults import folder_of, told_window
 from kit.settings.schema import Config
 
 # What metrics/ has besides a table per model.
@@ -39,6 +40,12 @@ def _names(config: Config) -> Iterator[str]:
             yield f"`data.sources.{name}` should have either `reasoning_gym`, a task, or `hub`, the id of a data set"
     if len(set(sets)) < len(sets):
         yield f"`data` names a set twice: {', '.join(sets)}"
+    shown = [config.set_labels.get(name, name) for name in dict.fromkeys(data.evaluation)]
+    if len(set(shown)) < len(shown):
+        yield f"`set_labels` calls two sets of data.evaluation the same: {', '.join(shown)}"
+    for name in set(data.files) - set(sets):  # others may be meant for a file that extends this one
+        if close := difflib.get_close_matches(name, set(sets) - set(data.files), 1, 0.9):
+            yield f"`data.files.{name}` is no set of this run; did you mean {close[0]}?"
     if "mean" in sets:
         yield "`data`: a set cannot be called mean, which is what the mean over the sets is called"
     parts = {"evaluation.samples_by_set": config.evaluation.samples_by_set,
@@ -86,7 +93,12 @@ def _schedules(config: Config) -> Iterator[str]:
         yield "`data.train` and `data.validation` should each name a data set"
     if "base" in config.schedules:
         yield "`schedules.base`: this name is kept for the base model"
+    called: dict[str, str] = {}
     for name, schedule in config.schedules.items():
+        for limit in schedule.limits:
+            label = (schedule.label or name) + (f", {limit}" if schedule.state_limit else "")
+            if called.setdefault(label, name) != name:
+                yield f"`schedules.{name}` and {called[label]} have a model of one name, {label}; give one another `label`"
         if any(a <= b for a, b in pairwise(schedule.limits)):
             yield f"`schedules.{name}.limits` is {list(schedule.limits)}; limits should fall from round to round"
         steps = schedule.steps or config.training.steps
@@ -120,6 +132,8 @@ def _prompts_and_forcing(config: Config) -> Iterator[str]:
     if any(a >= b for a, b in pairwise(f.budgets)):
         yield f"`forcing.budgets` is {list(f.budgets)}; each should be larger than the one before"
     known = ["base", *(f"{name}/round{k}" for name, s in config.schedules.items() for k in range(1, len(s.limits) + 1))]
+    for name in set(config.behavior.pairs) - {*known, *config.logs.models}:
+        yield f"`behavior.pairs` names {name}; there are {', '.join(known)}"
     for name in set(config.forced_models) - set(known):
         yield f"`forcing.models` names {name}; there are {', '.join(known)}"
     if f.budgets and not f.models:
@@ -132,9 +146,12 @@ def _model(config: Config) -> Iterator[str]:
     there = source.strip() and folder_of(source).is_dir() or config.model.shape  # with a shape it can be planned for
     if not there and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
         yield f"`model.source` is {source!r}; there is no such folder, and a hub id is `owner/name`"
-    if source != "arithmetic":
-        return
     longest = max([config.evaluation.max_new_tokens, *(n for s in config.schedules.values() for n in s.limits)])
+    if source != "arithmetic":
+        if there and (window := told_window(source)) and config.data.prompt_cap + longest > window:
+            yield (f"`model.source`: {source} can take {window} tokens; `data.prompt_cap` ({config.data.prompt_cap}) and the "
+                   f"longest response ({longest}, by `evaluation.max_new_tokens` or `schedules`) are more")
+        return
     if longest + 64 > a.max_length:
         yield (f"`arithmetic.max_length` is {a.max_length}; a prompt (64 tokens) and the longest response ({longest} tokens, by "
                "`evaluation.max_new_tokens` or `schedules`) do not fit into it")

@@ -33,12 +33,17 @@ def family_of(source: str) -> str:
     return next(iter(by_name + [family for family, sign in TEMPLATES.items() if sign in template]), "plain")
 
 
-def window_of(source: str) -> int:
-    """Tokens of prompt and response that a model can take: of a folder by its config.json, else those of the paper's models."""
+def told_window(source: str) -> int | None:
+    """Tokens of prompt and response that a model can take, by the config.json of its folder; None where that does not say."""
     config = folder_of(source) / "config.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return min(int(json.loads(config.read_text(encoding="utf-8"))["max_position_embeddings"]), WINDOW)
-    return WINDOW
+        return int(json.loads(config.read_text(encoding="utf-8"))["max_position_embeddings"])
+    return None
+
+
+def window_of(source: str) -> int:
+    """The same, at most that of the paper's models, which is also taken where nothing tells."""
+    return min(told_window(source) or WINDOW, WINDOW)
 
 
 def filled(table: dict[str, Any], path: Path) -> dict[str, Any]:
