@@ -93,7 +93,7 @@ def test_without_a_limit_the_same_training_shortens_less(smoke: tuple[Path, str]
     """So small a model learns too little to hold the control to the laptop run's bound (-8 %); the direction it shows."""
     main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
     mean = main[main.set == "mean"].set_index("model")
-    assert mean.length["no-limit/round1"] > 1.2 * mean.length["iterative/round2"]
+    assert mean.length["no-limit/round1"] > mean.length["iterative/round2"]
 
 
 @pytest.mark.slow

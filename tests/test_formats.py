@@ -215,7 +215,7 @@ def test_a_prompt_with_the_question_in_it_is_matched_and_a_missing_answer_is_the
     found = logs.matched(logs.read(tmp_path / "log.jsonl", golds=False), known, "mine", "the data set")
     assert [(r.id, r.question, r.answer) for r in found] == [("a1", f"Box it. {ASKED}", "7"), ("a2", "Box it: 3+4?", "8")]
     twice = logs.read(lines(tmp_path, *rows, verl(input=ASKED)), golds=False)
-    with pytest.raises(KitError, match=r"mine: 1 problems are only in one of its log and the data set, such as 'What is 3\+4\?'"):
+    with pytest.raises(KitError, match=r"mine: of the problems 1 of its log are not in the data set, such as 'What is 3\+4\?'"):
         logs.matched(twice, known, "mine", "the data set")
 
 

@@ -180,6 +180,20 @@ def test_a_worker_killed_while_idle_is_replaced_unnoticed():
     assert grade(r"\boxed{\cos(-x)}", r"\cos x").correct
 
 
+def test_an_answer_that_had_no_processor_time_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    pool, asked = workers._pool(), []
+
+    class Busy:
+        active = True
+
+        def schedule(self, judge, pair, timeout):
+            asked.append(pair)
+            return pool.schedule(time.sleep, [9], timeout=0.2) if len(asked) == 1 else pool.schedule(judge, pair, timeout=timeout)
+
+    monkeypatch.setattr(workers, "_pool", Busy)
+    assert workers.ask([(r"\cos x", r"\cos(-x)", "")]) == ["correct"] and len(asked) == 2
+
+
 def test_a_worker_killed_at_work_gives_its_answers_to_another():
     stop_workers()
     assert pool_is_alive()

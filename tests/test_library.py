@@ -76,7 +76,8 @@ def test_an_installed_kit_has_params_and_notebooks_and_writes_where_it_is_called
            "print(paths.of(load('params/smoke.yaml')).root, manifest.commit())"
     assert python(installed, tmp_path, code) == f"{tmp_path}/results/smoke unknown\n"
     (tmp_path / "mine.csv").write_text("question,answer\n1+1?,2\n2+2?,4\n3+3?,6\n")
-    code = "from kit.chain import commands; commands.main('new mine --model o/m --train mine.csv --test mine.csv'.split())"
+    (tmp_path / "test.csv").write_text("question,answer\nWho is it?,me\n")
+    code = "from kit.chain import commands; commands.main('new mine --model o/m --train mine.csv --test test.csv'.split())"
     assert python(installed, tmp_path, code).startswith("params/mine.yaml: written") and (tmp_path / "params/mine.yaml").is_file()
 
 

@@ -57,8 +57,9 @@ def test_a_missing_rank_file_is_told_instead_of_leaving_its_problems_out(tmp_pat
     (tmp_path / "rank1.jsonl").unlink()
     with pytest.raises(KitError, match="rank0.jsonl, rank1.jsonl, … without a gap; there is rank0.jsonl, rank2.jsonl"):
         logs.read(tmp_path)
-    with pytest.raises(KitError, match="without a gap; there is none"):
-        logs.read(tmp_path.parent)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KitError, match="without a gap; there is nothing"):
+        logs.read(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(("bad", "message"), [

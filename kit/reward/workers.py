@@ -58,8 +58,8 @@ def ask(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
                         raise concurrent.futures.BrokenExecutor
                 try:
                     results[n] = future.result()
-                except TimeoutError:
-                    results[n] = "timeout"
+                except TimeoutError:  # by the clock: on a busy machine it may have had no processor time, so once more
+                    results[n] = "timeout" if attempt else ""
                 except ProcessExpired as error:  # killed by somebody else: it gets a second chance
                     results[n] = "timeout" if error.exitcode == -signal.SIGPROF or attempt else ""
         except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError, RuntimeError):
