@@ -19,12 +19,13 @@ from kit.reward import grading
 
 _GROUP = r"[(\[|][^()\[\]|\n]{1,60}[)\]|]"
 _PIECE = rf"{_GROUP}|\\(?!boxed|fbox)[a-zA-Z]+|[{{}}^_]|[\d.,]*\d|[-+*/!]|[a-zA-Z](?![a-zA-Z])|[ \t]"
-_VALUE = rf"(?=[^\s.,;:])(?:{_PIECE}){{1,60}}+"
 _END = r"(?:[a-z]+ ?)?(?:[.,;:!?\n=$]|\\[)\]]|\*\*|\Z)"  # one word may come between: a unit
+# What a lookahead has found is not taken back: no text makes this slow. Possessive groups are wrong in Python 3.11.2.
 _STATEMENT = re.compile(
-    r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,80}+\}){0,80}+\}){1,120}+)\}"
+    r"\\(?:boxed|fbox)\s*\{(?=(?P<box>(?:[^{}]|\{(?=(?P<inner>(?:[^{}]|\{[^{}]{0,80}\}){0,80}))(?P=inner)\}){1,120}))(?P=box)\}"
     r"|(?:=|≈|\b(?:is|are|be|gives?|gave|gets?|got|equals?|to)\b|\b[Aa]nswer\W{0,4}:)"
-    rf"[ \t$*:]{{0,8}}+(?:\s{{0,3}}\\[(\[]\s{{0,3}})?({_VALUE})(?={_END})")
+    r"[ \t$*:]{0,8}+(?:\s{0,3}\\[(\[]\s{0,3})?"
+    rf"(?=[^\s.,;:])(?=(?P<value>(?:{_PIECE}){{1,60}}))(?P=value)(?={_END})")
 _ASSUMED = re.compile(  # "let x = 2", "if we try n = 3", "for k = 1": nothing is stated
     r"\b(?:(?:let(?! me| us|'s)|if|try|suppose|assum\w+|when|where|consider|substitut\w+|plug\w*|set|setting|given|with|case)\b"
     r"[^,.;:!?\n]*|(?:for|at)[\s$\\(]*[a-zA-Z]?\s*)\Z", re.IGNORECASE)
@@ -35,8 +36,8 @@ _OPERATIONS = re.compile(r"[+*×·]|\\(?:times|cdot)|(?<=[\w)}])\s*-")
 def statements(response: str) -> Iterator[tuple[int, str]]:
     """(where it ends, in characters; the value) of every statement, in order. Linear in the text's length."""
     for match in _STATEMENT.finditer(response):
-        value = _bare(match[1] or match[2])
-        if value and (match[1] or not _ASSUMED.search(response, max(match.start() - 80, 0), match.start())):
+        value = _bare(match["box"] or match["value"])
+        if value and (match["box"] or not _ASSUMED.search(response, max(match.start() - 80, 0), match.start())):
             yield match.end(), value
 
 
