@@ -159,6 +159,35 @@ def test_thinking_is_generated_once_not_once_per_budget(tmp_path: Path, monkeypa
     assert len(engine.calls) == calls and len(forcing.measure_forced(made, "base")) == 9  # all on file: nothing is made again
 
 
+def test_the_evaluations_responses_are_cut_where_both_ask_with_the_same_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sampled alike; so only the answers are asked for. With another wording, or without ids, thinking is generated."""
+    made = world(tmp_path, monkeypatch, evaluation=dataclasses.replace(load("params/smoke.yaml").evaluation, samples=3))
+    engine = Thinker(made)
+    monkeypatch.setattr(catalog, "model_source", lambda config, model: model)
+    monkeypatch.setattr(evaluate.engines, "get_engine", lambda source, config: engine)
+    evaluate.evaluate_model(made, "base")
+    engine.calls.clear()
+    forcing.force(made, "base", engine)
+    assert {most for _, most in engine.calls} == {4}  # tokens of an answer
+    folder, evaluated = paths.of(made).forcing("base", "two"), list(records.read(paths.of(made).rollouts("base", "two")))
+    assert not (folder / "thinking.jsonl").exists()
+    for r in records.read(folder / "budget12.jsonl"):
+        own = next(e for e in evaluated if e.id == r.id)
+        assert len(r.model_answer) == 2 < len(own.model_answer)
+        for text, ids in zip(r.model_answer, own.model_answer_ids, strict=False):
+            assert text.startswith(engine.tokenizer.decode(ids[:12]))
+
+    other = dataclasses.replace(made, run="other", prompts=dataclasses.replace(made.prompts, forcing_user="{question} Think ."))
+    arithmetic.make_data(other)
+    evaluate.evaluate_model(other, "base")
+    assert next(records.read(paths.of(other).rollouts("base", "two"))).model_answer_ids is None
+    engine.calls.clear()
+    forcing.force(other, "base", engine)
+    assert {most for _, most in engine.calls} == {24, 4}
+
+
 def test_an_interrupted_forcing_ends_with_the_same_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world(tmp_path / "a", monkeypatch)
     forcing.force(whole, "base", Thinker(whole))

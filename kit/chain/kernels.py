@@ -26,7 +26,7 @@ from typing import Any
 
 MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
            "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
-LATER = ("datasets", "trl.trainer.grpo_trainer", "torch._dynamo")  # the first kernel, notebook 01's, does not need them
+LATER = ("datasets", "trl.trainer.grpo_trainer", "torch._dynamo", "seaborn.objects")  # not needed by notebook 01's
 ONE = threading.Lock()  # threads ask at the same time
 
 

@@ -46,9 +46,18 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     with engine_of(config, catalog.model_source(config, model)) as engine:
         for folder, name in itertools.product(asked, names):
             path, title = run.rollouts(folder, name), f"{folder}: {name}"
-            answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder])
+            kept = folder == model and keeps_ids(config, model)
+            answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder], kept)
             files.write_csv(run.grades(folder, name), grade(answers, reading))
     return write_metrics(config, model)
+
+
+def keeps_ids(config: Config, model: str) -> bool:
+    """Whether the token ids of a model's responses are kept, so that budget forcing can cut these instead of asking again: where
+    it asks with the same prompt."""
+    p = config.prompts
+    same = p.text("forcing_user") == p.text("evaluation_user") and not config.evaluation.second_bos
+    return same and bool(config.forcing.budgets) and model in config.forced_models
 
 
 def in_training_prompt(config: Config, model: str) -> Ask:
@@ -75,7 +84,7 @@ def engine_of(config: Config, source: str) -> Iterator[Callable[[], Engine]]:
 
 def respond(
     config: Config, engine: Callable[[], Engine], name: str, sampling: Sampling, path: Path, title: str,
-    ask: Ask = prompts.evaluation_messages,
+    ask: Ask = prompts.evaluation_messages, keep_ids: bool = False,
 ) -> list[Rollout]:
     """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`. `title` says
     in a message and beside the progress what this is. KitError when the engine breaks off."""
@@ -94,7 +103,7 @@ def respond(
     with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
         try:
             with files.telling(path):
-                return records.collect(engine, known, encode, sampling, path, seed, title)
+                return records.collect(engine, known, encode, sampling, path, seed, title, keep_ids)
         except (RuntimeError, OSError) as error:
             why = files.first_line(error)
             hint = "try a smaller evaluation.batch_size and " if "out of memory" in why else ""

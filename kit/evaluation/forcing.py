@@ -5,9 +5,9 @@ A model's thinking is stopped at a budget B, an ending is put behind it, and the
     y(B) = y                                        if y closed its thinking (or ended) within its first B tokens
            y_1..B + ending + what the model then says    else
 
-Thinking is generated once per model, long enough for the largest budget, and cut at each budget, on the token ids that the
-model wrote. A response's length is all of it: thinking kept, ending, and answer. An ending that begins with a line break lends
-it only to thinking that does not end in one (official code).
+Thinking is generated once per model, long enough for the largest budget (where the evaluation asks with the same prompt, its
+responses serve), and cut at each budget, on the token ids that the model wrote. A response's length is all of it: thinking kept,
+ending, and answer. An ending that begins with a line break lends it only to thinking that does not end in one (official code).
 """
 
 import dataclasses
@@ -69,19 +69,31 @@ def measure_forced(config: Config, model: str) -> pd.DataFrame:
 
 
 def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
-    """Responses in budget forcing's prompt, with their token ids: up to the largest budget, and room for an answer behind it.
-    Kept in thinking.jsonl, where later calls find them."""
-    path, f, how = paths.of(config).forcing(model, name) / "thinking.jsonl", config.forcing, evaluate.sampling(config, name)
-    longest = max(f.budgets) + answer_cap(config, max(f.budgets))
-    how = dataclasses.replace(how, samples=f.samples or how.samples, max_new_tokens=longest)
-    found = records.collect(lambda: engine, problems.load(name, config),
-                            lambda p: prompt(config, p.question, engine.tokenizer), how, path,
+    """Responses in budget forcing's prompt, with their token ids: the first of the evaluation's that were kept for it, else new
+    ones, up to the largest budget and room for an answer behind it, in thinking.jsonl, where later calls find them."""
+    run, f, how = paths.of(config), config.forcing, evaluate.sampling(config, name)
+    path, own, asked = run.forcing(model, name) / "thinking.jsonl", run.rollouts(model, name), problems.load(name, config)
+    longest, samples = max(f.budgets) + answer_cap(config, max(f.budgets)), f.samples or how.samples
+    if evaluate.keeps_ids(config, model) and samples <= how.samples and own.is_file() and not path.is_file():
+        known = {r.id: _first(r, samples) for r in records.read(own)}
+        if all(p.id in known and _has_ids(known[p.id]) for p in asked):
+            return [known[p.id] for p in asked]
+    how = dataclasses.replace(how, samples=samples, max_new_tokens=longest)
+    found = records.collect(lambda: engine, asked, lambda p: prompt(config, p.question, engine.tokenizer), how, path,
                             _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
-    for r in found:
-        if [len(ids) for ids in r.model_answer_ids or []] != r.model_answer_length:
-            raise KitError(f"{path}: the token ids of {r.id} are missing, so its thinking cannot be cut; engine.name: "
-                           f"{config.engine.name} gives none (a server that is vLLM's does)")
+    if missing := [r.id for r in found if not _has_ids(r)]:
+        raise KitError(f"{path}: the token ids of {missing[0]} are missing, so its thinking cannot be cut; engine.name: "
+                       f"{config.engine.name} gives none (a server that is vLLM's does)")
     return found
+
+
+def _has_ids(r: Rollout) -> bool:
+    return [len(ids) for ids in r.model_answer_ids or []] == r.model_answer_length
+
+
+def _first(r: Rollout, samples: int) -> Rollout:
+    lists = ("model_answer", "model_answer_length", "finished", "model_answer_ids")
+    return dataclasses.replace(r, **{name: getattr(r, name) and getattr(r, name)[:samples] for name in lists})
 
 
 def answer_cap(config: Config, budget: int) -> int:

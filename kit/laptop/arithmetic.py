@@ -217,11 +217,18 @@ def orthogonalize(matrices: Sequence[Any], momenta: Sequence[Any], momentum: flo
     for (rows, columns), pairs in shapes.items():
         x = torch.stack([update.T if rows > columns else update for _, update in pairs])
         x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-        for _ in range(5):
+        for _ in range(5):  # 3.4445 X + (-4.7750 G + 2.0315 G G) X, where G = X X'
             gram = x @ x.mT
-            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
         for (p, _), update in zip(pairs, x, strict=True):
             p.grad = max(1, rows / columns) ** 0.5 * (update.T if rows > columns else update)
+
+
+def halves(batch: Sequence[Row]) -> list[list[Row]]:
+    """A batch in two parts that take equally long, each padded to its own longest row."""
+    rows = sorted(batch, key=lambda row: len(row[0]))
+    k = min(range(1, len(rows)), default=1, key=lambda k: max(k * len(rows[k - 1][0]), (len(rows) - k) * len(rows[-1][0])))
+    return [part for part in (rows[:k], rows[k:]) if part]
 
 
 def train_base(config: Config) -> Any:
@@ -244,11 +251,13 @@ def train_base(config: Config) -> Any:
         (hidden if p.ndim == 2 and "embed" not in name else rest).append(p)
     momenta = [torch.zeros_like(p) for p in hidden]
     optimizers = [
-        torch.optim.SGD(hidden, lr=a.sft_muon_learning_rate, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=a.sft_learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.SGD(hidden, lr=a.sft_muon_learning_rate, weight_decay=0.01, fused=True),
+        torch.optim.AdamW(rest, lr=a.sft_learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
     steps, losses = a.drill_steps + a.sft_steps, []
     twin = copy.deepcopy(model)
+    for p, other in zip(model.parameters(), twin.parameters(), strict=True):
+        other.data = p.data  # the same weights, but gradients of its own
 
     def backward(own: Any, rows: list[Row], learned: int) -> float:
         # Padded on the right, behind every token that counts.
@@ -261,21 +270,19 @@ def train_base(config: Config) -> Any:
     pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(config.threads,))
     for batch in tqdm(itertools.islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
         learned = sum(label != -100 for _, labels in batch for label in labels)
-        parts = [rows for rows in (batch[::2], batch[1::2]) if rows]  # a core each
+        parts = halves(batch)  # a core each
         loss = sum(pool.map(backward, (model, twin), parts, [learned] * 2))
         for p, other in zip(model.parameters(), twin.parameters(), strict=True):
             if other.grad is not None:
-                p.grad, other.grad = p.grad + other.grad, None
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                p.grad += other.grad
+                other.grad = None
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         list(pool.map(orthogonalize, (hidden[::2], hidden[1::2]), (momenta[::2], momenta[1::2])))
         share = min(1, (len(losses) + 1) / 50) * (1 + math.cos(math.pi * len(losses) / steps)) / 2
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * share
             optimizer.step()
             optimizer.zero_grad()
-        with torch.no_grad():
-            for p, other in zip(model.parameters(), twin.parameters(), strict=True):
-                other.copy_(p)
         losses.append(loss)
         if len(losses) % 50 == 0 or len(losses) == steps:
             table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Protocol
 
 from kit.data import sources
@@ -98,7 +97,7 @@ def collect(
         raise KitError(f"{path}: holds rollouts of other problems or another number of samples; move it away first")
     if len(done) == len(problems):
         return [done[p.id] for p in problems]
-    engine = start()
+    engine, made, tokens, cut = start(), 0, 0, 0
     together = engine.batch_size is not None
     size = max(1, engine.batch_size // sampling.samples if together else len(problems))
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done), leave=False) as bar:
@@ -115,9 +114,9 @@ def collect(
                         file.write(as_line(done[asked[k].id]))
                         file.flush()
                         bar.update()
-                        made = [pair for r in done.values() for pair in zip(r.model_answer_length, r.finished, strict=True)]
-                        length, ended = map(fmean, zip(*made, strict=True))
-                        bar.set_postfix_str(f"length {length:.0f}, truncated {1 - ended:.1%}", refresh=False)
+                        made, tokens = made + len(responses), tokens + sum(r.length for r in responses)
+                        cut += sum(not r.finished for r in responses)
+                        bar.set_postfix_str(f"length {tokens / made:.0f}, truncated {cut / made:.1%}", refresh=False)
     return [done[p.id] for p in problems]
 
 
