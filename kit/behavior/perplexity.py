@@ -8,7 +8,6 @@ so a long trace weighs more than a short one. Traces longer than the window are 
 token is predicted once, from at least half a window of context.
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,28 +16,18 @@ import numpy as np
 import pandas as pd
 
 from kit.data import prompts
-from kit.laptop import arithmetic
 from kit.rollout import models
 from kit.rollout.records import Rollout
 from kit.runs import catalog, paths
-from kit.settings import Config
+from kit.settings import Config, KitError
 
 
 def reference(config: Config) -> tuple[Any, Any]:
-    """(model, tokenizer) of `behavior.reference`; a `trained` one is made at the first call, in results/<run>/reference."""
-    source, steps = config.behavior.reference, config.behavior.reference_steps
-    if source == "trained":
-        seed = arithmetic.world_seed(config)
-        taught = dataclasses.replace(config.arithmetic, seed=seed + 7919, sft_steps=steps, drill_steps=max(1, steps // 4))
-        own, makes_data = copy.copy(config), copy.copy(config)
-        for inner, world in ((own, taught), (makes_data, dataclasses.replace(taught, seed=seed))):
-            vars(inner).update(run=f"{config.run}/reference", arithmetic=world)  # a run in the run: params cannot name one so
-        source = str(paths.of(own).base_model)
-        if not catalog.has_weights(paths.of(own).base_model):
-            arithmetic.make_data(makes_data)  # the held-out questions stay held out
-            arithmetic.train_base(own)
-    elif source == "base":
-        source = catalog.base_model(config)
+    """(model, tokenizer) of `behavior.reference`; a `trained` one is made before (laptop/arithmetic.train_reference)."""
+    source, made = config.behavior.reference, paths.of(config).reference
+    if source == "trained" and not catalog.has_weights(made):
+        raise KitError(f"{made}: not there yet; run notebooks/05_behavior.ipynb, which makes it")
+    source = str(made) if source == "trained" else catalog.base_model(config) if source == "base" else source
     if source != config.model.source:  # a revision, and the trust in its code, belong to the base model
         own = dataclasses.replace(config.model, source=source, revision=None, trust_remote_code=False)
         config = dataclasses.replace(config, model=own)

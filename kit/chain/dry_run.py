@@ -28,11 +28,10 @@ from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
 from kit.laptop import arithmetic
 from kit.report import inputs, tables
-from kit.reward import length_rewards
 from kit.rollout import models, sampling
 from kit.runs import catalog, manifest, paths
 from kit.settings import Config, Engine, KitError, family_of, folder_of
-from kit.training import rounds, selection
+from kit.training import rounds, selection, trl_fields
 
 # Of other words for each role, so that no training problem counts as the near-duplicate of a held-out one.
 QUESTIONS = {
@@ -48,7 +47,7 @@ def run(real: Config, show: Callable[[str], None] | None = None) -> pd.DataFrame
     """The whole path on the scaled settings; returns metrics/main.csv. Raises KitError as the real run would."""
     if not real.schedules:
         raise KitError(f"{real.file}: nothing is trained or generated in this run, so there is nothing to try")
-    length_rewards.check(real)
+    trl_fields.check(real)
     config, began, show = scaled(real), time.monotonic(), show or functools.partial(print, file=sys.stdout)
     shutil.rmtree(paths.of(config).root, ignore_errors=True)
     # Without progress bars and warnings: that nothing is learned here is no news.

@@ -17,7 +17,6 @@ from kit.data import problems
 from kit.data.sources import SOURCES
 from kit.evaluation import forcing
 from kit.laptop import arithmetic
-from kit.reward import length_rewards
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, folder_of, read_yaml
 from kit.training import trl_fields
@@ -267,8 +266,7 @@ def report(config: Config, z: Sizes | None = None) -> tuple[pd.DataFrame, pd.Dat
     the model's sizes, where they are known; else KitError when they are not to be had."""
     if not config.schedules:
         raise KitError(f"{config.file}: nothing is trained or generated in this run, so there is nothing to plan")
-    length_rewards.check(config)
-    trl_fields.passed(config)
+    trl_fields.check(config)
     z, h = z or sizes_of(config), config.hardware
     held, done = memory(config, z), work(config, z)
     times = done[["rollouts", "update", "evaluation"]].assign(time=lambda table: table.sum(axis=1))

@@ -31,7 +31,6 @@ from kit.chain import kernels
 from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of, stages
 from kit.data import problems
 from kit.evaluation import seeds
-from kit.reward import length_rewards
 from kit.rollout import logs
 from kit.runs import account, catalog, files, fingerprint, live, lock, manifest, paths
 from kit.settings import Config, KitError
@@ -64,8 +63,7 @@ def run_notebook(config: Config) -> None:
 
 def check(config: Config) -> None:
     """KitError for what would be refused hours later. Here also since two threads that import TRL at once can fail."""
-    length_rewards.check(config)
-    trl_fields.passed(config)
+    trl_fields.check(config)
     logs.check(config)
 
 

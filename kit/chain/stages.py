@@ -140,7 +140,7 @@ def outputs_of(config: Config, stage: Stage) -> list[Path]:
         "03_evaluate": [run.root / "rollouts" / own, run.root / "grades" / own, run.metrics / f"{own}.csv",
                         *run.metrics.glob(f"{own}-round*.csv")],
         "04_budget_forcing": [run.root / "forcing", run.metrics / "forcing.csv", run.metrics / "forcing_gaps.csv"],
-        "05_behavior": [run.root / "traces", run.root / "reference", *(run.metrics / f"{name}.csv" for name in behavior.TABLES)],
+        "05_behavior": [run.root / "traces", run.reference, *(run.metrics / f"{name}.csv" for name in behavior.TABLES)],
         "07_rewards": [run.metrics / f"{name}.csv" for name in ("frontier", "volumes", "reward_pairs")],
     }.get(stage.notebook, [])
 

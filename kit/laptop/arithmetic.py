@@ -8,12 +8,13 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from kit.data import problems, prompts
 from kit.data.problems import Problem
 from kit.laptop.thinking import ORDINALS, Chain, compared, draw_chain, shortest, think, work_out
-from kit.runs import files, paths
+from kit.runs import catalog, files, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
 
 
@@ -232,7 +233,22 @@ def halves(batch: Sequence[Row]) -> list[list[Row]]:
 
 
 def train_base(config: Config) -> Any:
-    """Teach the small model to think at length; saves it to results/<run>/models/base. Returns a row of losses a step.
+    """Teach the base model; saves it to results/<run>/models/base. Returns `teach`'s table."""
+    run = paths.of(config)
+    return teach(config, run.base_model, run.training("base", 0) / "log.csv")
+
+
+def train_reference(config: Config) -> None:
+    """The second model, of another seed and fewer steps, that reads the traces where `behavior.reference` is `trained`
+    (behavior/perplexity), in results/<run>/reference; nothing where it is there, or another one is named."""
+    folder, steps = paths.of(config).reference, config.behavior.reference_steps
+    if config.behavior.reference == "trained" and not catalog.has_weights(folder):
+        taught = {"seed": world_seed(config) + 7919, "sft_steps": steps, "drill_steps": max(1, steps // 4)}
+        teach(dataclasses.replace(config, arithmetic=dataclasses.replace(config.arithmetic, **taught)), folder)
+
+
+def teach(config: Config, folder: Path, log: Path | None = None) -> Any:
+    """Teach a small model to think at length; saves it to `folder`. Returns a row of losses a step, which `log` gets, too.
 
     `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn, on a cosine schedule; Muon (`orthogonalize`) for the
     hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
@@ -243,8 +259,7 @@ def train_base(config: Config) -> Any:
     from tqdm.auto import tqdm
 
     torch.set_num_threads(config.threads)
-    a, run = config.arithmetic, paths.of(config)
-    tokenizer = make_tokenizer()
+    a, tokenizer = config.arithmetic, make_tokenizer()
     model = make_model(a, tokenizer, world_seed(config)).train()
     hidden, rest = [], []
     for name, p in model.named_parameters():
@@ -286,10 +301,11 @@ def train_base(config: Config) -> Any:
         losses.append(loss)
         if len(losses) % 50 == 0 or len(losses) == steps:
             table = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
-            files.write_csv(run.training("base", 0) / "log.csv", table)
+            if log:
+                files.write_csv(log, table)
     pool.shutdown()
-    partial = run.base_model.with_name("base-partial")  # a half-written model never has its final name
+    partial = folder.with_name(f"{folder.name}-partial")  # a half-written model never has its final name
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
-    partial.replace(run.base_model)
+    partial.replace(folder)
     return table

@@ -16,6 +16,7 @@
         forcing/<model>/<set>/                   thinking.jsonl; per budget: rollouts and grades
         metrics/<model>.csv, comparisons.csv, …  what figures are drawn from
         figures/                                 PNG, SVG, tables
+        reference/                               the model that reads the traces (behavior.reference: trained)
         trackers/                                what tensorboard and wandb keep (training.trl.report_to)
         vllm.log                                 what the latest vLLM said (engine.name: vllm)
         stages/                                  what is finished, with which inputs
@@ -46,7 +47,7 @@ class RunPaths:
         self.contamination = root / "data" / "contamination.csv"
         self.vllm_log, self.account = root / "vllm.log", root / "account.csv"
         self.stages, self.replaced = root / "stages", root / "replaced"
-        self.trackers = root / "trackers"
+        self.trackers, self.reference = root / "trackers", root / "reference"
         self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done
 
     def data(self, name: str) -> Path:

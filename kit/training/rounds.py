@@ -109,8 +109,7 @@ def prepare(config: Config, schedule: str, round: int) -> tuple[str, Any, list[d
     """What a round starts from, its tokenizer and its training rows; KitError, before anything is written, where this machine
     cannot run the round or something is missing."""
     t, plan = config.training, config.schedules[schedule]
-    length_rewards.check(config)
-    trl_fields.passed(config)
+    trl_fields.check(config)
     start = catalog.start_of_round(config, schedule, round)
     for package, key, needed in (("vllm", "vllm", t.vllm != "off"), ("peft", "lora_rank", t.lora_rank is not None)):
         if needed and importlib.util.find_spec(package) is None:

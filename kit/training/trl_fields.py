@@ -11,6 +11,7 @@ import importlib.util
 import os
 from typing import Any, get_type_hints
 
+from kit.reward import length_rewards
 from kit.runs import paths
 from kit.settings import Config, KitError
 
@@ -53,6 +54,12 @@ def fields(config: Config) -> dict[str, Any]:
         "vllm_enable_sleep_mode": config.training.vllm == "colocate", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8000,
         "vllm_importance_sampling_correction": False,
     } | config.training.trl
+
+
+def check(config: Config) -> None:
+    """KitError for what a round would be refused for: the setting of a length reward, or a field of `training.trl`."""
+    length_rewards.check(config)
+    passed(config)
 
 
 def passed(config: Config) -> dict[str, Any]:
