@@ -171,12 +171,6 @@ def test_a_table_of_other_models_or_a_damaged_one_is_told_in_one_line(real: Conf
     path.write_bytes(whole)
 
 
-def test_a_pair_of_an_unknown_model_is_told(real: Config) -> None:
-    asked = dataclasses.replace(real, behavior=dataclasses.replace(real.behavior, pairs=("iterativ/round1",)))
-    with pytest.raises(KitError, match=r"`behavior.pairs` names iterativ/round1; there are base, iterative/round1"):
-        sidebyside.write(asked)
-
-
 def test_tables_of_measures_and_lengths_have_a_row_per_model(real: Config) -> None:
     assert list(tables.measure_table(real).index) == ["base", "rlft, 3000"]
     table = tables.length_table(real).reset_index()

@@ -94,7 +94,7 @@ def test_the_figures_are_drawn_and_tables_and_sentences_follow_from_the_points(r
     assert volumes.loc["laser", "at 67%"] == "87.5 [81.1, 93.9]" and volumes.loc["none", "at 33%"] == "– (0 of 2 seeds)"
     told = reward_figures.pair_sentences(rewarded)
     assert len(told) == 2 and any(line.startswith("kimi minus laser: ") and "over 2 seeds" in line for line in told)
-    methods = reward_figures.method_table(rewarded)
+    methods = frontier.method_table(rewarded)
     assert methods.loc["kimi", "schedules here"] == 2 and methods.loc["gr3", "schedules here"] == 0
 
 

@@ -326,10 +326,13 @@ def test_lists_of_words_without_words_are_refused(tmp_path: Path, keywords: dict
      "`logs.models.main`: a schedule or a table in metrics/ is called so"),
     ({"models": {"base": {"two": "a", "three": "b"}, "y": {"two": "a", "three": "b"}}, "labels": {"y": "base"}},
      "`logs.labels` calls two models the same: base, base"),
+    ({"models": {"base": {"two": "a", "three": "b"}}, "pairs": ["other"]}, "`behavior.pairs` names other; there are base"),
     ({"models": {"../x": {"two": "a", "three": "b"}}}, "`logs.models.../x` is '../x'; should be a name of letters"),
 ])
 def test_a_bad_logs_section_is_refused(tmp_path: Path, change: dict, message: str) -> None:
-    (tmp_path / "mine.yaml").write_text(json.dumps({"run": "x", "data": {"evaluation": ["two", "three"]}, "logs": change}))
+    change = dict(change)
+    table = {"run": "x", "data": {"evaluation": ["two", "three"]}, "behavior": {"pairs": change.pop("pairs", [])}, "logs": change}
+    (tmp_path / "mine.yaml").write_text(json.dumps(table))
     with pytest.raises(KitError) as caught:
         load(tmp_path / "mine.yaml")
     assert message in str(caught.value)

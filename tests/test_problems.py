@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.chain import commands
-from kit.data import contamination, problems, sources
+from kit.data import contamination, problems
 from kit.data.problems import Problem
 from kit.runs import paths
-from kit.settings import ROOT, Config, Data, KitError, load
+from kit.settings import ROOT, SOURCES, Config, Data, KitError, load
 
 FILES = {"aime24": "aime24.jsonl", "amc23": "amc23.jsonl", "math500": "math500.jsonl", "olympiadbench": "olympiadbench.jsonl",
          "aime-old": "aime_1983_2023.json", "aime22-23": "aime22_23_24.parquet"}
@@ -67,7 +67,7 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_every_real_file_loads_with_all_its_rows(world: Config, name: str, count: int) -> None:
     found, facts = problems.open_set(name, having(world, **{name: real(FILES[name])}))
     known = None if name == "aime-old" else count
-    assert facts == {"problems": count, "rows": count, "expected": known, "duplicates": 0, "origin": FILES[name],
+    assert facts == {"problems": count, "rows": count, "expected": known, "duplicates": 0, "conflicts": 0, "origin": FILES[name],
                      "revision": None}
     assert len({p.id for p in found}) == len(found) == count
 
@@ -175,9 +175,10 @@ def test_a_training_set_keeps_every_row_when_params_say_so(world: Config, tmp_pa
 
 def test_duplicates_are_dropped_and_counted(world: Config, tmp_path: Path) -> None:
     file = jsonl(tmp_path / "d.jsonl", {"problem": "A b?", "answer": 1}, {"problem": "A  b?\n", "answer": 1.0},
-                 {"problem": "C?", "answer": "2"})
+                 {"problem": "C?", "answer": "2"}, {"problem": "C?", "answer": "3"})
     found, facts = problems.open_set("d", having(world, d=file))
-    assert ([p.answer for p in found], facts["rows"], facts["duplicates"]) == (["1", "2"], 3, 1)
+    counts = [facts[key] for key in ("rows", "duplicates", "conflicts")]  # of those that conflict the first stands
+    assert ([p.answer for p in found], counts) == (["1", "2"], [4, 2, 1])
 
 
 # --- where a set is looked for ----------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ def test_a_path_in_params_is_relative_to_the_params_file_or_to_the_project(tmp_p
     assert paths.given(loaded, "params/smoke.yaml") == ROOT / "params" / "smoke.yaml"
 
 
-@pytest.mark.parametrize("name", list(sources.SOURCES))
+@pytest.mark.parametrize("name", list(SOURCES))
 def test_offline_one_line_says_what_to_download_and_where_to_put_it(
     world: Config, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +215,7 @@ def test_offline_one_line_says_what_to_download_and_where_to_put_it(
     with pytest.raises(KitError) as caught:
         problems.load(name, world)
     told = str(caught.value)
-    assert sources.SOURCES[name].hub in told and "\n" not in told and "hf download" in told
+    assert SOURCES[name].hub in told and "\n" not in told and "hf download" in told
     assert f"put the folder at {tmp_path / 'data'}/{name}" in told and f"data.files.{name}" in told
     assert not (tmp_path / "cache").exists()
 
@@ -379,8 +380,8 @@ def test_the_command_lists_the_sets_of_a_run(world: Config, tmp_path: Path, caps
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/params/smoke.yaml\nrun: mine\ndata: {{folder: sets}}\n")
     assert commands.main(["data", str(tmp_path / "mine.yaml")]) == 0
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert told[0] == ["problems", "origin", "revision", "rows", "expected", "duplicates"]
-    assert ["two", "1", "sets/two.jsonl", "None", "2", "None", "1"] in told
+    assert told[0] == ["problems", "origin", "revision", "rows", "expected", "duplicates", "conflicts"]
+    assert ["two", "1", "sets/two.jsonl", "None", "2", "None", "1", "0"] in told
     (tmp_path / "sets" / "two.jsonl").unlink()
     assert commands.main(["data", str(tmp_path / "mine.yaml")]) == 1
     assert capsys.readouterr().err.startswith("error: data set two: ")

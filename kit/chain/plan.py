@@ -14,11 +14,10 @@ import pandas as pd
 
 from kit.chain.stages import stages
 from kit.data import problems
-from kit.data.sources import SOURCES
 from kit.evaluation import forcing
 from kit.laptop import arithmetic
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError, folder_of, read_yaml
+from kit.settings import SOURCES, Config, KitError, folder_of, read_yaml
 from kit.training import trl_fields
 
 GIB = 2**30

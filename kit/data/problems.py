@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.data import sources
-from kit.data.sources import SOURCES, Rows
+from kit.data.sources import Rows
 from kit.runs import files, paths
-from kit.settings import HELD_OUT, Config, KitError, SetSource
+from kit.settings import HELD_OUT, SOURCES, Config, KitError, SetSource, Source
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load(name: str, config: Config) -> list[Problem]:
 def open_set(name: str, config: Config) -> Loaded:
     """`load`, with the facts: `problems`, how many; `origin`, where from; `revision`, at which commit of the hub; `rows` that the
     file has, and the set is known to have (`expected`); `duplicates`: rows whose question stands in a row before, dropped but
-    from a training set with `data.near_duplicate: null`."""
+    from a training set with `data.near_duplicate: null`; `conflicts`: those of them that have another answer."""
     d, generated = config.data, paths.of(config).data(name)
     whole = name == d.train and d.near_duplicate is None
     for other in d.revisions.keys() - SOURCES.keys() - d.sources.keys():
@@ -63,7 +63,7 @@ def open_set(name: str, config: Config) -> Loaded:
         return held, {**told, "problems": len(held), "origin": f"held out of {d.train}", "expected": None}
     if asked := d.sources.get(name):
         columns = tuple(pair for pair in (("question", asked.question), ("answer", asked.answer)) if pair[1])
-        source = sources.Source(asked.hub, asked.split, config=asked.config, columns=columns)
+        source = Source(asked.hub, asked.split, config=asked.config, columns=columns)
         return from_gym(asked) if asked.reasoning_gym else from_hub(name, d.revisions.get(name), d.folder, whole, source)
     if path := sources.find_in(paths.given(config, d.folder), name):
         return _local(path, name, f"{d.folder}/{path.name}", whole)
@@ -74,7 +74,7 @@ def open_set(name: str, config: Config) -> Loaded:
 
 
 def from_hub(
-    name: str, revision: str | None, folder: str = "data", whole: bool = False, source: sources.Source | None = None
+    name: str, revision: str | None, folder: str = "data", whole: bool = False, source: Source | None = None
 ) -> Loaded:
     """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them. `folder` is where the message
     tells the user to put a copy when the hub cannot be reached."""
@@ -113,7 +113,7 @@ def from_gym(asked: SetSource) -> Loaded:
             found.setdefault(plain(question), Problem(f"{asked.reasoning_gym}-{asked.seed + k}", question, gold, None, verifier))
         files.write_json(kept, {
             "origin": f"reasoning-gym, {asked.reasoning_gym}, seed {asked.seed}", "revision": version("reasoning-gym"),
-            "rows": asked.size, "expected": None, "duplicates": asked.size - len(found),
+            "rows": asked.size, "expected": None, "duplicates": asked.size - len(found), "conflicts": 0,
             "problems": [asdict(p) for p in found.values()]})
     return _from_cache(kept)
 
@@ -146,7 +146,7 @@ def _local(path: Path, name: str, origin: str, whole: bool = False) -> Loaded:
 def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | None = None, whole: bool = False) -> Loaded:
     """The problems of these rows, without the duplicates unless `whole`; `shown` is what messages call the file."""
     first: dict[str, Problem] = {}
-    count = 0
+    count = conflicts = 0
     for number, row in rows:
         try:
             if sources.wanted(row, name):
@@ -154,7 +154,7 @@ def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | N
                 question = plain(problem.question)
                 if whole and question in first:
                     question, problem = f"{question} (row {number})", replace(problem, id=f"{problem.id}-row{number}")
-                first.setdefault(question, problem)
+                conflicts += first.setdefault(question, problem).answer != problem.answer
         except ValueError as error:
             raise KitError(f"{shown} row {number}: {error}") from None
     if not first:
@@ -163,7 +163,7 @@ def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | N
         raise KitError(f"{shown}: two rows have the id {twice[0]}")
     return list(first.values()), {
         "problems": len(first), "origin": origin, "revision": revision, "rows": count,
-        "expected": SOURCES[name].rows if name in SOURCES else None, "duplicates": count - len(first)}
+        "expected": SOURCES[name].rows if name in SOURCES else None, "duplicates": count - len(first), "conflicts": conflicts}
 
 
 def facts(config: Config) -> dict[str, dict[str, Any]]:

@@ -128,6 +128,16 @@ def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataF
     return pd.DataFrame(rows, columns=GRADE_COLUMNS).astype({"length": float, "core": float})
 
 
+def golds(config: Config) -> dict[str, str]:
+    """Question -> right answer, of all evaluation sets."""
+    return {p.question.strip(): p.answer for name in config.data.evaluation for p in problems.load(name, config)}
+
+
+def verdict(config: Config, text: str, gold: str) -> str:
+    """The verdict of one whole response."""
+    return grading.grade(text, gold, config.training.reading, finished=True).verdict
+
+
 def warnings_about(grades: Sequence[grading.Grade], ids: Sequence[object], unboxed: int = 0) -> list[str]:
     """A line each: of more than 0.1 % timeouts, of unparseable golds with their problems' ids, of too many answers in no box."""
     lines, n, late = [], len(grades), sum(grade.verdict == "timeout" for grade in grades)

@@ -20,8 +20,9 @@ import pandas as pd
 
 from kit.evaluation import seeds
 from kit.evaluation.uncertainty import columns, paired_change
+from kit.reward import length_rewards
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError, Schedule
+from kit.settings import Config, KitError, Reward, Schedule
 
 SHARES = (1 / 3, 1 / 2, 2 / 3)  # of the base's length: the three lengths
 
@@ -109,3 +110,48 @@ def pairs(scores: pd.DataFrame) -> pd.DataFrame:
             gap = paired_change([wide[one] - wide[other]])
             rows.append({"method": one, "other": other, "seeds": n, **columns("difference", gap.mean, (gap.low, gap.high))})
     return pd.DataFrame(rows, columns=["method", "other", "seeds", "difference", "difference_low", "difference_high"])
+
+
+# --- what the rewards pay ---------------------------------------------------------------------------------------------
+
+SIZE = 16  # responses of the groups that are drawn
+CORRECT = {"all correct": [True] * SIZE, "mixed": [k % 2 == 0 for k in range(SIZE)], "all wrong": [False] * SIZE}
+
+
+def scale_of(config: Config, plan: Schedule) -> str:
+    """What the advantages of a schedule are divided by: `group`, `batch` or `none`."""
+    return str(length_rewards.training_of(config.training, plan.reward or Reward()).trl["scale_rewards"])
+
+
+def groups(config: Config, lengths: list[int]) -> pd.DataFrame:
+    """A row per method, kind of group (CORRECT) and response: length, correct, reward and advantage.
+
+    A method has the settings of its first schedule; the token limit's target is the limit. Advantages are normalized as the
+    method's are, for `batch` over these three groups.
+    """
+    firsts, tables = {}, []
+    for plan in config.schedules.values():
+        firsts.setdefault(method_of(plan), plan)
+    for name, plan in firsts.items():
+        reward, scale = plan.reward or Reward(), scale_of(config, plan)
+        target = reward.target or (sum(reward.targets) // 2 if reward.targets else plan.limits[0])
+        earned = [length_rewards.rewards_of(reward, right, lengths, target) for right in CORRECT.values()]
+        for (kind, right), r, a in zip(CORRECT.items(), earned, length_rewards.advantages(earned, scale), strict=True):
+            tables.append(pd.DataFrame({"method": name, "scale": scale, "group": kind, "length": lengths, "correct": right,
+                                        "reward": r, "advantage": a}))
+    return pd.concat(tables)
+
+
+def advantages_of(name: str, weight: float, kind: str, lengths: list[int], scale: str) -> np.ndarray:
+    """The advantages of a group (of CORRECT) under one reward with this weight."""
+    earned = length_rewards.rewards_of(Reward(name=name, weight=weight), CORRECT[kind], lengths, lengths[-1])
+    return length_rewards.advantages([earned], scale)[0]
+
+
+def method_table(config: Config) -> pd.DataFrame:
+    """Every method of the kit: its formula, its own normalization, its settings, and in how many schedules the run has it."""
+    used = [plan.reward.name if plan.reward else "token_limit" for plan in config.schedules.values()]
+    return pd.DataFrame([
+        {"method": name, "reward": (m.function.__doc__ or "").split("\n")[0], "advantages over": m.scale,
+         "settings": ", ".join(f"{k} {v:g}" for k, v in length_rewards.settings_of(m.function).items() if v is not None),
+         "schedules here": used.count(name)} for name, m in length_rewards.METHODS.items()]).set_index("method")

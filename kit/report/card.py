@@ -5,12 +5,11 @@ import dataclasses
 import fnmatch
 from pathlib import Path
 
-from kit.data.sources import SOURCES
 from kit.report.inputs import rows_of, set_label
 from kit.report.tables import cell
 from kit.report.texts import render
 from kit.runs import catalog, files, manifest, paths
-from kit.settings import Config, KitError, folder_of, yaml_text
+from kit.settings import SOURCES, Config, KitError, folder_of, yaml_text
 
 
 def write(config: Config, model: str) -> Path:

@@ -17,11 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.sources import SOURCES
 from kit.evaluation import evaluate, metrics, uncertainty
 from kit.rollout import logs, records
 from kit.runs import catalog, files, paths
-from kit.settings import Config, folder_of
+from kit.settings import SOURCES, Config, folder_of
 
 VERSION = "0.3.0"  # of the schema
 OURS = "thinkprune-kit"

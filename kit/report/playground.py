@@ -13,10 +13,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import escape
 
-from kit.data import problems
-from kit.evaluation import forcing
+from kit.evaluation import evaluate, forcing
 from kit.report.texts import HIDDEN
-from kit.reward import grading
 from kit.rollout.records import Engine, Response
 from kit.runs import catalog, files
 from kit.settings import Config, KitError
@@ -30,7 +28,7 @@ class Playground:
 
         own = dataclasses.replace(config.engine, name="server", url=server) if server else config.engine
         self.config = dataclasses.replace(config, engine=own)
-        self.golds = {p.question.strip(): p.answer for name in config.data.evaluation for p in problems.load(name, config)}
+        self.golds = evaluate.golds(config)
         self.stopped = threading.Event()
 
         @functools.lru_cache(maxsize=4)
@@ -44,8 +42,7 @@ class Playground:
         """Length of a response, what the limit did to it, and its verdict where the answer is known."""
         found = [f"{response.length} tokens" + (f", thinking stopped at {limit}" if cut else "")]
         if response.finished and (gold := self.golds.get(question.strip())):
-            verdict = grading.grade(response.text, gold, self.config.training.reading, finished=True).verdict
-            found.append(f"{verdict} (the answer is {gold})")
+            found.append(f"{evaluate.verdict(self.config, response.text, gold)} (the answer is {gold})")
         return ", ".join(found)
 
     def compare(self, models: Sequence[str], question: str, limits: Sequence[int], seed: int = 0) -> pd.DataFrame:

@@ -8,19 +8,15 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kit.evaluation.frontier import SHARES, method_of
+from kit.evaluation.frontier import CORRECT, SHARES, SIZE, advantages_of, groups, scale_of
 from kit.evaluation.uncertainty import paired_change
 from kit.report.inputs import has, read, rows_of
 from kit.report.style import GREY, name_points, panels, panels_by, plt, styled
 from kit.report.tables import cell, published_changes
 from kit.report.texts import which
-from kit.reward import length_rewards
-from kit.reward.length_rewards import METHODS, advantages, rewards_of, training_of
 from kit.runs import catalog, files, paths
-from kit.settings import Config, Reward
+from kit.settings import Config
 
-SIZE = 16  # responses of the groups that are drawn
-CORRECT = {"all correct": [True] * SIZE, "mixed": [k % 2 == 0 for k in range(SIZE)], "all wrong": [False] * SIZE}
 KINDS = {"all correct": ("#009E73", "-"), "mixed": ("#0072B2", ""), "all wrong": ("#D55E00", "--")}
 MARKERS = "osD^vP*Xphd<>"
 
@@ -29,26 +25,6 @@ def lengths_of(config: Config) -> list[int]:
     """Lengths (tokens) of a group's responses, spread evenly up to 1.5 times the base's mean length."""
     longest = 1.5 * rows_of(config, "main")[0].length
     return np.linspace(longest / SIZE, longest, SIZE).round().astype(int).tolist()
-
-
-def groups(config: Config) -> pd.DataFrame:
-    """A row per method, kind of group and response: length, correct, reward and advantage.
-
-    A method has the settings of its first schedule; the token limit's target is the limit. Advantages are normalized as the
-    method's are, for `batch` over these three groups.
-    """
-    lengths, firsts, tables = lengths_of(config), {}, []
-    for plan in config.schedules.values():
-        firsts.setdefault(method_of(plan), plan)
-    for name, plan in firsts.items():
-        reward = plan.reward or Reward()
-        target = reward.target or (sum(reward.targets) // 2 if reward.targets else plan.limits[0])
-        scale = str(training_of(config.training, reward).trl["scale_rewards"])
-        earned = [rewards_of(reward, right, lengths, target) for right in CORRECT.values()]
-        for (kind, right), r, a in zip(CORRECT.items(), earned, advantages(earned, scale), strict=True):
-            tables.append(pd.DataFrame({"method": name, "scale": scale, "group": kind, "length": lengths, "correct": right,
-                                        "reward": r, "advantage": a}))
-    return pd.concat(tables)
 
 
 @styled
@@ -64,7 +40,7 @@ def advantage_shapes(config: Config) -> Figure:
 
 
 def _shapes(config: Config, column: str) -> Figure:
-    by_method = groups(config).groupby("method", sort=False)
+    by_method = groups(config, lengths_of(config)).groupby("method", sort=False)
     figure, axes = panels(len(by_method), 4, height=2.3, sharex=True)
     for axis, (method, own) in zip(axes, by_method, strict=True):
         for kind, part in own.groupby("group", sort=False):
@@ -95,9 +71,8 @@ def weight_cancels(config: Config) -> Figure:
     for axis, (kind, scale) in zip(axes, itertools.product(rows, scales), strict=True):
         right = np.array(CORRECT[kind])
         for weight, line in ((0.05, ":"), (0.2, "--"), (0.8, "-")):
-            earned = [rewards_of(Reward(name="kimi", weight=weight), CORRECT[kind], lengths, lengths[-1])]
-            axis.plot(np.array(lengths)[right], advantages(earned, scale)[0][right], line, color=KINDS[kind][0],
-                      label=f"weight {weight:g}")
+            axis.plot(np.array(lengths)[right], advantages_of("kimi", weight, kind, lengths, scale)[right], line,
+                      color=KINDS[kind][0], label=f"weight {weight:g}")
         axis.set_title(f"{rows[kind]}; {scales[scale]}", fontsize=9)
         axis.legend(fontsize=7)
     figure.supxlabel("length (tokens)", fontsize=10)
@@ -163,7 +138,7 @@ def frontier_table(config: Config) -> pd.DataFrame:
             "setting": r.label, "method": r.method,
             "accuracy (%)": cell(r, "accuracy", ".1f"), "length (tokens)": cell(r, "length", ".0f"),
             "thinking + answer": "" if pd.isna(r.thinking) else f"{r.thinking:.0f} + {r.length - r.thinking:.0f}",
-            "advantages over": training_of(config.training, plan.reward or Reward()).trl["scale_rewards"] if plan else "",
+            "advantages over": scale_of(config, plan) if plan else "",
             "dominated": "yes" if r.dominated else ""})
     return pd.DataFrame(rows).set_index("setting")
 
@@ -190,12 +165,3 @@ def pair_sentences(config: Config) -> list[str]:
         verdict = which(r, "difference", f"{r.method} buys more", f"{r.other} buys more")
         told.append(f"{r.method} minus {r.other}: {cell(r, 'difference')} points of hypervolume over {r.seeds} seeds: {verdict}.")
     return told
-
-
-def method_table(config: Config) -> pd.DataFrame:
-    """Every method of the kit: its formula, its own normalization, its settings, and in how many schedules the run has it."""
-    used = [plan.reward.name if plan.reward else "token_limit" for plan in config.schedules.values()]
-    return pd.DataFrame([
-        {"method": name, "reward": (m.function.__doc__ or "").split("\n")[0], "advantages over": m.scale,
-         "settings": ", ".join(f"{k} {v:g}" for k, v in length_rewards.settings_of(m.function).items() if v is not None),
-         "schedules here": used.count(name)} for name, m in METHODS.items()]).set_index("method")

@@ -19,7 +19,7 @@ from kit.report.texts import render
 from kit.rollout import records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, files, paths
-from kit.settings import Config, KitError
+from kit.settings import Config
 
 SHOWN = 20_000  # characters of a response
 
@@ -114,8 +114,6 @@ def pick(cases: Sequence[Case]) -> list[Case]:
 def write(config: Config) -> tuple[str, Path]:
     """The page of a run, each last round against the base (or the models in `behavior.pairs`): its HTML, and where it is kept."""
     names = catalog.model_names(config)
-    if unknown := [name for name in config.behavior.pairs if name not in names]:
-        raise KitError(f"`behavior.pairs` names {unknown[0]}; there are {', '.join(names)}")
     shown = config.behavior.pairs or catalog.last_rounds(config)
     picked = [case for model in shown for case in pick(cases_of(config, (names[0], model)))]
     text = page(picked, config, behavior.step_unit(config), f"Side by side: {config.run}")

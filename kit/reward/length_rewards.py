@@ -112,7 +112,7 @@ def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4
     return [c * min(max(weight * (target - n) + 0.5, 0.0), 1.0) for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("soft_overlong", "group", clip_ratio=0.2, epsilon_high=0.28, drop_groups=True)
+@method("soft_overlong", "group", clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=0.0, drop_groups=True)
 def soft_overlong(correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, buffer: float | None = None) -> Rewards:
     """c + a {0 up to T - B; (T - B - L) / B; -1 beyond T} (DAPO, equation 13; TRL's `get_soft_overlong_punishment`).
 

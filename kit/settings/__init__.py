@@ -23,3 +23,4 @@ from kit.settings.schema import (
     Training,
     Watch,
 )
+from kit.settings.sets import SOURCES, Source

@@ -55,19 +55,29 @@ def _names(config: Config) -> Iterator[str]:
             yield f"`{key}`: {', '.join(others)} is not in data.evaluation"
     if logs.models and "base" not in logs.models and not config.schedules:
         yield "`logs.models` has no `base`; the others are compared with it"
+    rounds = [name.replace("/", "-") for name in rounds_of(config)[1:]]  # whose tables in metrics/ are called so
     for model, files in logs.models.items():
-        if model in config.schedules or model in TABLES:
+        if model in {*config.schedules, *TABLES, *rounds}:
             yield f"`logs.models.{model}`: a schedule or a table in metrics/ is called so; call the model something else"
         if wrong := sorted(set(files) ^ set(data.evaluation)):
             yield f"`logs.models.{model}` should name a log for each set of data.evaluation, and no other: {', '.join(wrong)}"
     for model in set(logs.labels) - set(logs.models):
         yield f"`logs.labels.{model}` is not in logs.models"
+    known = [*rounds_of(config), *logs.models]
+    for name in set(config.behavior.pairs) - set(known):
+        yield f"`behavior.pairs` names {name}; there are {', '.join(known)}"
     called = [logs.labels.get(model, model) for model in logs.models]
     if len(set(called)) < len(called):
         yield f"`logs.labels` calls two models the same: {', '.join(called)}"
     if len({config.seed, *config.seeds}) <= len(config.seeds):
         yield (f"`seeds` is {list(config.seeds)}; should be other seeds than `seed` ({config.seed}, the run {config.run} "
                "itself), each once")
+
+
+def rounds_of(config: Config) -> list[str]:
+    """The models of the schedules, by their names in the run; the base model first."""
+    found = [f"{name}/round{k}" for name, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1)]
+    return ["base", *found] if found else []
 
 
 def _training(config: Config) -> Iterator[str]:
@@ -131,9 +141,7 @@ def _prompts_and_forcing(config: Config) -> Iterator[str]:
             yield f"`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is{named}"
     if any(a >= b for a, b in pairwise(f.budgets)):
         yield f"`forcing.budgets` is {list(f.budgets)}; each should be larger than the one before"
-    known = ["base", *(f"{name}/round{k}" for name, s in config.schedules.items() for k in range(1, len(s.limits) + 1))]
-    for name in set(config.behavior.pairs) - {*known, *config.logs.models}:
-        yield f"`behavior.pairs` names {name}; there are {', '.join(known)}"
+    known = rounds_of(config)
     for name in set(config.forced_models) - set(known):
         yield f"`forcing.models` names {name}; there are {', '.join(known)}"
     if f.budgets and not f.models:

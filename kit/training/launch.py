@@ -164,6 +164,8 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
         config = load(settings)
         if settings.endswith(".json"):
             config = dataclasses.replace(config, file=files.read_json(Path(settings))["file"])
+        if schedule not in config.schedules:
+            raise KitError(f"{config.file} has no schedule {schedule}; there are {', '.join(config.schedules) or 'none'}")
         if start:  # on one of several machines
             command = accelerate_command(config, [settings, schedule, str(round)], start, int(os.environ["SLURM_PROCID"]))
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_"))}  # no MPI job
