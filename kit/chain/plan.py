@@ -14,7 +14,7 @@ import pandas as pd
 
 from kit.chain.stages import stages
 from kit.data import problems
-from kit.evaluation import forcing
+from kit.evaluation import evaluate, forcing
 from kit.laptop import arithmetic
 from kit.runs import catalog, files, paths
 from kit.settings import SOURCES, Config, KitError, folder_of, read_yaml
@@ -208,8 +208,10 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     one, models = [answers(config, z, name, n, e.max_new_tokens) for name, n in samples.items()], len(rows)
     # All at the base model's length, which pruned models stay below.
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
-    if f.budgets:  # thinking once, and an answer for each budget; as long as the base model's responses, or as they may be
-        caps = [max(f.budgets) + forcing.answer_cap(config, max(f.budgets)), *(forcing.answer_cap(config, b) for b in f.budgets)]
+    if f.budgets:  # thinking, unless it is the evaluation's, and an answer for each budget; as long as they are, or may be
+        caps = [forcing.answer_cap(config, b) for b in f.budgets]
+        if not evaluate.keeps_ids(config, config.forced_models[0]):
+            caps.append(max(f.budgets) + caps[-1])
         forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in caps]
         parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
     for what, sets in parts.items():
