@@ -239,7 +239,8 @@ def test_orthogonalized_gradients_are_muons_steps() -> None:
     shapes = [(12, 12), (6, 12), (24, 12), (6, 12)]
     ours, theirs = ([torch.nn.Parameter(p.clone()) for p in start] for start in [[torch.randn(s) for s in shapes]] * 2)
     momenta = [torch.zeros_like(p) for p in ours]
-    sgd, muon = torch.optim.SGD(ours, lr=0.1, weight_decay=0.01), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01)
+    sgd = torch.optim.SGD(ours, lr=0.1, weight_decay=0.01, fused=True)  # as the base model's training has it
+    muon = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01)
     for _ in range(3):
         for p, q in zip(ours, theirs, strict=True):
             p.grad = torch.randn_like(p)
@@ -249,3 +250,13 @@ def test_orthogonalized_gradients_are_muons_steps() -> None:
         muon.step()
     for p, q in zip(ours, theirs, strict=True):
         assert torch.allclose(p, q, atol=0.005), (p - q).abs().max()
+
+
+@pytest.mark.parametrize(("lengths", "parts"), [
+    ([7], [[7]]), ([9, 3], [[3], [9]]),
+    ([4, 4, 4, 4], [[4, 4], [4, 4]]),
+    ([10, 3, 3, 3, 3], [[3, 3, 3, 3], [10]]),  # 12 tokens with padding beside 10; two and three rows: 6 beside 30
+])
+def test_a_batch_is_halved_by_what_it_takes_with_padding(lengths: list[int], parts: list[list[int]]) -> None:
+    halves = arithmetic.halves([([0] * n, [0] * n) for n in lengths])
+    assert [[len(ids) for ids, _ in part] for part in halves] == parts

@@ -172,12 +172,19 @@ def test_the_evaluations_responses_are_cut_where_both_ask_with_the_same_prompt(
     forcing.force(made, "base", engine)
     assert {most for _, most in engine.calls} == {4}  # tokens of an answer
     folder, evaluated = paths.of(made).forcing("base", "two"), list(records.read(paths.of(made).rollouts("base", "two")))
-    assert not (folder / "thinking.jsonl").exists()
+    assert all(r.model_answer_ids is not None and len(r.model_answer_ids) == 2 for r in evaluated)  # of three responses
     for r in records.read(folder / "budget12.jsonl"):
         own = next(e for e in evaluated if e.id == r.id)
         assert len(r.model_answer) == 2 < len(own.model_answer)
-        for text, ids in zip(r.model_answer, own.model_answer_ids, strict=False):
+        for text, ids in zip(r.model_answer, own.model_answer_ids, strict=True):
             assert text.startswith(engine.tokenizer.decode(ids[:12]))
+    kept = (folder / "budget12.csv").read_bytes()
+    files = {path: path.read_bytes() for path in folder.glob("*.jsonl")}
+    for r in evaluated:  # evaluated anew by hand: what was forced stays as it was
+        r.model_answer_ids[0][0] += 1
+    paths.of(made).rollouts("base", "two").write_text("".join(map(records.as_line, evaluated)))
+    forcing.force(made, "base", engine)
+    assert (folder / "budget12.csv").read_bytes() == kept and all(path.read_bytes() == files[path] for path in files)
 
     other = dataclasses.replace(made, run="other", prompts=dataclasses.replace(made.prompts, forcing_user="{question} Think ."))
     arithmetic.make_data(other)
@@ -186,6 +193,21 @@ def test_the_evaluations_responses_are_cut_where_both_ask_with_the_same_prompt(
     engine.calls.clear()
     forcing.force(other, "base", engine)
     assert {most for _, most in engine.calls} == {24, 4}
+
+
+@pytest.mark.parametrize(("forced", "evaluation", "count"), [
+    ({}, {}, 2), ({"samples": None}, {}, 3), ({"samples": 4}, {}, 0),  # more than there are
+    ({"budgets": (5, 200)}, {}, 2), ({"budgets": (5, 201)}, {}, 0),  # longer than they can be
+    ({"models": ("pruned",)}, {}, 0), ({"budgets": ()}, {}, 0), ({}, {"second_bos": True}, 0),
+    ({}, {"samples_by_set": {"two": 1}}, 0), ({"samples": None}, {"samples_by_set": {"two": 1}}, 1),
+])
+def test_responses_of_the_evaluation_serve_where_they_are_what_forcing_would_ask_for(
+    forced: dict, evaluation: dict, count: int
+) -> None:
+    smoke = load("params/smoke.yaml")
+    how = dataclasses.replace(smoke.evaluation, **{"samples": 3, "max_new_tokens": 200} | evaluation)
+    made = dataclasses.replace(smoke, evaluation=how, forcing=dataclasses.replace(SHORT, **forced))
+    assert evaluate.forced_samples(made, "base", "two") == count
 
 
 def test_an_interrupted_forcing_ends_with_the_same_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

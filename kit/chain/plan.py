@@ -208,11 +208,10 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     one, models = [answers(config, z, name, n, e.max_new_tokens) for name, n in samples.items()], len(rows)
     # All at the base model's length, which pruned models stay below.
     parts = {"evaluation of the base model": [*one, check], f"evaluation of {models} pruned models": one * models}
-    if f.budgets:  # thinking, unless it is the evaluation's, and an answer for each budget; as long as they are, or may be
+    if f.budgets:  # an answer for each budget, and thinking where it is not the evaluation's; as long as they may be at most
         caps = [forcing.answer_cap(config, b) for b in f.budgets]
-        if not evaluate.keeps_ids(config, config.forced_models[0]):
-            caps.append(max(f.budgets) + caps[-1])
-        forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in caps]
+        forced = [answers(config, z, name, f.samples or n, cap) for name, n in samples.items() for cap in (
+            *caps, *[max(f.budgets) + caps[-1]] * (not evaluate.forced_samples(config, config.forced_models[0], name)))]
         parts[f"budget forcing of {len(config.forced_models)} models"] = forced * len(config.forced_models)
     for what, sets in parts.items():
         tokens, seconds = map(sum, zip(*sets, strict=True))

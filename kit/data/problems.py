@@ -125,7 +125,7 @@ def _digest(of: object) -> str:
 def _from_cache(kept: Path) -> Loaded:
     facts = files.read_json(kept)
     found = [Problem(**row) for row in facts["problems"]]
-    return found, {**facts, "problems": len(found)}
+    return found, {"conflicts": None, **facts, "problems": len(found)}
 
 
 def read(path: Path) -> list[Problem]:

@@ -46,18 +46,19 @@ def evaluate_model(config: Config, model: str) -> pd.DataFrame:
     with engine_of(config, catalog.model_source(config, model)) as engine:
         for folder, name in itertools.product(asked, names):
             path, title = run.rollouts(folder, name), f"{folder}: {name}"
-            kept = folder == model and keeps_ids(config, model)
-            answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder], kept)
+            cut = forced_samples(config, model, name) if folder == model else 0
+            answers = respond(config, engine, name, sampling(config, name), path, title, asked[folder], cut)
             files.write_csv(run.grades(folder, name), grade(answers, reading))
     return write_metrics(config, model)
 
 
-def keeps_ids(config: Config, model: str) -> bool:
-    """Whether the token ids of a model's responses are kept, so that budget forcing can cut these instead of asking again: where
-    it asks with the same prompt."""
-    p = config.prompts
+def forced_samples(config: Config, model: str, name: str) -> int:
+    """How many responses to each problem budget forcing cuts of a model's evaluation in place of new ones, for which their token
+    ids are kept: where it asks with the same prompt and no budget is larger than these can be; 0 elsewhere."""
+    p, f, how = config.prompts, config.forcing, sampling(config, name)
     same = p.text("forcing_user") == p.text("evaluation_user") and not config.evaluation.second_bos
-    return same and bool(config.forcing.budgets) and model in config.forced_models
+    serve = same and f.budgets and model in config.forced_models and f.budgets[-1] <= how.max_new_tokens
+    return f.samples or how.samples if serve and (f.samples or 0) <= how.samples else 0
 
 
 def in_training_prompt(config: Config, model: str) -> Ask:
@@ -84,7 +85,7 @@ def engine_of(config: Config, source: str) -> Iterator[Callable[[], Engine]]:
 
 def respond(
     config: Config, engine: Callable[[], Engine], name: str, sampling: Sampling, path: Path, title: str,
-    ask: Ask = prompts.evaluation_messages, keep_ids: bool = False,
+    ask: Ask = prompts.evaluation_messages, keep_ids: int = 0,
 ) -> list[Rollout]:
     """A model's responses to data set `name`, in the evaluation prompt unless `ask` writes another; kept in `path`. `title` says
     in a message and beside the progress what this is. KitError when the engine breaks off."""

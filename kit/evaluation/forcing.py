@@ -69,18 +69,18 @@ def measure_forced(config: Config, model: str) -> pd.DataFrame:
 
 
 def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout]:
-    """Responses in budget forcing's prompt, with their token ids: the first of the evaluation's that were kept for it, else new
-    ones, up to the largest budget and room for an answer behind it, in thinking.jsonl, where later calls find them."""
+    """Responses in budget forcing's prompt, with their token ids, in thinking.jsonl, where later calls find them: the first ones
+    of the evaluation that were kept for it, else new ones, up to the largest budget and room for an answer behind it."""
     run, f, how = paths.of(config), config.forcing, evaluate.sampling(config, name)
-    path, own, asked = run.forcing(model, name) / "thinking.jsonl", run.rollouts(model, name), problems.load(name, config)
+    path, evaluated, asked = run.forcing(model, name) / "thinking.jsonl", run.rollouts(model, name), problems.load(name, config)
     longest, samples = max(f.budgets) + answer_cap(config, max(f.budgets)), f.samples or how.samples
-    if evaluate.keeps_ids(config, model) and samples <= how.samples and own.is_file() and not path.is_file():
-        known = {r.id: _first(r, samples) for r in records.read(own)}
-        if all(p.id in known and _has_ids(known[p.id]) for p in asked):
-            return [known[p.id] for p in asked]
+    if evaluate.forced_samples(config, model, name) and evaluated.is_file() and not path.is_file():
+        questions, found = {p.id: p.question for p in asked}, [_first(r, samples) for r in records.read(evaluated)]
+        if all(questions.get(r.id) == r.question and len(r.model_answer) == samples and _has_ids(r) for r in found):
+            files.write_text(path, "".join(map(records.as_line, found)))
     how = dataclasses.replace(how, samples=samples, max_new_tokens=longest)
     found = records.collect(lambda: engine, asked, lambda p: prompt(config, p.question, engine.tokenizer), how, path,
-                            _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=True)
+                            _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=samples)
     if missing := [r.id for r in found if not _has_ids(r)]:
         raise KitError(f"{path}: the token ids of {missing[0]} are missing, so its thinking cannot be cut; engine.name: "
                        f"{config.engine.name} gives none (a server that is vLLM's does)")

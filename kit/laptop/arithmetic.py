@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,7 +223,8 @@ def orthogonalize(matrices: Sequence[Any], momenta: Sequence[Any], momentum: flo
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
         for (p, _), update in zip(pairs, x, strict=True):
-            p.grad = max(1, rows / columns) ** 0.5 * (update.T if rows > columns else update)
+            # In the weights' own order: fused optimizers go through the memory of both alike, whatever the strides say.
+            p.grad = (max(1, rows / columns) ** 0.5 * (update.T if rows > columns else update)).contiguous()
 
 
 def halves(batch: Sequence[Row]) -> list[list[Row]]:
@@ -283,7 +285,7 @@ def teach(config: Config, folder: Path, log: Path | None = None) -> Any:
         return loss.item()
 
     pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(config.threads,))
-    for batch in tqdm(itertools.islice(sft_batches(config, tokenizer), steps), total=steps, desc="base model"):
+    for batch in tqdm(itertools.islice(sft_batches(config, tokenizer), steps), total=steps, desc=f"{folder.name} model"):
         learned = sum(label != -100 for _, labels in batch for label in labels)
         parts = halves(batch)  # a core each
         loss = sum(pool.map(backward, (model, twin), parts, [learned] * 2))
@@ -307,5 +309,6 @@ def teach(config: Config, folder: Path, log: Path | None = None) -> Any:
     partial = folder.with_name(f"{folder.name}-partial")  # a half-written model never has its final name
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
     return table

@@ -93,7 +93,8 @@ def write(path: Path, rollouts: Iterable[Rollout], lists: bool = False) -> None:
         raise KitError(f"{path.parent}: there are rank files already; name another folder, or move them away")
     with files.atomic(path) as file:
         for r in rollouts:
-            file.write(json.dumps({**vars(r), "answer": [r.answer] if lists else r.answer}, ensure_ascii=False) + "\n")
+            own = {"answer": [r.answer] if lists else r.answer, "model_answer_ids": None}
+            file.write(json.dumps(vars(r) | own, ensure_ascii=False) + "\n")
 
 
 # --- the models of a run ----------------------------------------------------------------------------------------------

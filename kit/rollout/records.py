@@ -40,7 +40,7 @@ class Response:
 @dataclass(frozen=True)
 class Rollout:
     """All responses to one problem: texts, lengths in tokens, and whether each ended by itself; None where a log does not say.
-    The token ids are kept where responses will be cut: encoding a text again need not give the tokens that the model wrote."""
+    The token ids are kept of those that will be cut: encoding a text again need not give the tokens that the model wrote."""
 
     id: str
     question: str
@@ -79,13 +79,13 @@ def as_response(ids: list[int], ends: set[int], tokenizer: Any) -> Response:
 
 def collect(
     start: Callable[[], Engine], problems: Sequence[Problem], encode: Callable[[Problem], list[int]], sampling: Sampling,
-    path: Path, seed: int, title: str = "", keep_ids: bool = False,
+    path: Path, seed: int, title: str = "", keep_ids: int = 0,
 ) -> list[Rollout]:
     """Responses for all problems, from `path` where they are already there; new ones are appended as they come.
 
     `start` gives the engine, and is called when something is missing. Problems are drawn in fixed chunks or each by itself, as
     the engine does, with seeds that follow from their ids, so an interrupted collection ends with the same responses as an
-    undisturbed one. KitError when `path` holds those of others.
+    undisturbed one. `keep_ids`: of how many responses to each. KitError when `path` holds those of others.
     """
     from tqdm.auto import tqdm
 
@@ -120,11 +120,11 @@ def collect(
     return [done[p.id] for p in problems]
 
 
-def record(problem: Problem, responses: Sequence[Response], keep_ids: bool = False) -> Rollout:
-    """The responses to one problem as a record."""
+def record(problem: Problem, responses: Sequence[Response], keep_ids: int = 0) -> Rollout:
+    """The responses to one problem as a record, with the token ids of the first `keep_ids`."""
     return Rollout(
         **vars(problem), model_answer=[r.text for r in responses], model_answer_length=[r.length for r in responses],
-        finished=[r.finished for r in responses], model_answer_ids=[r.ids for r in responses] if keep_ids else None)
+        finished=[r.finished for r in responses], model_answer_ids=[r.ids for r in responses[:keep_ids]] or None)
 
 
 def as_line(rollout: Rollout) -> str:

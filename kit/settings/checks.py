@@ -63,7 +63,7 @@ def _names(config: Config) -> Iterator[str]:
             yield f"`logs.models.{model}` should name a log for each set of data.evaluation, and no other: {', '.join(wrong)}"
     for model in set(logs.labels) - set(logs.models):
         yield f"`logs.labels.{model}` is not in logs.models"
-    known = [*rounds_of(config), *logs.models]
+    known = [*(rounds_of(config) if config.schedules else ()), *logs.models]
     for name in set(config.behavior.pairs) - set(known):
         yield f"`behavior.pairs` names {name}; there are {', '.join(known)}"
     called = [logs.labels.get(model, model) for model in logs.models]
@@ -77,7 +77,7 @@ def _names(config: Config) -> Iterator[str]:
 def rounds_of(config: Config) -> list[str]:
     """The models of the schedules, by their names in the run; the base model first."""
     found = [f"{name}/round{k}" for name, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1)]
-    return ["base", *found] if found else []
+    return ["base", *found]
 
 
 def _training(config: Config) -> Iterator[str]:

@@ -49,7 +49,7 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
                 lambda p: prompts.encode(tokenizer, prompts.training_messages(
                     config.prompts, p.question, told, plan.stated(p.question))),
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
-                keep_ids=True)
+                keep_ids=SIZE)
             asked = _responses(found, tokenizer)
             rows = [_row(asked, limit, tokenizer, plan.reading or t.reading, plan.reward) for limit in (*limits, None)]
             if rows[0]["varied"]:
