@@ -74,7 +74,8 @@ def training_problems(config: Config) -> list[Problem]:
     if facts["origin"] != "generated" or dropped:
         by_set = found.groupby("set", sort=False).train_id.nunique()
         also = ", ".join(f"{count} in {name}" for name, count in by_set.items())
+        other = f" ({facts['conflicts']} with another answer)" if facts["conflicts"] else ""
         print(f"{config.data.train}: {len(train) - len(dropped)} problems for training; dropped were {facts['duplicates']} "
-              f"duplicates and {len(dropped)} that are also held out ({also or 'none'}; listed in {path.name})"
+              f"duplicates{other} and {len(dropped)} that are also held out ({also or 'none'}; listed in {path.name})"
               + "; data.near_duplicate: 1 drops equal ones only" * (len(dropped) > len(train) / 2))
     return [p for p in train if p.id not in dropped]

@@ -23,7 +23,7 @@ from kit.settings import Config
 KIT = Path(__file__).parents[1]
 # Folders and modules that change no number: whoever edits a figure must not lose a trained model. Settings count by value.
 WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch")
-COUNTED = ("settings/sets",)  # of those all the same: which rows a set has
+ALL_THE_SAME = ("settings/sets",)  # of those: which rows a set has
 DRAWING = ("report/", "runs/catalog")  # but these count where figures are the result: catalog has the labels
 _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
 
@@ -54,7 +54,7 @@ def code(notebook: Path, draws: bool = False) -> dict[str, str]:
                 waiting |= imported
         digest = _hash(tree)
     counted = {f"code: kit/{name}.py": value for name, value in sorted(found.items())
-               if not name.startswith(WITHOUT_EFFECT) or name in COUNTED or draws and name.startswith(DRAWING)}
+               if not name.startswith(WITHOUT_EFFECT) or name in ALL_THE_SAME or draws and name.startswith(DRAWING)}
     return {f"code: {notebook.name}": digest, **counted}
 
 
