@@ -68,8 +68,8 @@ def stages(config: Config) -> list[Stage]:
 
 # --- what a stage is made from ----------------------------------------------------------------------------------------
 
-# The settings that a notebook reads, as sections of a params file or single keys. Those of its own schedule come to it. Notebook 03
-# reads `forcing`, too, only to keep what 04 can cut; where it has not, 04 generates it: new budgets evaluate no model again.
+# The settings that a notebook reads, as sections of a params file or single keys. Those of its own schedule come to it.
+# Notebook 03 reads `forcing`, too, but only to keep what 04 can cut, or else generates: new budgets evaluate no model again.
 RESPONSES = ("seed", "threads", "model", "data", "engine", "training.reading", "prompts.evaluation_user", "prompts.wordings",
              "prompts.template_arguments", "evaluation.second_bos",
              *(f"evaluation.{key}" for key in ("temperature", "top_p", "max_new_tokens", "batch_size", "resamples")))
