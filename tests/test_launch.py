@@ -20,6 +20,12 @@ from kit.runs import catalog, paths
 from kit.settings import ROOT, Config, KitError, Schedule, Training, read_yaml
 from kit.training import launch, rounds
 
+
+def test_a_round_of_no_schedule_is_refused_in_a_line() -> None:
+    with pytest.raises(KitError, match=r"params/smoke.yaml has no schedule nosuch; there are iterative, one-shot, no-limit"):
+        launch.work(str(ROOT / "params" / "smoke.yaml"), "nosuch", 1)
+
+
 # --- the split --------------------------------------------------------------------------------------------------------
 
 

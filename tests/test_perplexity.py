@@ -94,6 +94,7 @@ def test_the_trained_reference_is_another_model_than_the_base_and_is_made_once(t
     config = dataclasses.replace(tiny_world, behavior=trained)
     with pytest.raises(KitError, match="reference: not there yet; run notebooks/05_behavior"):
         perplexity.reference(config)
+    (paths.of(tiny_world).reference / "models").mkdir(parents=True)  # an earlier version of the kit had it there
     arithmetic.train_reference(config)
     model, tokenizer = perplexity.reference(config)
     weights = next(paths.of(tiny_world).reference.glob("*.safetensors"))

@@ -209,6 +209,8 @@ REFUSED: dict[str, str | list[str]] = {
     "evaluation: {samples_by_set: {nine: 4}}": "`evaluation.samples_by_set`: nine is not in data.evaluation",
     "behavior: {reference_sets: [nine]}": "`behavior.reference_sets`: nine is not in data.evaluation",
     "behavior: {judge: {url: 'http://[::1]:8000/v1'}}": "`behavior.judge.model` is missing: which model should the endpoint use?",
+    "logs: {models: {no-limit-round1: {two: a, three: a, four: a, five: a}}}":
+        "`logs.models.no-limit-round1`: a schedule or a table in metrics/ is called so; call the model something else",
     "seeds: [1]": "`seeds` is [1]; should be other seeds than `seed` (1, the run laptop itself), each once",
     "seeds: [2, 2]": "`seeds` is [2, 2]; should be other seeds than `seed` (1, the run laptop itself), each once",
     "training: {processes: 5}":
