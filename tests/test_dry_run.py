@@ -22,12 +22,12 @@ TRAINED = [c for c in FILES if c.schedules and c.run != "smoke"]  # which test_c
 
 
 def alike(settings: Config) -> str:
-    """What the dry run of a params file is made of, but for its schedules. Equal for the rows of one model, for the same run with
-    other seeds, and for models of one family, whose names are all that differs then."""
+    """What the dry run of a params file is made of, but for its schedules (no budget is forced in it). Equal for the rows of one
+    model, for the same run with other seeds, and for models of one family, whose names are all that differs then."""
     table = dataclasses.asdict(dry_run.scaled(settings))
-    for key in ("run", "file", "seed", "seeds", "parallel", "schedules", "hardware"):
+    for key in ("run", "file", "seed", "seeds", "parallel", "schedules", "hardware", "forcing"):
         del table[key]
-    del table["arithmetic"]["seed"], table["forcing"]["models"]
+    del table["arithmetic"]["seed"], table["training"]["keep_checkpoints"]
     source = settings.model.source
     table["model"]["source"] = source if source == "arithmetic" else family_of(source)
     return json.dumps(table, sort_keys=True)
@@ -48,8 +48,7 @@ def together() -> dict[str, Config]:
                 if name in rewarded[2:]:
                     continue
                 schedules[name if schedules.get(name, plan) == plan else f"{name}-{settings.run}"] = plan
-        found[" ".join(Path(settings.file).stem for settings in group)] = dataclasses.replace(
-            max(group, key=lambda settings: len(settings.forced_models)), schedules=schedules)
+        found[" ".join(Path(settings.file).stem for settings in group)] = dataclasses.replace(group[0], schedules=schedules)
     return found
 
 
