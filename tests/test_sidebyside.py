@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from kit.behavior import phases
 from kit.report import sidebyside
 from kit.report.sidebyside import Case, Side
+from kit.rollout import records
+from kit.rollout.records import Rollout
+from kit.runs import files, paths
 from kit.settings import ROOT, Config, load
 
 EVIL = ("Okay, the problem says <script>alert(1)</script> find x.\n\n\"><img src=x onerror=alert(2)>\n\nWait, &lt;b&gt; <!-- "
@@ -36,6 +40,25 @@ def test_cases_are_picked_by_the_rules() -> None:
     assert [(p.rule, p.id) for p in sidebyside.pick(cases)] == [("median", "e"), ("largest", "c"), ("broke", "g")]
     assert sidebyside.pick(list(reversed(cases))) == sidebyside.pick(cases)
     assert sidebyside.pick([case("a", 10, 5, ("wrong", "wrong"))]) == []
+
+
+@pytest.mark.parametrize(("selected", "before"), [
+    ((6, 3, 9), "iterative 2, step 3"), ((6, 0, 9), "iterative 1, step 6"), ((0, 0, 9), "base 0, step 0"), ((6, 3, 0), None)])
+def test_a_round_is_compared_with_what_it_started_from(
+    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selected: tuple[int, ...], before: str | None
+) -> None:
+    """A round that selected nothing kept its start, which the next one starts from, too."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    run = paths.of(settings)
+    for schedule, k, step in [("base", 0, 0), *(("iterative", k, step) for k, step in enumerate(selected, 1))]:
+        if schedule != "base":
+            files.write_json(run.training(schedule, k) / "selected.json", {"step": step})
+        if step or schedule == "base":
+            said = Rollout("v-0", "question", "7", None, [f"{schedule} {k}, step {step}: \\boxed{{7}}"], [9], [True])
+            files.write_text(run.validation(schedule, k, step), records.as_line(said))
+    cases = sidebyside.round_cases(settings, "iterative", 3)
+    assert [case.before.text.partition(":")[0] for case in cases] == ([before] if before else [])
+    assert [case.after.text.partition(":")[0] for case in cases] == (["iterative 3, step 9"] if before else [])
 
 
 class Tags(HTMLParser):

@@ -74,11 +74,12 @@ def cases_of(config: Config, models: Sequence[str], names: Sequence[str] | None 
 def round_cases(config: Config, schedule: str, round: int) -> list[Case]:
     """What a round's start and the checkpoint that it selected answered to the validation set; none where the start was kept."""
     run = paths.of(config)
-    steps = [files.read_json(run.training(schedule, k) / "selected.json")["step"] for k in (round - 1, round) if k]
-    if steps[-1] == 0:
+    steps = {k: files.read_json(run.training(schedule, k) / "selected.json")["step"] for k in range(1, round + 1)}
+    if steps[round] == 0:
         return []
-    start = run.validation(schedule, round - 1, steps[0]) if round > 1 else run.validation("base", 0, 0)
-    both = [list(records.read(path)) for path in (start, run.validation(schedule, round, steps[-1]))]
+    before = max((k for k in range(1, round) if steps[k]), default=0)  # a round that kept its start selected nothing
+    start = run.validation(schedule, before, steps[before]) if before else run.validation("base", 0, 0)
+    both = [list(records.read(path)) for path in (start, run.validation(schedule, round, steps[round]))]
     before, after = ((answers, evaluate.grade(answers, config.training.reading)) for answers in both)
     return _side_by_side(config.data.validation, {"before the round": before, "after it": after})
 
