@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 import pandas as pd
 import seaborn
-import seaborn.objects as so
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kit.report.inputs import has, read, set_label
-from kit.report.style import GREY, curves, legend, panels, panels_by, plot, points, say, styled, tell
+from kit.report.style import GREY, curves, legend, looks, panels, panels_by, points, say, styled, tell
 from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
@@ -29,11 +28,12 @@ WORDS = 9  # the most frequent ones
 def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: int) -> Figure:
     """Panels of (table, column, title): a horizontal bar per model with its 95 % interval, the first model on top."""
     figure, axes = panels(len(found), columns, height=0.6 + 0.24 * max(len(table) for table, _, _ in found), sharey=True)
+    colours = looks(config)
+    axes[0].invert_yaxis()  # of all panels
     for axis, (table, column, title) in zip(axes, found, strict=True):
         high = f"{column}_high"
-        drawn = plot(config, table, column, "label").add(so.Bar(width=0.65, alpha=0.75, edgewidth=0), legend=False)
-        interval = so.Range(color="black", linewidth=0.9)
-        drawn.add(interval, color=None, xmin=f"{column}_low", xmax=high, legend=False).on(axis).plot()
+        axis.barh(table.label, table[column], 0.65, color=[colours[model][0] for model in table.model], alpha=0.75)
+        axis.hlines(table.label, table[f"{column}_low"], table[high], "black", linewidth=0.9)
         rows = table.to_dict("records")
         for y, row in enumerate(rows):
             known = pd.notna(row[column])
@@ -42,7 +42,8 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
         most = table[[column, high]].max(axis=None)
         axis.set(xlabel="", ylabel="", xlim=(0, 1.25 * most if most > 0 else 1))
         axis.set_title(textwrap.fill(title, 54 // columns), fontsize=8.5)
-        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)  # seaborn names the models at every panel
+        axis.tick_params(labelsize=8)
+        axis.grid(visible=False, axis="y")
         axis.locator_params(axis="x", nbins=4 if most > 0 else 1)
         tell(figure, [f"{title}: " + ", ".join(f"{row['label']} {row[column]:.3g}" for row in rows)])
     return figure
@@ -78,8 +79,11 @@ def perplexity_points(config: Config) -> Figure:
     for axis, name, own in parts:
         points(axis, config, own, "perplexity", "label", 5)
         axis.set_title(set_label(config, name), fontsize=8.5)
-        axis.tick_params(labelleft=axis.get_subplotspec().is_first_col(), labelsize=8)
+        axis.tick_params(labelsize=8, labelbottom=True)
+        axis.grid(visible=False, axis="y")
+        axis.margins(y=0.1)
         axis.set(xlabel="", ylabel="")
+    parts[0][0].invert_yaxis()  # of all panels: the first model on top
     source = table.reference.iloc[0]
     model = "a second small one, trained with another seed" if source == "trained" else source
     figure.supxlabel(f"perplexity (1: no surprise); reference model: {model}", fontsize=8.5)
@@ -135,8 +139,8 @@ def length_curves(config: Config) -> Figure:
     figure, parts = panels_by(shown, "set", 2, height=2.2, sharex=True)
     for axis, name, own in parts:
         right, wrong = own[own.verdict == "correct"], own[own.verdict == "wrong"]
-        curves(axis, config, right, "percentile", "length", linestyle="-", pointsize=4)
-        curves(axis, config, wrong, "percentile", "length", band=False, linestyle="--", pointsize=4, fillcolor="white")
+        curves(axis, config, right, "percentile", "length", linestyle="-", markersize=4)
+        curves(axis, config, wrong, "percentile", "length", band=False, linestyle="--", markersize=4, markerfacecolor="white")
         if own.length.isna().all():
             say(axis, "lengths unknown")
         axis.set(title=set_label(config, name), xlabel="percentile of the responses", ylabel="length (tokens)", ylim=(0, None))
@@ -157,7 +161,7 @@ def inverted_u(config: Config) -> Figure:
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
     figure, parts = panels_by(shown, "set", 2, height=3.1)
     for axis, name, own in parts:
-        curves(axis, config, own, "length", "accuracy", pointsize=4)
+        curves(axis, config, own, "length", "accuracy", markersize=4)
         for best in own[(own.model == "base") & own.best].length:
             axis.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
         axis.set(title=set_label(config, name), xlabel="length within problems (tokens)", ylabel="accuracy (%)", xlim=(0, None))

@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import PIL.Image
 import seaborn
-import seaborn.objects as so
 from IPython.display import Image
 from markupsafe import escape
 from matplotlib.axes import Axes
@@ -75,42 +74,31 @@ def panels_by(
     return figure, [(axis, value, table[table[column] == value]) for axis, value in zip(axes, values, strict=True)]
 
 
-def plot(config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model") -> so.Plot:
-    """A seaborn plot of two columns where each model (or schedule: `by="schedule"`) has its colour, and its marker on request."""
-    known = looks(config)
-    colours, markers, lines = ({name: look[k] for name, look in known.items()} for k in range(3))
-    filled = {name: not name.startswith("published ") for name in known}
-    drawn = so.Plot(table.reset_index(drop=True), x=x, y=y, color=by)  # seaborn takes rows of one number for one row
-    return drawn.scale(color=colours, marker=markers, linestyle=lines, fill=filled).theme(STYLE)
-
-
-def points(
-    axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, *move: Any, by: str = "model"
-) -> None:
-    """A marker per row, with its 95 % intervals upwards and across where the table has `<column>_low` and `<column>_high`."""
-    table = table.dropna(subset=[x, y])
-    if table.empty:
-        return
-    drawn = plot(config, table, x, y, by)
-    for column, axis_name, orient in ((y, "y", "x"), (x, "x", "y")):
-        if f"{column}_low" in table:
-            ends = {f"{axis_name}min": f"{column}_low", f"{axis_name}max": f"{column}_high"}
-            drawn = drawn.add(so.Range(linewidth=0.9), *move, orient=orient, legend=False, **ends)
-    drawn.add(so.Dot(pointsize=size), *move, marker=by, fill=by, legend=False).on(axis).plot()
+def points(axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, size: float = 6, by: str = "model") -> None:
+    """A marker per row in the looks of its model (or schedule: `by`), with its 95 % intervals upwards and across where the table
+    has `<column>_low` and `<column>_high`."""
+    known, table = looks(config), table.dropna(subset=[x, y])
+    for name, rows in table.groupby(by, sort=False):
+        colour, marker, _ = known[name]
+        if f"{y}_low" in table:
+            axis.vlines(rows[x], rows[f"{y}_low"], rows[f"{y}_high"], colour, linewidth=0.9)
+        if f"{x}_low" in table:
+            axis.hlines(rows[y], rows[f"{x}_low"], rows[f"{x}_high"], colour, linewidth=0.9)
+        inner = "none" if name.startswith("published ") else colour
+        axis.scatter(rows[x], rows[y], size**2, marker=marker, edgecolors=[colour], facecolors=[inner], zorder=2)
 
 
 def curves(
     axis: Axes, config: Config, table: pd.DataFrame, x: str, y: str, by: str = "model", band: bool = True, **line: Any
 ) -> None:
-    """A line per model in the order of the rows, with a band for the 95 % interval where the table has one for `y`."""
-    table = table.dropna(subset=[x, y])
-    if table.empty:
-        return
-    drawn = plot(config, table, x, y, by)
-    if band and f"{y}_low" in table:
-        drawn = drawn.add(so.Band(alpha=0.13, edgewidth=0), ymin=f"{y}_low", ymax=f"{y}_high", legend=False)
-    own = {name: by for name in ("marker", "linestyle") if name not in line}  # unless all models have the same
-    drawn.add(so.Path(**line), **own, legend=False).on(axis).plot()
+    """A line per model (or schedule: `by`) in its looks and in the order of the rows, with a band for the 95 % interval where the
+    table has one for `y`."""
+    known = looks(config)
+    for name, rows in table.dropna(subset=[x, y]).groupby(by, sort=False):
+        colour, marker, style = known[name]
+        axis.plot(rows[x], rows[y], **{"color": colour, "marker": marker, "linestyle": style, **line})
+        if band and f"{y}_low" in table:
+            axis.fill_between(rows[x], rows[f"{y}_low"], rows[f"{y}_high"], color=colour, alpha=0.13, linewidth=0)
 
 
 def legend(figure: Figure, config: Config, names: Iterable[str], called: Mapping[str, str] | None = None, marker: bool = True,

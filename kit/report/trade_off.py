@@ -104,6 +104,8 @@ def efficiency(config: Config) -> Figure:
     figure, (axis,) = panels(1, 1, height=0.4 + 0.25 * len(table))
     axis.axvline(0, color="#999999", linewidth=1)
     points(axis, config, table, "score", "label")
+    axis.invert_yaxis()  # the first model on top
+    axis.grid(visible=False, axis="y")
     axis.set(xlabel="accuracy-efficiency score (0: the base model; filled: ours, hollow: published)", ylabel="")
     return tell(figure, (f"{r.label} {r.score:.2f}" for r in table.itertuples()))
 
@@ -116,7 +118,7 @@ def equal_spend(config: Config) -> Figure:
     for axis, name, x, y in ((many, "spend", "tokens", "passed"), (one, "caps", "spent", "accuracy")):
         table = read(config, name, overall=True)
         if len(table) and table[x].notna().any():
-            curves(axis, config, table[table.model.isin(shown)], x, y, pointsize=4)
+            curves(axis, config, table[table.model.isin(shown)], x, y, markersize=4)
         else:
             say(axis, "lengths unknown")
     many.set(title="k responses, one of them right (pass@k)", xlabel="k × mean length (tokens)", ylabel="%", xscale="log")
