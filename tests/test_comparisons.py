@@ -55,26 +55,26 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_that_hold_a_right_answer(dra
 
 
 def test_tokens_and_pass_at_k_of_each_model() -> None:
-    table = comparisons.equal_spend(BOTH, 50, 0).set_index(["model", "k"])
+    table = comparisons.equal_spend(BOTH, 50, 0)[0].set_index(["model", "k"])
     assert list(table.tokens) == pytest.approx([100, 200, 50, 100])
     assert list(table.passed) == pytest.approx([25, 50, 50, 100])  # a: one of two, b: none; then one of two on both
 
 
 def test_for_the_same_tokens_a_model_of_half_the_length_answers_twice() -> None:
-    row, = comparisons.spend_gaps(BOTH, 50, 0).itertuples()
+    row, = comparisons.equal_spend(BOTH, 50, 0)[1].itertuples()
     assert (row.model, row.tokens, row.affords, row.k) == ("short/round1", 100, 2, 2)
     assert (row.passed, row.base, row.gap) == pytest.approx((100, 25, 75))
 
 
 def test_intervals_of_percentages_stay_within_0_and_100() -> None:
     many = graded({str(k): [(RIGHT if k else WRONG, 50)] for k in range(30)})
-    spend = comparisons.equal_spend({"base": {"s": many}}, 200, 0).iloc[0]
+    spend = comparisons.equal_spend({"base": {"s": many}}, 200, 0)[0].iloc[0]
     assert [spend.passed, spend.passed_low, spend.passed_high] == pytest.approx([100 * 29 / 30, 83.33, 99.41], abs=0.01)
 
 
 def test_more_responses_than_there_are_samples_are_not_counted() -> None:
     tiny = {"s": graded({"a": [(RIGHT, 10), (WRONG, 10)], "b": [(WRONG, 10), (WRONG, 10)]})}
-    row, = comparisons.spend_gaps({"base": BASE, "tiny": tiny}, 50, 0).itertuples()
+    row, = comparisons.equal_spend({"base": BASE, "tiny": tiny}, 50, 0)[1].itertuples()
     assert (row.affords, row.k, row.passed) == pytest.approx((10, 2, 50))
 
 
@@ -98,22 +98,22 @@ def test_under_a_cap_accuracy_has_the_interval_of_an_accuracy() -> None:
 def test_models_of_different_problems_are_not_compared() -> None:
     other = {"s": graded({"a": [(RIGHT, 50)] * 2, "c": [(WRONG, 40)] * 2})}
     with pytest.raises(KitError, match="s: the models were not evaluated on the same problems"):
-        comparisons.spend_gaps({"base": BASE, "other": other}, 10, 0)
+        comparisons.equal_spend({"base": BASE, "other": other}, 10, 0)[1]
 
 
 def test_unknown_lengths_leave_cells_empty_and_break_nothing() -> None:
     """Logs of other code may not say how long their responses were."""
     unknown = {"s": BASE["s"].assign(length=np.nan)}
-    assert comparisons.spend_gaps({"base": unknown, "x": unknown}, 10, 0).gap.isna().all()
+    assert comparisons.equal_spend({"base": unknown, "x": unknown}, 10, 0)[1].gap.isna().all()
     assert comparisons.efficiency({"base": unknown, "x": unknown}, 10, 0).score.isna().all()
     assert comparisons.capped({"base": unknown}, 10, 0).empty
     once = {"s": graded({"a": [(RIGHT, np.nan)], "b": [(WRONG, np.nan)]})}
-    assert comparisons.spend_gaps({"base": once, "x": once}, 10, 0)[["passed", "gap"]].isna().all(axis=None)
+    assert comparisons.equal_spend({"base": once, "x": once}, 10, 0)[1][["passed", "gap"]].isna().all(axis=None)
     some = {"s": graded({"a": [(RIGHT, 40), (RIGHT, np.nan)], "b": [(RIGHT, 90), (RIGHT, 10)]})}
     half = comparisons.capped({"base": some}, 10, 0)
     assert half[["accuracy", "spent"]].isna().all(axis=None)
     assert len(comparisons.capped({"base": {"s": graded({"a": [(RIGHT, 0)], "b": [(WRONG, 0)]})}}, 10, 0))
-    spend = comparisons.equal_spend({"base": unknown}, 10, 0)
+    spend, _ = comparisons.equal_spend({"base": unknown}, 10, 0)
     assert spend.tokens.isna().all() and list(spend.passed) == pytest.approx([25, 50])
 
 

@@ -132,7 +132,7 @@ def test_changes_are_paired_and_nothing_before_is_no_percentage(settings: Config
     core = table.loc["core words"]
     assert (core.before, core.after, core.change, core.change_low, core.change_high) == (1, 1, 0, 0, 0)
     assert np.isnan(table.change["hesitation steps"])  # no turn to something else in either
-    with pytest.raises(KitError, match="one: the two models were not evaluated on the same problems"):
+    with pytest.raises(KitError, match="one: the models were not evaluated on the same problems"):
         measures.changes(before, {"one": after["one"][after["one"].id == "0"]}, settings)
 
 

@@ -58,13 +58,10 @@ def repeated_runs(words: Sequence[str], n: int) -> tuple[int, int]:
 
 
 def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.Cues) -> pd.DataFrame:
-    """A row per response (the first `behavior.samples` of each problem): what was counted in its text.
-
-    Columns: id, sample, length (tokens, NaN where the log has none), a count per keyword list (`words <list>`) and word
-    (`word <word>`), steps, a count per phase, thought (share of the characters up to `</think>`, 1 without one), stated (share of
-    the response at whose end its final answer has been stated first, NaN without an answer), repeats and runs (of n words), loop
-    (whether it ends in one).
-    """
+    """A row per response (the first `behavior.samples` of each problem): id, sample, length (tokens, NaN where the log has none),
+    a count per keyword list (`words <list>`) and word (`word <word>`), steps, a count per phase, thought (share of the characters
+    up to `</think>`, 1 without one), stated (share of the response at whose end its final answer has been stated first, NaN
+    without an answer), repeats and runs (of n words), loop (whether it ends in one)."""
     flat = [(r, i) for r in rollouts for i in range(min(len(r.model_answer), config.behavior.samples))]
     stated = first_answers([r.model_answer[i] for r, i in flat], [r.finished[i] for r, i in flat])
     rows = []
@@ -87,11 +84,10 @@ def count(config: Config, rollouts: Sequence[Rollout], unit: str, cues: phases.C
 
 def _write(config: Config, name: str, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """metrics/<name>.csv: the tables of all models, one below the other; a limit is in tokens, NaN for the base."""
-    parts = []
-    for model, table in tables.items():
-        schedule, round, limit = catalog.facts(config)[model]
-        parts.append(table.reset_index().assign(model=model, schedule=schedule, round=round, limit=limit))
-    table = pd.concat(parts, ignore_index=True)
+    facts = catalog.facts(config)
+    table = pd.concat([
+        table.reset_index().assign(model=model, schedule=facts[model][0], round=facts[model][1], limit=facts[model][2])
+        for model, table in tables.items()], ignore_index=True)
     table = table[[*(c for c in KEYS if c in table), *(c for c in table if c not in KEYS)]]
     files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
     return table
@@ -149,7 +145,7 @@ def write_perplexity(config: Config) -> pd.DataFrame | None:
 
 def write_judged_phases(config: Config) -> pd.DataFrame | None:
     """Phases by the language model of `behavior.judge`, for the first response of some problems of each set: its shares,
-    `unlabelled` among them, the rules' shares of the same steps, and Cohen's kappa of the two. Writes metrics/phases_judge.csv.
+    `unlabelled` among them, the rules' shares of the same steps, and Cohen's kappa of the two. Writes metrics/phases_judge.csv;
     None when no endpoint is named."""
     ask = config.behavior.judge
     if not ask.url:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from kit.behavior.phases import KINDS, PHASES
+from kit.evaluation.comparisons import paired_draws
 from kit.evaluation.uncertainty import bootstrap_weights, draws, interval
-from kit.settings import Config, KitError
+from kit.settings import Config
 
 PERCENTILES = (20, 40, 50, 60, 80, 90, 99)  # those of the official code
 UNLABELLED = "unlabelled"
@@ -119,18 +120,18 @@ def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:
     quantities = {f"{label} words": [f"words {label}"] for label in config.keywords}
     for phase, kind in KINDS.items():
         quantities.setdefault(f"{kind} steps", []).append(phase)
-    rows = []
-    for quantity, columns in {**quantities, "steps": ["steps"]}.items():
-        drawn = []
-        for k, name in enumerate(before):
-            means = pd.concat([t[name][columns].sum(axis=1).groupby(t[name].id).mean() for t in (before, after)], axis=1)
-            if means.isna().any(axis=None):
-                raise KitError(f"{name}: the two models were not evaluated on the same problems")
-            drawn.append(draws(means.sort_index(), config.evaluation.resamples, config.seed + k))
-        was, now = np.mean(drawn, axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            change = 100 * (now / was - 1)
-        rows.append((quantity, was[0], now[0], change[0], *np.maximum(interval(change[1:]), -100)))
+    quantities["steps"] = ["steps"]
+
+    def means(counts: pd.DataFrame) -> pd.DataFrame:
+        sums = {quantity: counts[columns].sum(axis=1) for quantity, columns in quantities.items()}
+        return pd.DataFrame(sums).groupby(counts.id).mean()
+
+    drawn = paired_draws({"before": before, "after": after}, means, config.evaluation.resamples, config.seed)
+    *_, (was, _), (now, _) = drawn.values()  # the last two: of the mean over the sets, or of the only set
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = 100 * (now / was - 1)
+    rows = [(quantity, was[k, 0], now[k, 0], change[k, 0], *np.maximum(interval(change[k, 1:]), -100))
+            for k, quantity in enumerate(quantities)]
     columns = ["quantity", "before", "after", "change", "change_low", "change_high"]
     return pd.DataFrame(rows, columns=columns).set_index("quantity")
 

@@ -5,7 +5,7 @@ are the ends of 95 % intervals.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 
 Models = Mapping[Any, Graded]  # model -> its grades
-Draws = dict[tuple[str, Any], np.ndarray]  # (data set, model) -> draws; the data set `mean` is the mean of several
+Pair = tuple[Any, str, str]  # in what two models differ, a model, the model that it is compared with
 
 
 def gather(config: Config) -> None:
@@ -32,11 +32,10 @@ def gather(config: Config) -> None:
     for name, file in (("training", "log.csv"), ("validation", "validation.csv")) if config.schedules else ():
         tables, before = [], Counter()  # the steps of a schedule's earlier rounds
         for schedule, k, _ in known.values():
-            if schedule not in config.schedules:
-                continue
-            table = files.read_csv(run.training(schedule, k) / file)
-            tables.append(table.assign(schedule=schedule, round=k, total_step=table.step + before[schedule]))
-            before[schedule] += table.step.max()
+            if schedule in config.schedules:
+                table = files.read_csv(run.training(schedule, k) / file)
+                tables.append(table.assign(schedule=schedule, round=k, total_step=table.step + before[schedule]))
+                before[schedule] += table.step.max()
         files.write_csv(run.metrics / f"{name}.csv", pd.concat(tables))
 
 
@@ -44,19 +43,20 @@ def compare_models(config: Config) -> None:
     """`gather`, and write every comparison of this run into metrics/*.csv; one that the run does not have is an empty file."""
     gather(config)
     models, r, seed = catalog.model_names(config), config.evaluation.resamples, config.seed
+    graded = {model: evaluate.load_grades(config, model) for model in models}
     told = [f"{model}/{evaluate.TRAINING_PROMPT}" for model in models if config.evaluation.training_prompt]
-    everything = {model: evaluate.load_grades(config, model) for model in (*models, *told)}
-    graded = {model: everything[model] for model in models}
-    tables = {name: differences(everything, *found, r, seed) for name, found in pairs(config).items()}
+    everything = graded | {model: evaluate.load_grades(config, model) for model in told}
+    tables = {}
+    for name, (key, found) in pairs(config).items():
+        rows = [compare(everything[other], everything[model], r, seed).assign(
+            **{key: what, "model": model.removesuffix(f"/{evaluate.TRAINING_PROMPT}"), "against": other})
+            for what, model, other in found]
+        tables[name] = pd.concat(rows) if rows else pd.DataFrame(columns=[*dict.fromkeys([key, "model", "against", "set"])])
     tables["changes"] = tables["changes"].drop(columns=["accuracy", "length", "other_accuracy", "other_length"], errors="ignore")
-    tables["per_problem"] = problem_changes(graded)
-    for name, made in {"spend": equal_spend, "spend_gaps": spend_gaps, "caps": capped, "efficiency": efficiency}.items():
-        tables[name] = made(graded, r, seed)
+    tables["spend"], tables["spend_gaps"] = equal_spend(graded, r, seed)
+    tables |= {"per_problem": problem_changes(graded), "caps": capped(graded, r, seed), "efficiency": efficiency(graded, r, seed)}
     for name, table in tables.items():
         files.write_csv(paths.of(config).metrics / f"{name}.csv", table)
-
-
-Pair = tuple[Any, str, str]  # in what the two differ, a model, the model that it is compared with
 
 
 def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
@@ -84,14 +84,6 @@ def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
     if config.evaluation.training_prompt:
         controls += [("training prompt", f"{model}/{evaluate.TRAINING_PROMPT}", model) for model in models]
     return {"changes": ("model", changes), "one_shot": ("limit", one_shot), "controls": ("control", controls)}
-
-
-def differences(graded: Models, key: str, pairs: Iterable[Pair], resamples: int, seed: int) -> pd.DataFrame:
-    """`compare` of each pair; the column `key` says in what the two differ."""
-    rows = [compare(graded[other], graded[model], resamples, seed)
-            .assign(**{key: what, "model": model.removesuffix(f"/{evaluate.TRAINING_PROMPT}"), "against": other})
-            for what, model, other in pairs]
-    return pd.concat(rows) if rows else pd.DataFrame(columns=[*dict.fromkeys([key, "model", "against", "set"])])
 
 
 def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
@@ -134,22 +126,24 @@ def problem_changes(graded: Models) -> pd.DataFrame:
     return table[["id", "model", "set", "base_accuracy", "accuracy", "base_length", "length", "accuracy_change", "length_change"]]
 
 
-def paired_draws(graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int) -> Draws:
-    """Means over the same bootstrap resamples of problems. `table_of` makes of grades a table with a row per problem, whose
-    columns are drawn (`uncertainty.draws`). KitError when the models' problems differ."""
-    drawn, names = {}, list(next(iter(graded.values())))
+# --- draws of problems, the same for all models -----------------------------------------------------------------------
+
+
+def paired_draws(
+    graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int,
+) -> dict[tuple[str, Any], tuple[np.ndarray, list[pd.DataFrame]]]:
+    """(data set, model) -> means over the same bootstrap resamples of problems (`uncertainty.draws`), and the tables drawn from.
+    The data set `mean` is the mean of several, with a table of each. `table_of` makes of grades a table with a row per problem,
+    whose columns are drawn. KitError when the models' problems differ."""
+    found, names = {}, list(next(iter(graded.values())))
     for k, name in enumerate(names):
         tables = _of_same_problems(name, [table_of(by_set[name]) for by_set in graded.values()])
-        drawn |= {(name, model): uncertainty.draws(table, resamples, seed + k)
-                  for model, table in zip(graded, tables, strict=True)}
-    if len(names) > 1:
-        drawn |= {("mean", model): np.mean([drawn[name, model] for name in names], axis=0) for model in graded}
-    return drawn
-
-
-def grades_of(by_set: Graded, name: str) -> list[pd.DataFrame]:
-    """A model's grades of one data set, or of all for their mean."""
-    return [by_set[name]] if name in by_set else [*by_set.values()]
+        for model, table in zip(graded, tables, strict=True):
+            found[name, model] = uncertainty.draws(table, resamples, seed + k), [table]
+    for model in graded if len(names) > 1 else ():
+        drawn, tables = zip(*(found[name, model] for name in names), strict=True)
+        found["mean", model] = np.mean(drawn, axis=0), [table for table, in tables]
+    return found
 
 
 def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
@@ -159,12 +153,11 @@ def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, fl
     return columns(label, draws[0] if np.isfinite(draws[0]) else np.nan, np.clip(ends, 0, 100) if share else ends)
 
 
-def share(label: str, sets: Sequence[pd.DataFrame], values: Sequence[pd.Series], k: int = 1) -> dict[str, float]:
-    """`label`, `label_low` and `label_high` of a mean of percentages, as of an accuracy. `sets`: the grades of each data set;
-    `values`: of each its problems' percentages; `k`: how many responses make one observation."""
-    samples = [len(grades) / len(own) / k for grades, own in zip(sets, values, strict=True)]
-    parts = [own.to_numpy(dtype=float) for own in values]
-    return columns(label, mean_of_sets(parts), uncertainty.accuracy_interval(parts, samples))
+def share(label: str, tables: Sequence[pd.DataFrame], column: Any, k: int = 1) -> dict[str, float]:
+    """`label`, `label_low` and `label_high` of the mean of a column of percentages, as of an accuracy; `k` responses make one
+    observation."""
+    parts = [table[column].to_numpy(dtype=float) for table in tables]
+    return columns(label, mean_of_sets(parts), uncertainty.accuracy_interval(parts, [t.samples.mean() / k for t in tables]))
 
 
 def pass_at_k(n: Any, correct: Any, k: int) -> Any:
@@ -179,47 +172,34 @@ def pass_at_k(n: Any, correct: Any, k: int) -> Any:
     return 1 - none_right / special.comb(n, k)
 
 
-def _spend_draws(graded: Models, resamples: int, seed: int) -> tuple[Draws, Callable[[pd.DataFrame], pd.DataFrame]]:
-    """`paired_draws` of length and of pass@1, pass@2, … (percent), as far as all problems have samples; and what makes their
-    table of grades."""
-    most = min(int(grades.groupby("id").size().min()) for by_set in graded.values() for grades in by_set.values())
-
-    def table(grades: pd.DataFrame) -> pd.DataFrame:
-        right = (grades.verdict == "correct").groupby(grades.id).agg(["size", "sum"])
-        passed = {k: 100 * pass_at_k(right["size"], right["sum"], k) for k in range(1, most + 1)}
-        return pd.DataFrame({"length": per_problem(grades).length, **passed})
-
-    return paired_draws(graded, table, resamples, seed), table
-
-
-def equal_spend(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
-    """A row per model, set and k: `tokens` that k responses take on average, and pass@k (`passed`, percent)."""
-    rows, (drawn, table) = [], _spend_draws(graded, resamples, seed)
-    for (name, model), own in drawn.items():
-        sets = grades_of(graded[model], name)
-        tables = [table(grades) for grades in sets]
-        rows += [{"model": model, "set": name, "k": k, **estimate("tokens", k * own[0]),
-                  **share("passed", sets, [of_set[k] for of_set in tables], k)} for k in range(1, len(own))]
-    return pd.DataFrame(rows)
-
-
-def spend_gaps(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
-    """What each model does with the tokens of one response of the base, against that response; a row per model and set.
+def equal_spend(graded: Models, resamples: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(a row per model, set and k: `tokens` that k responses take on average, and pass@k (`passed`, percent); a row per model but
+    the base, and set: what the model does with the tokens of one response of the base, against that response).
 
     `affords`: how many of its responses those tokens pay for; `k`: that number within 1 and the samples there are (pass@k is
     interpolated linearly between whole k); `passed`: its pass@k; `base`: the base's pass@1; `gap`: their difference.
     """
-    rows, (drawn, _) = [], _spend_draws(graded, resamples, seed)
-    for (name, model), own in drawn.items():
-        base, ks = drawn[name, "base"], np.arange(1, len(own))
-        affords = base[0] / own[0]
+    ks = np.arange(1, 1 + min(grades.groupby("id").size().min() for by_set in graded.values() for grades in by_set.values()))
+
+    def table(grades: pd.DataFrame) -> pd.DataFrame:
+        right = (grades.verdict == "correct").groupby(grades.id).sum()
+        own = per_problem(grades)
+        passed = {k: 100 * pass_at_k(own.samples, right, k) for k in ks}
+        return pd.DataFrame({"length": own.length, **passed, "samples": own.samples})
+
+    spend, gaps, drawn = [], [], paired_draws(graded, table, resamples, seed)
+    for (name, model), ((length, *passes, _), tables) in drawn.items():
+        spend += [{"model": model, "set": name, "k": k, **estimate("tokens", k * length), **share("passed", tables, k, k)}
+                  for k in ks]
+        base_length, base, *_ = drawn[name, "base"][0]
+        affords = base_length / length
         k = np.clip(affords, 1, ks[-1])
-        passed = np.array([np.interp(x, ks, y) for x, y in zip(k, own[1:].T, strict=True)])
+        passed = np.array([np.interp(x, ks, y) for x, y in zip(k, np.transpose(passes), strict=True)])
         passed[np.isnan(k)] = np.nan  # unknown lengths
-        rows.append({"model": model, "set": name, "tokens": base[0, 0], "affords": affords[0], "k": k[0],
-                     **estimate("passed", passed, share=True), **estimate("base", base[1], share=True),
-                     **estimate("gap", passed - base[1])})
-    return pd.DataFrame(rows).query("model != 'base'")
+        gaps.append({"model": model, "set": name, "tokens": base_length[0], "affords": affords[0], "k": k[0],
+                     **estimate("passed", passed, share=True), **estimate("base", base, share=True),
+                     **estimate("gap", passed - base)})
+    return pd.DataFrame(spend), pd.DataFrame(gaps).query("model != 'base'")
 
 
 def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.DataFrame:
@@ -236,21 +216,18 @@ def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.Da
         length = grades.length.to_numpy()[:, None]
         right = (grades.verdict == "correct").to_numpy()[:, None] & (length <= caps)
         cells = np.hstack([np.where(np.isnan(length), np.nan, 100.0 * right), np.minimum(length, caps)])
-        return pd.DataFrame(cells).groupby(grades.id.to_numpy()).mean(skipna=False)
+        by_problem = pd.DataFrame(cells).groupby(grades.id.to_numpy())
+        return by_problem.mean(skipna=False).assign(samples=by_problem.size())
 
-    rows = []
-    for (name, model), own in paired_draws(graded, table, resamples, seed).items():
-        sets = grades_of(graded[model], name)
-        tables = [table(grades) for grades in sets]
-        rows += [{"model": model, "set": name, "cap": cap, **share("accuracy", sets, [of_set[i] for of_set in tables]),
-                  **estimate("spent", own[len(caps) + i])} for i, cap in enumerate(caps)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([
+        {"model": model, "set": name, "cap": cap, **share("accuracy", tables, i), **estimate("spent", own[len(caps) + i])}
+        for (name, model), (own, tables) in paired_draws(graded, table, resamples, seed).items() for i, cap in enumerate(caps)])
 
 
 def efficiency(graded: Models, resamples: int, seed: int) -> pd.DataFrame:
     """The score of each model against the base, a row per model and set; `mean` is the score of the means over the sets."""
-    drawn = paired_draws(graded, lambda grades: per_problem(grades)[["accuracy", "length"]], resamples, seed)
+    drawn = paired_draws(graded, per_problem, resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):  # a base that never is right
-        rows = [{"model": model, "set": name, **estimate("score", efficiency_score(*own, *drawn[name, "base"]))}
-                for (name, model), own in drawn.items() if model != "base"]
+        rows = [{"model": model, "set": name, **estimate("score", efficiency_score(*own[:2], *drawn[name, "base"][0][:2]))}
+                for (name, model), (own, _) in drawn.items() if model != "base"]
     return pd.DataFrame(rows, columns=["model", "set", "score", "score_low", "score_high"])

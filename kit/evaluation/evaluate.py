@@ -13,7 +13,6 @@ import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -80,7 +79,7 @@ def engine_of(config: Config, source: str) -> Iterator[Callable[[], Engine]]:
     """The engine of the model at `source`, as a function that starts it when it is first called: where all responses are on file
     the model, which may have been thinned away, is not loaded."""
     with contextlib.ExitStack() as stack:
-        yield functools.cache(lambda: stack.enter_context(closing(engines.get_engine(source, config))))
+        yield functools.cache(lambda: stack.enter_context(contextlib.closing(engines.get_engine(source, config))))
 
 
 def respond(
@@ -112,10 +111,8 @@ def respond(
 
 
 def grade(rollouts: Sequence[Rollout], reading: str = "last-number") -> pd.DataFrame:
-    """A row per response: id, sample, verdict, answer, length (tokens), finished, core (tokens of the shortest chain).
-
-    The verdict is that of the reward in training: whether a response ended by itself counts here as it does there.
-    """
+    """A row per response: id, sample, verdict, answer, length (tokens), finished, core (tokens of the shortest chain). The
+    verdict is that of the reward in training: whether a response ended by itself counts here as it does there."""
     flat = [(r, i) for r in rollouts for i in range(len(r.model_answer))]
     texts, ends = [r.model_answer[i] for r, i in flat], [r.finished[i] for r, i in flat]
     grades = grading.grade_many(texts, [r.answer for r, _ in flat], reading, ends, [r.verifier for r, _ in flat])

@@ -43,10 +43,8 @@ def force_models(config: Config) -> pd.DataFrame:
 
 
 def force(config: Config, model: str, engine: Engine) -> None:
-    """Force one model at every budget on all evaluation sets; what is on file already is not made again.
-
-    Writes thinking, rollouts and grades (results/<run>/forcing; grades have a column `forced`: was it cut).
-    """
+    """Force one model at every budget on all evaluation sets; what is on file already is not made again. Writes thinking,
+    rollouts and grades (results/<run>/forcing; grades have a column `forced`: was it cut)."""
     for name in config.data.evaluation:
         thoughts, folder = think(config, model, name, engine), paths.of(config).forcing(model, name)
         forced, samples = Forced(config, thoughts, engine), len(thoughts[0].model_answer)
@@ -54,16 +52,16 @@ def force(config: Config, model: str, engine: Engine) -> None:
         row_of = {t.id: [row] for row, t in enumerate(thoughts)}
         for forced.budget in config.forcing.budgets:
             how = dataclasses.replace(how, max_new_tokens=answer_cap(config, forced.budget))
-            seed, title = _seed(config, name, forced.budget), f"{model}: {name}, budget {forced.budget}"
-            answers = records.collect(lambda own=forced: own, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
-                                      folder / f"budget{forced.budget}.jsonl", seed, title)
+            seed = zlib.crc32(f"{config.seed} forcing {name} {forced.budget}".encode())
+            answers = records.collect(
+                lambda own=forced: own, problems.load(name, config), lambda p, rows=row_of: rows[p.id], how,
+                folder / f"budget{forced.budget}.jsonl", seed, f"{model}: {name}, budget {forced.budget}")
             graded = evaluate.grade(answers, config.training.reading).assign(forced=(forced.ends > forced.budget).ravel())
             files.write_csv(folder / f"budget{forced.budget}.csv", graded)
 
 
 def measure_forced(config: Config, model: str) -> pd.DataFrame:
-    """The metrics of a forced model from its stored grades: for each budget `metrics.measure`, with `forced`, the percentage of
-    responses that were cut."""
+    """`metrics.measure` of a forced model's stored grades at each budget; `forced` is the percentage of responses cut."""
     return pd.concat({budget: measure(evaluate.load_grades(config, model, budget), config.evaluation.resamples, config.seed)
                       for budget in config.forcing.budgets}, names=["budget"]).reset_index("budget")
 
@@ -74,26 +72,25 @@ def think(config: Config, model: str, name: str, engine: Engine) -> list[Rollout
     run, f, how = paths.of(config), config.forcing, evaluate.sampling(config, name)
     path, evaluated, asked = run.forcing(model, name) / "thinking.jsonl", run.rollouts(model, name), problems.load(name, config)
     longest, samples = max(f.budgets) + answer_cap(config, max(f.budgets)), f.samples or how.samples
+
+    def has_ids(r: Rollout) -> bool:
+        return [len(ids) for ids in r.model_answer_ids or []] == r.model_answer_length
+
     if evaluate.forced_samples(config, model, name) and evaluated.is_file() and not path.is_file():
-        questions, found = {p.id: p.question for p in asked}, [_first(r, samples) for r in records.read(evaluated)]
-        if all(questions.get(r.id) == r.question and len(r.model_answer) == samples and _has_ids(r) for r in found):
+        lists = ("model_answer", "model_answer_length", "finished", "model_answer_ids")
+        found = [dataclasses.replace(r, **{key: (getattr(r, key) or [])[:samples] for key in lists})
+                 for r in records.read(evaluated)]
+        questions = {p.id: p.question for p in asked}
+        if all(questions.get(r.id) == r.question and len(r.model_answer) == samples and has_ids(r) for r in found):
             files.write_text(path, "".join(map(records.as_line, found)))
     how = dataclasses.replace(how, samples=samples, max_new_tokens=longest)
-    found = records.collect(lambda: engine, asked, lambda p: prompt(config, p.question, engine.tokenizer), how, path,
-                            _seed(config, name, "thinking"), f"{model}: {name}, thinking", keep_ids=samples)
-    if missing := [r.id for r in found if not _has_ids(r)]:
+    seed = zlib.crc32(f"{config.seed} forcing {name} thinking".encode())
+    found = records.collect(lambda: engine, asked, lambda p: prompt(config, p.question, engine.tokenizer), how, path, seed,
+                            f"{model}: {name}, thinking", keep_ids=samples)
+    if missing := [r.id for r in found if not has_ids(r)]:
         raise KitError(f"{path}: the token ids of {missing[0]} are missing, so its thinking cannot be cut; engine.name: "
                        f"{config.engine.name} gives none (a server that is vLLM's does)")
     return found
-
-
-def _has_ids(r: Rollout) -> bool:
-    return [len(ids) for ids in r.model_answer_ids or []] == r.model_answer_length
-
-
-def _first(r: Rollout, samples: int) -> Rollout:
-    lists = ("model_answer", "model_answer_length", "finished", "model_answer_ids")
-    return dataclasses.replace(r, **{name: getattr(r, name) and getattr(r, name)[:samples] for name in lists})
 
 
 def answer_cap(config: Config, budget: int) -> int:
@@ -104,10 +101,6 @@ def answer_cap(config: Config, budget: int) -> int:
 def prompt(config: Config, question: str, tokenizer: Any) -> list[int]:
     """Token ids of budget forcing's prompt."""
     return prompts.encode(tokenizer, prompts.forcing_messages(config.prompts, question))
-
-
-def _seed(config: Config, *words: object) -> int:
-    return zlib.crc32(" ".join(map(str, (config.seed, "forcing", *words))).encode())
 
 
 def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:
@@ -162,34 +155,23 @@ class Forced:
                 yield i, found[i]
 
 
-def stream(engine: Engine, prompt: list[int], how: Sampling, seed: int) -> Iterator[Response]:
-    """One response as it grows, CHUNK tokens at a time, for any engine that can go on from token ids; the last one is whole."""
-    ids: list[int] = []
-    more = Response("", 0, False)
-    while not more.finished and len(ids) < how.max_new_tokens:
-        few = dataclasses.replace(how, samples=1, max_new_tokens=min(CHUNK, how.max_new_tokens - len(ids)))
-        ((_, (more,)),) = engine.generate([[*prompt, *ids]], few, [seed + len(ids)])
-        added = more.ids or engine.tokenizer(more.text, add_special_tokens=False)["input_ids"]  # a server may tell no ids
-        ids += added
-        yield Response(engine.tokenizer.decode(ids, skip_special_tokens=True), len(ids), more.finished, list(ids))
-        if not added:
-            return
-
-
 def stream_forced(config: Config, engine: Engine, question: str, budget: int, seed: int) -> Iterator[tuple[Response, bool]]:
-    """(a response to this question as it grows, whether its thinking was stopped at `budget` tokens), to the end of `Forced`."""
-    e, start = config.evaluation, prompt(config, question, engine.tokenizer)
-    now = Response("", 0, False)
-    for now in stream(engine, start, Sampling(1, e.temperature, e.top_p, budget), seed):
-        yield now, False
-    if now.finished:
-        return
-    cut = thinking_end(now.ids, False, engine.tokenizer) > budget
-    begun = stopped(now.ids, budget, engine.tokenizer, config.prompts.text("forcing_ending")) if cut else now.ids
-    how = Sampling(1, e.temperature, e.top_p, answer_cap(config, budget) if cut else max(e.max_new_tokens - budget, 1))
-    for more in stream(engine, start + begun, how, seed + 1):
-        ids = [*begun, *more.ids]
-        yield Response(engine.tokenizer.decode(ids, skip_special_tokens=True), len(ids), more.finished, ids), cut
+    """(a response to this question as it grows, CHUNK tokens at a time, whether its thinking was stopped at `budget` tokens), to
+    the end of `Forced`; for any engine that can go on from token ids."""
+    e, tokenizer, start = config.evaluation, engine.tokenizer, prompt(config, question, engine.tokenizer)
+    ids, cut, finished, longest = [], False, False, budget
+    for answering in (False, True):
+        if answering and not finished:
+            cut = thinking_end(ids, False, tokenizer) > budget
+            ids = stopped(ids, budget, tokenizer, config.prompts.text("forcing_ending")) if cut else ids
+            longest, seed = answer_cap(config, budget) if cut else max(e.max_new_tokens - budget, 1), seed + 1
+        begun, added = len(ids), True
+        while added and not finished and len(ids) - begun < longest:
+            few = Sampling(1, e.temperature, e.top_p, min(CHUNK, longest - len(ids) + begun))
+            ((_, (more,)),) = engine.generate([[*start, *ids]], few, [seed + len(ids) - begun])
+            added = more.ids or tokenizer(more.text, add_special_tokens=False)["input_ids"]  # a server may tell no ids
+            ids, finished = [*ids, *added], more.finished
+            yield Response(tokenizer.decode(ids, skip_special_tokens=True), len(ids), finished, ids), cut
 
 
 def example(config: Config, model: str = "base") -> pd.DataFrame:
@@ -208,17 +190,15 @@ def example(config: Config, model: str = "base") -> pd.DataFrame:
 
 def write_curve(config: Config) -> pd.DataFrame:
     """From the stored grades metrics/forcing.csv, what `measure_forced` gives, and metrics/forcing_gaps.csv (`against_curve`)."""
-    folder = paths.of(config).metrics
-    table = pd.concat({model: measure_forced(config, model) for model in config.forced_models}, names=["model"])
-    table = table.reset_index("model")
+    folder, forced = paths.of(config).metrics, config.forced_models
+    table = pd.concat({model: measure_forced(config, model) for model in forced}, names=["model"]).reset_index("model")
     files.write_csv(folder / "forcing.csv", table)
-    gaps = [pd.DataFrame(columns=["model", "set", "length", "shared", "above"])]
-    if "base" in config.forced_models:
-        curve = [evaluate.load_grades(config, "base", budget) for budget in config.forcing.budgets]
-        for model in (m for m in catalog.model_names(config) if m != "base"):
-            point = evaluate.load_grades(config, model)
-            gaps.append(against_curve(curve, point, config.evaluation.resamples, config.seed).assign(model=model))
-    files.write_csv(folder / "forcing_gaps.csv", pd.concat(gaps[1:] or gaps))
+    curve = [evaluate.load_grades(config, "base", budget) for budget in config.forcing.budgets if "base" in forced]
+    points = {model: evaluate.load_grades(config, model) for model in catalog.model_names(config) if curve and model != "base"}
+    gaps = [against_curve(curve, point, config.evaluation.resamples, config.seed).assign(model=model)
+            for model, point in points.items()]
+    empty = pd.DataFrame(columns=["model", "set", "length", "shared", "above"])
+    files.write_csv(folder / "forcing_gaps.csv", pd.concat(gaps) if gaps else empty)
     return table
 
 
@@ -232,13 +212,13 @@ def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: 
     empty); `above`: accuracy's interval lies above the curve's, without touching it.
     """
     models = dict(enumerate([*curve, point]))
-    drawn = comparisons.paired_draws(models, lambda of_set: per_problem(of_set)[["accuracy", "length"]], resamples, seed)
-    measured = [measure(graded, 0, 0).set_index("set") for graded in models.values()]
-    rows = []
-    for name in measured[0].index:
-        values = np.array([drawn[name, model] for model in models])  # (models, accuracy and length, draws), the point last
-        lows, highs = (np.array([table.at[name, f"accuracy_{end}"] for table in measured]) for end in ("low", "high"))
-        forced, lengths, (accuracy, length) = values[:-1, 0], values[:-1, 1], values[-1]
+    rows, drawn = [], comparisons.paired_draws(models, per_problem, resamples, seed)
+    for name in dict.fromkeys(name for name, _ in drawn):
+        found, tables = zip(*(drawn[name, model] for model in models), strict=True)
+        values = np.array(found)  # (models, columns of `per_problem`, draws), the point last
+        forced, lengths, (accuracy, length, *_) = values[:-1, 0], values[:-1, 1], values[-1]
+        shares = pd.DataFrame([comparisons.share("accuracy", own, "accuracy") for own in tables])
+        lows, highs = shares.accuracy_low.to_numpy(), shares.accuracy_high.to_numpy()
         order = np.argsort(lengths, axis=0)
         lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)
         there = np.array([np.interp(x, xs, ys) for x, xs, ys in zip(length, lengths.T, forced.T, strict=True)])

@@ -88,17 +88,13 @@ def volumes(each: pd.DataFrame) -> pd.DataFrame:
     for seed, of_seed in each.groupby("seed", sort=False):
         base = of_seed[of_seed.method == "base"].iloc[0]
         for method, own in of_seed[of_seed.method != "base"].groupby("method", sort=False):
-            best = [own.accuracy[own.length <= share * base.length].max() for share in SHARES]
-            rows.append({"method": method, "seed": seed, "settings": len(own), "volume": volume(own, base.length),
-                         **{f"at {share:.0%}": value for share, value in zip(SHARES, best, strict=True)}})
+            inside = own[own.length < base.length].sort_values("length")
+            widths = np.diff([*inside.length, base.length])
+            rows.append({
+                "method": method, "seed": seed, "settings": len(own),
+                "volume": (widths * inside.accuracy.cummax()).sum() / base.length,
+                **{f"at {share:.0%}": own.accuracy[own.length <= share * base.length].max() for share in SHARES}})
     return pd.DataFrame(rows)
-
-
-def volume(own: pd.DataFrame, length: float) -> float:
-    """The mean over lengths from 0 to `length` of the best accuracy among these points that are not longer."""
-    inside = own[own.length < length].sort_values("length")
-    widths = np.diff([*inside.length, length])
-    return float((widths * inside.accuracy.cummax()).sum() / length)
 
 
 def pairs(scores: pd.DataFrame) -> pd.DataFrame:

@@ -4,8 +4,7 @@
     length            = mean over problems of the mean length of a problem's responses, in tokens
 
 Both as in the official evaluation; where a log has more responses to some problems, each problem counts the same all the same.
-Problems are what is drawn at random, each with all its responses (evaluation/uncertainty). Means over data sets weigh each set
-equally.
+Means over data sets weigh each set equally.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,12 +19,11 @@ Graded = dict[str, pd.DataFrame]  # data set -> its grades, a row per response (
 
 
 def per_problem(grades: pd.DataFrame) -> pd.DataFrame:
-    """A row per problem, in id order: accuracy (percent of its responses), mean length, truncated (percent), mean core.
-
-    What a log does not tell of every response (length, truncated) is NaN.
-    """
+    """A row per problem, in id order: accuracy (percent of its responses), mean length, truncated (percent), mean core, and how
+    many samples it has. What a log does not tell of every response (length, truncated) is NaN."""
     g = grades.assign(accuracy=100.0 * (grades.verdict == "correct"), truncated=100.0 * (1.0 - grades.finished.astype(float)))
-    return g.groupby("id", sort=True)[["accuracy", "length", "truncated", "core"]].mean(skipna=False)
+    by_problem = g.groupby("id", sort=True)
+    return by_problem[["accuracy", "length", "truncated", "core"]].mean(skipna=False).assign(samples=by_problem.size())
 
 
 def sets_and_mean(names: Iterable[str], seed: int) -> list[tuple[str, list[str], int]]:
@@ -52,7 +50,7 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
     tables, rows = {name: per_problem(grades) for name, grades in graded.items()}, []
     for title, names, own_seed in sets_and_mean(graded, seed):
         grades, own = [graded[name] for name in names], [tables[name] for name in names]
-        samples = [len(g) / len(table) for g, table in zip(grades, own, strict=True)]
+        samples = [table.samples.mean() for table in own]
         accuracy, length, core, truncated = (
             [table[c].to_numpy(dtype=float) for table in own] for c in ("accuracy", "length", "core", "truncated"))
         ones = [np.ones_like(v) for v in length]

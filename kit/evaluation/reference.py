@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from kit.settings import ROOT, Config, KitError
 
 RANGES = {"accuracy": (0, 100), "hesitation words": (0, math.inf)}
 SCALES = {"length": (np.log, np.exp), "length change": (lambda percent: np.log1p(percent / 100), lambda log: 100 * np.expm1(log))}
+NAME = ("comparison", "quantity", "unit")  # what tells figures apart
+name_of = itemgetter(*NAME)
 APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
 
 
@@ -98,11 +101,9 @@ def make(config: Config, params: str) -> dict[str, Any]:
 
     `left_out` is the share of figures of single runs that lie within the interval made from the other runs alone.
     """
-    made = {"params": params, **_source(config), "level": LEVEL, "left_out": None, "settings": _settings(config), "figures": []}
-    for name, values in _of_runs(config).groupby(["comparison", "quantity", "unit"], sort=False).value:
-        if len(values) == len(made["seeds"]):  # else: such as a length that the budget-forcing curve reaches with some seeds only
-            made["figures"].append(dict(zip(("comparison", "quantity", "unit"), name, strict=True)) | {"values": [*values]})
-    return _worked_out(made)
+    figures = [dict(zip(NAME, name, strict=True)) | {"values": values} for name, values in _of_runs(config).items()]
+    return _worked_out({"params": params, **_source(config), "level": LEVEL, "left_out": None, "settings": _settings(config),
+                        "figures": figures})
 
 
 def extend(made: dict[str, Any], config: Config) -> None:
@@ -110,21 +111,21 @@ def extend(made: dict[str, Any], config: Config) -> None:
     of those can be held to the new ones."""
     if twice := sorted({*made["seeds"]} & {config.seed, *config.seeds}):
         raise KitError(f"{config.file}: the reference has seed {', '.join(map(str, twice))} already; take others")
-    table, more = _of_runs(config), _source(config)
+    found, more = _of_runs(config), _source(config)
     if "more" in made:
         made["commit"] += " " + made["more"]["commit"]
     made["more"] = more | {"before": len(made["seeds"])}
     made["seeds"] += more["seeds"]
     for figure in made["figures"]:
-        figure["values"] += _values(table, figure)
+        figure["values"] += found.get(name_of(figure), [])
     _worked_out(made)
 
 
 def vary(made: dict[str, Any], config: Config) -> None:
     """Put finished runs that vary the seed of the RL alone (`same_base`) beside a reference: their spread is the RL's luck."""
-    table, made["same_base"] = _of_runs(config), _source(config)
+    found, made["same_base"] = _of_runs(config), _source(config)
     for figure in made["figures"]:
-        figure["same_base"] = [round(value, 4) for value in _values(table, figure)]
+        figure["same_base"] = [round(value, 4) for value in found.get(name_of(figure), [])]
     _worked_out(made)
 
 
@@ -138,6 +139,8 @@ def held(made: dict[str, Any]) -> dict[str, list[bool]]:
 
 
 def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
+    """A reference whose figures have their intervals, without those that some seeds do not have, such as a length that the
+    budget-forcing curve reaches with some only."""
     within, made["figures"] = [], [f for f in made["figures"] if len(f["values"]) == len(made["seeds"])]
     for figure in made["figures"]:
         values, quantity, same = figure["values"], figure["quantity"], figure.get("same_base", ())
@@ -149,12 +152,10 @@ def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _values(table: pd.DataFrame, figure: dict[str, Any]) -> list[float]:
-    return table[(table.comparison == figure["comparison"]) & (table.quantity == figure["quantity"])].value.tolist()
-
-
-def _of_runs(config: Config) -> pd.DataFrame:
-    return pd.concat([headlines(run) for run in (config, *seeds.others(config))])
+def _of_runs(config: Config) -> dict[tuple[str, ...], list[float]]:
+    """NAME of each headline figure -> its values in the runs of `config`."""
+    table = pd.concat(headlines(run) for run in (config, *seeds.others(config)))
+    return {name: values.tolist() for name, values in table.groupby([*NAME], sort=False).value}
 
 
 def _source(config: Config) -> dict[str, Any]:
@@ -184,32 +185,20 @@ def compare(config: Config) -> tuple[pd.DataFrame, list[str]]:
     path = path_of(config.file)
     if not path.is_file():
         return pd.DataFrame(), []
-    reference, own = files.read_json(path), _settings(config)
-    shown = f"params/reference/{path.name}"
+    reference, own, shown = files.read_json(path), _settings(config), f"params/reference/{path.name}"
     if other := fingerprint.differing(reference["settings"], own):
         why = fingerprint.told(other, reference["settings"], own)
         return pd.DataFrame(), [f"No verdict: {shown} is of other settings ({why})."]
-    values = headlines(config).set_index(["comparison", "quantity"]).value
-    rows = [{**figure, "value": values[name]} for figure in reference["figures"]
-            if (name := (figure["comparison"], figure["quantity"])) in values.index]
-    table = pd.DataFrame(rows).assign(inside=[inside(row["value"], row) for row in rows])
-    outside = [f"{r.comparison}: {r.quantity} {shown_value(r.quantity, r.value)} (expected {expected_range(r)})"
-               for r in table[~table.inside].rename(columns={"from": "start"}).itertuples()]
-    n = len(reference["seeds"])
-    told = [f"{int(table.inside.sum())} of {len(table)} figures lie within the range expected of a new run ({shown}: {n} seeds)."]
+    values, rows, outside = headlines(config).set_index([*NAME]).value, [], []
+    for figure in reference["figures"]:
+        if (name := name_of(figure)) in values.index:
+            rows.append({**figure, "value": values[name], "inside": inside(values[name], figure)})
+            if not rows[-1]["inside"]:
+                outside.append("{comparison}: {quantity} {value:{0}} {unit} (expected {from:{0}} to {to:{0}})".format(
+                    seeds.FORMS[figure["quantity"]], **rows[-1]))
+    told = [f"{len(rows) - len(outside)} of {len(rows)} figures lie within the range expected of a new run ({shown}: "
+            f"{len(reference['seeds'])} seeds)."]
     if outside:
         told.append(f"Outside: {'; '.join(outside)}. Each figure of a run is outside once in 20 by chance; figures of one run go "
                     "together.")
-    return table, told
-
-
-def shown_value(quantity: str, value: float) -> str:
-    """A value with the digits and the unit of its quantity."""
-    unit = seeds.UNITS[quantity]
-    return f"{value:{seeds.FORMS[quantity]}}{' %' if unit == '%' else f' {unit}'}"
-
-
-def expected_range(figure: Any) -> str:
-    """The prediction interval of a figure (a row of `compare`), in words."""
-    form = seeds.FORMS[figure.quantity]
-    return f"{figure.start:{form}} to {figure.to:{form}}"
+    return pd.DataFrame(rows), told

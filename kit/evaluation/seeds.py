@@ -35,9 +35,8 @@ def write_params(config: Config) -> list[Config]:
     for other in others(config):
         file = ROOT / other.file
         parent = os.path.relpath(ROOT / config.file, file.resolve().parent)
-        with files.atomic(file) as text:
-            text.write(f"# Written by the chain: {config.file} with another seed.\n"
-                       f"extends: {parent}\nrun: {other.run}\nseed: {other.seed}\nseeds: []\n")
+        files.write_text(file, f"# Written by the chain: {config.file} with another seed.\n"
+                               f"extends: {parent}\nrun: {other.run}\nseed: {other.seed}\nseeds: []\n")
     return others(config)
 
 
