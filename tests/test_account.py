@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import tiny
 
-from kit.runs import account, paths
+from kit.runs import manifest, paths
 
 
 def cell(source: str, seconds: float) -> dict[str, Any]:
@@ -31,6 +31,6 @@ def test_seconds_of_a_round_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run.training("iterative", 1).mkdir(parents=True)
     steps = pd.DataFrame({"seconds": [4.0, 5.0], "generate": [2.0, 2.5], "grade": [0.25, 0.25], "reference": [0.5, 0.5]})
     steps.to_csv(run.training("iterative", 1) / "log.csv", index=False)
-    found = account.table(config).set_index("part").seconds.to_dict()
+    found = manifest.account(config).set_index("part").seconds.to_dict()
     assert found == {"start": 4.5, "selection.validate_round": 5.0, "other": 0.5, "train: checkpoints and the rest": 11.0,
                      "train: generate": 4.5, "train: grade": 0.5, "train: reference": 1.0, "train: update": 3.0}

@@ -31,7 +31,7 @@ from kit.chain.stages import Stage, inputs_of
 from kit.evaluation import evaluate
 from kit.rollout import models, records
 from kit.rollout.records import Response, Sampling
-from kit.runs import catalog, files, fingerprint, lock, paths
+from kit.runs import catalog, files, fingerprint, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
 from kit.training import checkpoints, rounds
 
@@ -185,7 +185,7 @@ def test_an_engine_that_breaks_off_is_one_line_and_what_it_had_answered_is_kept(
 
 
 def test_a_second_run_in_the_folder_is_refused_with_the_firsts_process_and_machine(tmp_path: Path) -> None:
-    with lock.hold(tmp_path / "smoke", "smoke"):
+    with files.hold(tmp_path / "smoke", "smoke"):
         done = command(str(tmp_path))
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr and "is at work here" in done.stderr
@@ -193,26 +193,26 @@ def test_a_second_run_in_the_folder_is_refused_with_the_firsts_process_and_machi
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
-    code = ("import sys, time; from pathlib import Path; from kit.runs import lock\n"
-            "with lock.hold(Path(sys.argv[1]), 'run'): print('held', flush=True); time.sleep(60)")
+    code = ("import sys, time; from pathlib import Path; from kit.runs import files\n"
+            "with files.hold(Path(sys.argv[1]), 'run'): print('held', flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(KitError, match=f"process {holder.pid} on .* is at work here"), lock.hold(tmp_path, "run"):
+        with pytest.raises(KitError, match=f"process {holder.pid} on .* is at work here"), files.hold(tmp_path, "run"):
             pass
         holder.send_signal(signal.SIGKILL)
-    with lock.hold(tmp_path, "run"):
-        assert f"process {os.getpid()} " in (tmp_path / lock.NAME).read_text()
+    with files.hold(tmp_path, "run"):
+        assert f"process {os.getpid()} " in (tmp_path / files.LOCK).read_text()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_holder_starts_may_enter_and_others_may_not(tmp_path: Path) -> None:
-    code = ("import sys; from pathlib import Path; from kit.runs import lock\n"
-            "with lock.hold(Path(sys.argv[1]), 'run'): print('inside')")
+    code = ("import sys; from pathlib import Path; from kit.runs import files\n"
+            "with files.hold(Path(sys.argv[1]), 'run'): print('inside')")
     start = [sys.executable, "-c", code, str(tmp_path)]
-    with lock.hold(tmp_path, "run"):
-        held = {**os.environ, lock.HELD: str(tmp_path)}
+    with files.hold(tmp_path, "run"):
+        held = {**os.environ, files.HELD: str(tmp_path)}
         assert subprocess.run(start, cwd=ROOT, env=held, capture_output=True, text=True, check=True).stdout == "inside\n"
-        assert (tmp_path / lock.NAME).is_file()  # it was not the child's to give back
+        assert (tmp_path / files.LOCK).is_file()  # it was not the child's to give back
         assert "is at work here" in subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False).stderr
 
 
@@ -221,8 +221,8 @@ def test_a_file_system_without_locks_is_worked_on_without_one(tmp_path: Path, mo
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with lock.hold(tmp_path, "run"):
-        assert (tmp_path / lock.NAME).is_file()
+    with files.hold(tmp_path, "run"):
+        assert (tmp_path / files.LOCK).is_file()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -310,12 +310,12 @@ def test_editing_the_cell_of_parameters_is_no_change_of_code_and_editing_another
 
 
 def test_figures_hang_on_labels_and_the_report_and_training_hangs_on_neither(tmp_path: Path) -> None:
-    work = "from kit.report import tables\nfrom kit.runs import catalog, lock\nfrom kit.training import rounds, watch"
+    work = "from kit.report import tables\nfrom kit.runs import catalog, files\nfrom kit.training import rounds, watch"
     file = notebook(tmp_path / "n.ipynb", "", work)
     trained, drawn = fingerprint.code(file), fingerprint.code(file, draws=True)
     assert set(trained) >= {f"code: kit/{name}.py" for name in ("training/rounds", "reward/token_limit", "settings/sets")}
     assert set(drawn) - set(trained) >= {"code: kit/report/tables.py", "code: kit/runs/catalog.py"}
-    for name in ("runs/lock", "training/watch", "settings/schema"):
+    for name in ("runs/files", "training/watch", "settings/schema"):
         assert f"code: kit/{name}.py" not in drawn
 
 
@@ -324,9 +324,9 @@ def test_what_changed_is_told_by_name() -> None:
     now = {"training.learning_rate": 2e-4, "code: kit/reward/token_limit.py": "b", "file: data/two.jsonl": "x", "seed": 1}
     names = fingerprint.differing(before, now)
     assert names == ["code: kit/reward/token_limit.py", "seed", "training.learning_rate"]
-    assert fingerprint.told(names, before, now) == (
+    assert fingerprint.told(before, now) == (
         "kit/reward/token_limit.py changed, seed is 1, was null, training.learning_rate is 0.0002, was 0.0001")
     made = {f"file: models/checkpoint-3/{name}": "x" for name in ("config.json", "model.safetensors")}
     makers = dict.fromkeys(made, "02_prune_round-iterative-1")
-    assert fingerprint.told([*made, "seed"], made, {"seed": 1}, makers) == (
+    assert fingerprint.told(made, {"seed": 1}, makers) == (
         "what 02_prune_round-iterative-1 made changed, seed is 1, was null")

@@ -116,7 +116,7 @@ def test_in_a_notebook_one_place_is_drawn_anew_and_not_at_every_step(monkeypatch
         def update(self, drawn: tuple[int, str]) -> None:
             self.shown.append(drawn)
 
-    monkeypatch.setattr(watch.live, "place", Place)
+    monkeypatch.setattr(watch, "place", Place)
     shown = watch.Shown("a", 30, draw=lambda rows, steps, title: (len(rows), title))
     for k in range(1, 31):
         shown.tell(curve(healthy=30)[:k])

@@ -5,8 +5,6 @@ is imported before the fork: a stage runs the code that is there when it begins.
 on their own as ever, for a process that has touched CUDA must not be forked.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import functools
@@ -22,7 +20,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
            "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
@@ -93,7 +91,6 @@ def main() -> None:
     for line in sys.stdin:
         if os.fork() == 0:
             become(**json.loads(line))
-            break
         load(LATER)
 
 
@@ -104,17 +101,15 @@ def load(names: Sequence[str]) -> None:
     gc.freeze()
 
 
-def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
+def become(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
     """Be the kernel that was asked for."""
     from ipykernel import kernelbase
 
     os.setsid()
     print(os.getpid(), flush=True)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    with open(os.devnull, "w") as nothing:  # what a notebook prints goes to its messages; at its end libraries only grumble
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+    nothing = os.open(os.devnull, os.O_RDWR)  # what a notebook prints goes to its messages; at its end libraries only grumble
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()

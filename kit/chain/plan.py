@@ -23,6 +23,7 @@ from kit.training import trl_fields
 GIB = 2**30
 STAGE = 4.0  # seconds that a stage takes on average for its start, tables and figures (the laptop run: 13 stages, 55 s)
 PROMPT = 150  # tokens that a prompt is expected to have; memory goes by data.prompt_cap
+BYTES = {"bfloat16": 2, "float32": 4}  # of a number in computation
 TILE = 2 * 4096 * 32768  # bytes: tokens x words of TRL 1.16's ChunkedLogProbFunction; the logits (4 V b s) never exist whole
 # (c, r) -> what a layer of Qwen2 in transformers 5.17 holds besides its MLP, in hidden states: while it is recomputed, and kept
 # for the backward pass without checkpointing. tests/test_plan.py traces it.
@@ -60,28 +61,10 @@ def sizes_of(config: Config) -> Sizes:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def highest(config: Config) -> int:
-    """The highest token limit of all rounds: what the update's memory goes by."""
-    return max(limit for schedule in config.schedules.values() for limit in schedule.limits)
-
-
 def trained(config: Config, z: Sizes) -> int:
     """How many numbers are trained: N, or with LoRA of rank R on all linear layers R L (2 (H + Q) + 2 (H + K) + 3 (H + I))."""
     pairs = 2 * (z.hidden + z.queries) + 2 * (z.hidden + z.keys) + 3 * (z.hidden + z.mlp)
     return z.parameters if config.training.lora_rank is None else config.training.lora_rank * z.layers * pairs
-
-
-def width(config: Config) -> int:
-    """Bytes of a number in computation."""
-    return 2 if config.model.dtype == "bfloat16" else 4
-
-
-def is_shared(config: Config) -> bool:
-    """Whether the training processes share one copy of the weights (FSDP2, ZeRO-3)."""
-    path = paths.given(config, config.training.accelerate)
-    if not path.is_file():
-        raise KitError(f"{config.file}: training.accelerate: no file {config.training.accelerate}")
-    return config.training.processes > 1 and read_yaml(path).get("distributed_type") in ("FSDP", "DEEPSPEED")
 
 
 def memory(config: Config, z: Sizes) -> pd.DataFrame:
@@ -92,9 +75,13 @@ def memory(config: Config, z: Sizes) -> pd.DataFrame:
     layers are kept. vLLM has its share of the memory.
     """
     t, e, h, cap, trl = config.training, config.evaluation, config.hardware, config.data.prompt_cap, trl_fields.fields(config)
-    shared, lora = is_shared(config), t.lora_rank is not None
-    n, c, devices = trained(config, z), width(config), t.processes if shared else 1
-    r, layers, b, s = c if shared or lora else 4, z.layers, t.responses_per_pass, cap + highest(config)
+    launched = paths.given(config, t.accelerate)
+    if not launched.is_file():
+        raise KitError(f"{config.file}: training.accelerate: no file {t.accelerate}")
+    shared = t.processes > 1 and read_yaml(launched).get("distributed_type") in ("FSDP", "DEEPSPEED")
+    n, c, devices, lora = trained(config, z), BYTES[config.model.dtype], t.processes if shared else 1, t.lora_rank is not None
+    r, layers, b = c if shared or lora else 4, z.layers, t.responses_per_pass
+    s = cap + max(plan.limits[0] for plan in config.schedules.values())  # limits fall from round to round
     recomputed, whole = COUNTED[c, r]
     kept, layer, masks = layers * r * z.hidden, 6 * c * z.mlp + recomputed * z.hidden, 1 + c
     if not trl["gradient_checkpointing"]:
@@ -152,11 +139,6 @@ def problem_count(config: Config, name: str) -> int:
     return 0
 
 
-def expected(config: Config, name: str, cap: int) -> float:
-    """Mean tokens of a response cut at `cap`: the base model's as params expect it, else the cap itself."""
-    return min(config.hardware.lengths.get(name, cap), cap)
-
-
 def rollout_seconds(config: Config, z: Sizes, tokens: float, s: float, n: float) -> float:
     """Device seconds to generate `tokens`, n responses at once, each of s tokens with its prompt: a token of each takes the
     longer of reading weights and caches, (2 N + 4 L K n s) / bandwidth, and 2 N n / FLOPs."""
@@ -175,9 +157,10 @@ def update_seconds(config: Config, z: Sizes, tokens: float, s: float) -> float:
 
 
 def answers(config: Config, z: Sizes, name: str, samples: int, cap: int) -> tuple[float, float]:
-    """(tokens, device seconds) of one model's responses to a data set, at the base model's length, at most `cap` tokens."""
-    engine, count, length = config.engine, problem_count(config, name) * samples, expected(config, name, cap)
-    at_once = float(config.evaluation.batch_size)
+    """(tokens, device seconds) of one model's responses to a data set, at the base model's length (as params expect it, else the
+    cap itself), at most `cap` tokens."""
+    engine, count = config.engine, problem_count(config, name) * samples
+    length, at_once = min(config.hardware.lengths.get(name, cap), cap), float(config.evaluation.batch_size)
     if engine.name != "transformers":
         at_once = cache_tokens(config, z, engine.gpu_memory_utilization, engine.tensor_parallel) / (PROMPT + length)
     return count * length, rollout_seconds(config, z, count * length, PROMPT + length, max(1, min(count, at_once)))
@@ -188,13 +171,13 @@ def work(config: Config, z: Sizes) -> pd.DataFrame:
     evaluations, `in all`. Disk: 4 N of weights and 8 N of AdamW a checkpoint, 4 bytes a token of a response."""
     t, e, f, rows = config.training, config.evaluation, config.forcing, {}
     trl, batch = trl_fields.fields(config), t.prompts_per_step * t.responses_per_prompt
-    saved = 12 * trained(config, z) + (width(config) * z.parameters if t.lora_rank else 0)
+    saved = 12 * trained(config, z) + (BYTES[config.model.dtype] * z.parameters if t.lora_rank else 0)
     check = answers(config, z, config.data.validation, config.selection.samples, e.max_new_tokens)
     for name, schedule in config.schedules.items():
         steps = catalog.steps_of(config, name)
         kept = steps // (schedule.checkpoint_every or t.checkpoint_every)
         for k, limit in enumerate(schedule.limits, 1):
-            length, at_once = expected(config, config.data.train, limit), float(t.responses_per_process)
+            length, at_once = min(config.hardware.lengths.get(config.data.train, limit), limit), float(t.responses_per_process)
             written, whole = steps * batch * length, PROMPT + length
             if t.vllm == "colocate":
                 spread = trl["vllm_tensor_parallel_size"]
@@ -242,7 +225,7 @@ def obstacles(config: Config, z: Sizes, peak: pd.Series, disk: float) -> list[st
               for phase, gib in peak.items() if config.parallel * gib > h.memory_gib]
     engines = [  # of vLLM: is it used, the key of its share of the memory, that share, devices of a copy, longest response
         (t.vllm == "colocate", "training.trl.vllm_gpu_memory_utilization", trl["vllm_gpu_memory_utilization"],
-         trl["vllm_tensor_parallel_size"], highest(config)),
+         trl["vllm_tensor_parallel_size"], max(plan.limits[0] for plan in config.schedules.values())),
         (e.name == "vllm", "engine.gpu_memory_utilization", e.gpu_memory_utilization, e.tensor_parallel,
          config.evaluation.max_new_tokens)]
     for used, key, share, spread, response in engines:

@@ -8,11 +8,10 @@ results/<run>/stages says of each stage what it was made from (kit.runs.fingerpr
 - anything else: starts again, saying what changed. What it had made goes to replaced/.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
+import html
 import os
 import queue
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 from tqdm import tqdm
 
 from kit.chain import kernels
@@ -32,9 +32,9 @@ from kit.chain.stages import NOTEBOOKS, Stage, inputs_of, outputs_of, results_of
 from kit.data import problems
 from kit.evaluation import seeds
 from kit.rollout import logs
-from kit.runs import account, catalog, files, fingerprint, live, lock, manifest, paths
+from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import Config, KitError
-from kit.training import trl_fields
+from kit.training import trl_fields, watch
 
 # For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
 # two small models side by side that halved the time of a step. Bars would be left over in the executed copies. Nothing is sent
@@ -51,13 +51,13 @@ def run_notebook(config: Config) -> None:
     """Execute 00_run_all, the notebook that executes the others; what it prints is printed here. The run's folder is this
     command's and its kernels' alone, and what killed kernels have left in it is removed."""
     run = paths.of(config)
-    with lock.hold(run.root, run.shown):
+    with files.hold(run.root, run.shown):
         shutil.rmtree(run.kernels, ignore_errors=True)
-        os.environ[lock.HELD] = str(run.root)  # its kernels may enter
+        os.environ[files.HELD] = str(run.root)  # its kernels may enter
         try:
             execute(Stage("00_run_all", "00_run_all", {}), config, stdout_file=sys.stdout)
         finally:
-            del os.environ[lock.HELD]
+            del os.environ[files.HELD]
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
@@ -155,7 +155,7 @@ def run_stages(config: Config, found: Sequence[Stage], interrupted: threading.Ev
     Prints a line when a stage starts or ends, and every 20 seconds one on where the running ones stand; in a notebook that
     somebody looks at there are bars instead, redrawn in place. Another run in the same folder is refused.
     """
-    run, began = paths.of(config), time.monotonic()
+    run, began, place = paths.of(config), time.monotonic(), watch.place()
     if not config.schedules:
         manifest.write_manifest(config, {})  # else notebook 01 does, with the prompts
     made: dict[str, dict[str, list]] = {}
@@ -167,19 +167,17 @@ def run_stages(config: Config, found: Sequence[Stage], interrupted: threading.Ev
         clock = tqdm.format_interval(time.monotonic() - began)
         print(f"{clock}  {where}{text}\n", end="", flush=True)  # one write: lanes print side by side
 
-    place = live.place()
-
     def tell() -> None:
-        bars = [(f"{len(made)} of {len(names)} stages", len(made) / len(names))]
+        bars = [bar(f"{len(made)} of {len(names)} stages", len(made) / len(names))]
         for name, (stage, since, before) in tuple(running.items()):
             done, total, told = progress(config, stage)
             seconds = (total - done) * (time.monotonic() - since) / max(done - before, 1e-9)
             told += f", about {tqdm.format_interval(seconds)} left" if before < done < total else ""
-            bars.append((f"{name}: {told}", done / max(total, 1)))
+            bars.append(bar(f"{name}: {told}", done / max(total, 1)))
             if not place:
                 say(told, name)
         if place:
-            place.update(live.bars(*bars))
+            place.update(HTML("".join(bars)))
 
     def work(stage: Stage) -> dict[str, Any]:
         running[stage.name] = stage, time.monotonic(), progress(config, stage)[0]
@@ -192,17 +190,23 @@ def run_stages(config: Config, found: Sequence[Stage], interrupted: threading.Ev
         finally:
             del running[stage.name]
 
-    with lock.hold(run.root, run.shown):
+    with files.hold(run.root, run.shown):
         for unfinished in run.root.rglob(".*.tmp"):  # by processes that were killed
             unfinished.unlink(missing_ok=True)
         say(f"{config.file} -> {run.shown}")
         rows = side_by_side(config.parallel, {stage.name: functools.partial(work, stage) for stage in found}, interrupted,
                             {stage.name: stage.needs for stage in found}, tell, 2 if place else 20)
         tell()
-        files.write_csv(run.account, account.table(config))
+        files.write_csv(run.account, manifest.account(config))
         with contextlib.suppress(OSError):
             run.kernels.rmdir()
     return pd.DataFrame(list(rows.values()))
+
+
+def bar(told: str, done: float) -> str:
+    """A bar for what is told, with the share of it that is done, as HTML."""
+    text = html.escape(told)
+    return f'<div><progress max="1" value="{done:.3f}" aria-label="{text}"></progress> {text}</div>'
 
 
 def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], say: Callable[[str], None]) -> dict[str, Any]:
@@ -210,7 +214,7 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
     run = paths.of(config)
     marker, inputs = run.stages / f"{stage.name}.json", inputs_of(config, stage, made)
     before = files.read_json(marker) if marker.is_file() else {}
-    results = before["results"] if before.get("done") and before.get("inputs") == inputs else None
+    results = before.get("results") if before.get("inputs") == inputs else None
     if results is not None and all((run.root / name).is_file() for name in results):
         now = made[stage.name] = fingerprint.files([run.root / name for name in results], run.root, results)
         other = [name for name in results if now[name][2] != results[name][2]]
@@ -227,14 +231,12 @@ def run_stage(config: Config, stage: Stage, made: dict[str, dict[str, list]], sa
     seconds = round(time.monotonic() - started, 1)
     made[stage.name] = fingerprint.files(results_of(config, stage), run.root)
     files.write_json(marker, record | {"done": True, "results": made[stage.name], "seconds": seconds,
-                                       "commit": manifest.commit(), "finished": manifest.now()})
+                                       "commit": manifest.commit(), "finished": files.now()})
     say(f"done in {seconds:.0f} s")
     return {"stage": stage.name, "status": "executed", "seconds": seconds}
 
 
-def resumption(
-    before: dict[str, Any], inputs: dict[str, Any], makers: Mapping[str, str]
-) -> tuple[bool, str, list[str]]:
+def resumption(before: dict[str, Any], inputs: dict[str, Any], makers: Mapping[str, str]) -> tuple[bool, str, list[str]]:
     """(whether a stage goes on with what it had made, what is said of it, code that has changed since it began). `makers`: of the
     files among its inputs, the stage that makes each."""
     if not before:
@@ -243,11 +245,10 @@ def resumption(
     if not changed:
         said = "some of its files are gone, goes on" if before["done"] else "continues where it stopped"
         return True, said, before["other_code"]
-    why = fingerprint.told(changed, before["inputs"], inputs, makers)
-    code = {name for name in changed if name.startswith("code: ")}
-    if code == set(changed) and not before["done"]:
-        since = sorted({*before["other_code"], *(name.removeprefix("code: ") for name in code)})
-        return True, f"continues where it stopped, though {why} since", since
+    why = fingerprint.told(before["inputs"], inputs, makers)
+    code = [name.removeprefix("code: ") for name in changed if name.startswith("code: ")]
+    if len(code) == len(changed) and not before["done"]:
+        return True, f"continues where it stopped, though {why} since", sorted({*before["other_code"], *code})
     return False, f"{why}: starts again", []
 
 
@@ -273,14 +274,11 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     from traitlets.config import Config as Settings
 
     run = paths.of(config)
-    copy = run.notebooks / f"{stage.name}.ipynb"
-    look = f"(see {run.shown}/notebooks/{copy.name})"
+    copy, connection = run.notebooks / f"{stage.name}.ipynb", run.kernels / f"{stage.name}.json"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    connection = run.kernels / f"{stage.name}.json"  # in the system's /tmp those of killed runs would pile up
-    connection.parent.mkdir(mode=0o700, exist_ok=True)
+    connection.parent.mkdir(mode=0o700, exist_ok=True)  # in the system's /tmp those of killed runs would pile up
     connection.unlink(missing_ok=True)
+    os.environ |= ENVIRONMENT | os.environ
     if os.path.expanduser("~") == "~":  # a container's user without a home: Jupyter wants one
         os.environ["HOME"] = str(run.kernels.resolve())
     KERNELS.add(connection)
@@ -289,13 +287,12 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
             str(NOTEBOOKS / f"{stage.notebook}.ipynb"), str(copy), {"params_file": config.file, **stage.parameters},
             cwd=str(NOTEBOOKS), progress_bar=False, request_save_on_cell_execute=False,
             extra_arguments=["--IPKernelApp.log_level=50"],
-            config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options
-        )
-    except PapermillExecutionError as error:
-        told = error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}"
-        raise KitError(f"{stage.name}: {' '.join(told.split())} {look}") from None
+            config=Settings({"KernelManager": {"connection_file": str(connection)}}), **options)
     except (PapermillException, CellTimeoutError, DeadKernelError) as error:
-        raise KitError(f"{stage.name}: {' '.join(str(error).split())[:300]} {look}") from None
+        told = " ".join(str(error).split())[:300]
+        if isinstance(error, PapermillExecutionError):
+            told = " ".join((error.evalue if error.ename == "KitError" else f"{error.ename}: {error.evalue}").split())
+        raise KitError(f"{stage.name}: {told} (see {run.shown}/notebooks/{copy.name})") from None
     finally:
         KERNELS.discard(connection)
         if copy.is_file():
@@ -304,27 +301,25 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
 
 def progress(config: Config, stage: Stage) -> tuple[int, int, str]:
     """How much of a running stage is done and of how much (steps or problems), and that in words; 0 of 0 where no file tells."""
-    run, own, schedule = paths.of(config), stage.schedule, config.schedules.get(stage.schedule)
+    run, own, round = paths.of(config), stage.schedule or "base", stage.parameters.get("round", 0)
     with contextlib.suppress(OSError, ValueError, IndexError, KitError):  # no log yet
         if stage.notebook in ("01_base_model", "02_prune_round"):
-            round = stage.parameters.get("round", 0)
-            row = pd.read_csv(run.training(own or "base", round) / "log.csv").iloc[-1]
-            steps = catalog.steps_of(config, own) if schedule else config.arithmetic.drill_steps + config.arithmetic.sft_steps
-            told = f"loss {row.loss:.3f}" if "reward" not in row else \
-                f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
+            row = pd.read_csv(run.training(own, round) / "log.csv").iloc[-1]
+            steps = catalog.steps_of(config, own) if round else config.arithmetic.drill_steps + config.arithmetic.sft_steps
             if row.step < steps:
+                told = f"loss {row.loss:.3f}" if "reward" not in row else \
+                    f"reward {row.reward:.2f}, length {row.length:.0f}, truncated {row.truncated:.0%}"
                 return int(row.step), steps, f"step {row.step:.0f} of {steps}: {told}"
-            validated = len(list(run.validation(own or "base", round, 0).parent.glob("*.jsonl")))
+            validated = len(list(run.validation(own, round, 0).parent.glob("*.jsonl")))
             return steps, steps, f"trained; validation, {validated} checkpoints begun"
-        sizes = {name: len(problems.load(name, config)) for name in config.data.evaluation if own not in config.logs.models}
+        asked = config.data.evaluation if stage.schedule not in config.logs.models else ()
+        sizes = {name: len(problems.load(name, config)) for name in asked}
         written = {
-            "03_evaluate": [(run.rollouts(model, name), n) for model in catalog.models_of(config, own or "base")
-                            for name, n in sizes.items()],
-            "04_budget_forcing": [(run.forcing(model, name) / f"budget{budget}.jsonl", n) for model in config.forced_models
-                                  for name, n in sizes.items() for budget in config.forcing.budgets],
+            "03_evaluate": {run.rollouts(model, name): sizes[name] for model in catalog.models_of(config, own) for name in sizes},
+            "04_budget_forcing": {run.forcing(model, name) / f"budget{budget}.jsonl": sizes[name]
+                                  for model in config.forced_models for name in sizes for budget in config.forcing.budgets},
         }.get(stage.notebook)
         if written:
-            total = sum(n for _, n in written)
-            done = sum(path.read_bytes().count(b"\n") for path, _ in written if path.is_file())
-            return done, total, f"{done:,} of {total:,} problems answered"
+            done = sum(path.read_bytes().count(b"\n") for path in written if path.is_file())
+            return done, sum(written.values()), f"{done:,} of {sum(written.values()):,} problems answered"
     return 0, 0, "runs"

@@ -1,8 +1,7 @@
 """The stages of a run: their order, what each is made from, and what it makes. `kit.chain.runner` executes them."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
         read += ("prompts.",)
     unread = {f"schedules.{own}.label", f"schedules.{own}.compare_with", *(f"training.trl.{name}" for name in trl_fields.PLACES)}
     found = {key: value for key, value in table.items() if f"{key}.".startswith(read) and key not in unread}
-    found["files"] = stamps(config, [str(path) for path in config.data.files.values()])
+    found["files"] = stamps(config, config.data.files.values())
     cues = phases.cues_of(config)  # of every stage: a mistake in the file is told before anything is trained
     if "behavior" in READS[stage.notebook]:
         found["behavior.phases"] = [cues.announced.pattern, *([phase, cue.pattern] for phase, cue in cues.table)]
@@ -103,9 +102,8 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
         found["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                           if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if own in config.logs.models:
-        logs = config.logs.models[own]
-        stamped = stamps(config, [str(Path(config.logs.folder) / path) for path in logs.values()])
-        found["logs"] = [logs, stamped, config.logs.folder, config.logs.tokenizer]
+        l, its = config.logs, config.logs.models[own]
+        found["logs"] = [its, stamps(config, [f"{l.folder}/{path}" for path in its.values()]), l.folder, l.tokenizer]
     if own in config.schedules:  # a round does not depend on those after it
         found[f"schedules.{own}.limits"] = config.schedules[own].limits[: stage.parameters.get("round")]
     if own == "base" and config.evaluation.training_prompt:
@@ -122,7 +120,7 @@ def inputs_of(config: Config, stage: Stage, made: dict[str, dict[str, list]]) ->
     return json.loads(manifest.scrubbed(json.dumps(table), config))
 
 
-def stamps(config: Config, given: list[str]) -> list[list[Any]]:
+def stamps(config: Config, given: Iterable[str]) -> list[list[Any]]:
     """Size and time of the files that params name, so that a changed file redoes what was made from it."""
     roots = [paths.given(config, path) for path in given]
     found = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root]) if file.is_file()]

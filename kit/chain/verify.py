@@ -51,14 +51,11 @@ def compute(config: Config) -> None:
             validate(config, schedule, k)
     for model in catalog.model_names(config):
         logged = model in config.logs.models
-        for name in config.data.evaluation:
-            answers = logs.responses(config, model, name) if logged else records.read(run.rollouts(model, name))
-            grade(config, answers, run.grades(model, name))
+        told = [f"{model}/{evaluate.TRAINING_PROMPT}"] if config.evaluation.training_prompt and not logged else []
+        for folder, name in itertools.product([model, *told], config.data.evaluation):
+            answers = logs.responses(config, model, name) if logged else records.read(run.rollouts(folder, name))
+            grade(config, answers, run.grades(folder, name))
         evaluate.write_metrics(config, model)
-        if config.evaluation.training_prompt and not logged:
-            told = f"{model}/{evaluate.TRAINING_PROMPT}"
-            for name in config.data.evaluation:
-                grade(config, records.read(run.rollouts(told, name)), run.grades(told, name))
     comparisons.compare_models(config)
     behavior.write_tables(config)
     if config.schedules and config.forcing.budgets:
@@ -82,12 +79,11 @@ def grade(config: Config, answers: Iterable[records.Rollout], path: Path) -> Non
 def validate(config: Config, schedule: str, k: int) -> None:
     """A round's validation table (the base model's: round 0), with the choice of a checkpoint that follows from it."""
     place = paths.of(config).training(schedule, k)
-    written = sorted((int(path.stem[4:]), path) for path in (place / "validation").glob("step*.jsonl"))
+    written = {int(path.stem.removeprefix("step")): path for path in (place / "validation").glob("step*.jsonl")}
     if not written:
         raise KitError(f"{place}: no validated checkpoints yet")
-    rows = [selection.validation_row(config, step, list(records.read(path))) for step, path in written]
-    table = selection.chosen(config, schedule, k, rows) if k > 0 else pd.DataFrame(rows)
-    files.write_csv(place / "validation.csv", table)
+    rows = [selection.validation_row(config, step, list(records.read(written[step]))) for step in sorted(written)]
+    files.write_csv(place / "validation.csv", selection.chosen(config, schedule, k, rows) if k else pd.DataFrame(rows))
 
 
 def different(ours: Path, again: Path, name: str) -> tuple[list[str], int]:

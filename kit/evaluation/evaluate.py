@@ -23,7 +23,7 @@ from kit.evaluation.metrics import Graded
 from kit.reward import grading
 from kit.rollout import engines, logs, records
 from kit.rollout.records import Engine, Rollout, Sampling
-from kit.runs import catalog, files, lock, paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, Prompts
 
 Ask = Callable[[Prompts, str], prompts.Messages]  # (the wordings of params, a question) -> the messages
@@ -100,7 +100,7 @@ def respond(
             raise KitError(f"{config.file}: evaluation.second_bos: this model's tokenizer has no beginning token")
         return first + prompts.encode(tokenizer, ask(config.prompts, p.question))
 
-    with lock.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
+    with files.hold(path.parent, f"{paths.of(config).shown}, {title}", patience=20):
         try:
             with files.telling(path):
                 return records.collect(engine, known, encode, sampling, path, seed, title, keep_ids)

@@ -26,7 +26,7 @@ import pandas as pd
 
 from kit.evaluation import seeds
 from kit.evaluation.uncertainty import LEVEL, POWER, t_quantile
-from kit.runs import catalog, files, fingerprint, manifest, paths
+from kit.runs import catalog, files, fingerprint, paths
 from kit.settings import ROOT, Config, KitError
 
 RANGES = {"accuracy": (0, 100), "hesitation words": (0, math.inf)}
@@ -163,7 +163,7 @@ def _source(config: Config) -> dict[str, Any]:
     made = [files.read_json(paths.of(run).manifest) for run in runs]
     commits = dict.fromkeys(m["commit"] for m in made)
     return {"runs_of": config.file, "seeds": [run.seed for run in runs], "commit": " ".join(commits),
-            "versions": made[0]["versions"], "written": manifest.now()}
+            "versions": made[0]["versions"], "written": files.now()}
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -186,8 +186,7 @@ def compare(config: Config) -> tuple[pd.DataFrame, list[str]]:
     if not path.is_file():
         return pd.DataFrame(), []
     reference, own, shown = files.read_json(path), _settings(config), f"params/reference/{path.name}"
-    if other := fingerprint.differing(reference["settings"], own):
-        why = fingerprint.told(other, reference["settings"], own)
+    if why := fingerprint.told(reference["settings"], own):
         return pd.DataFrame(), [f"No verdict: {shown} is of other settings ({why})."]
     values, rows, outside = headlines(config).set_index([*NAME]).value, [], []
     for figure in reference["figures"]:

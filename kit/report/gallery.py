@@ -40,8 +40,8 @@ def make(config: Config) -> list[Path]:
     run, now, was = paths.of(config), made_from(config), {}
     for marker in sorted(run.stages.glob("*.json")):  # the figures', which is the last, has all settings but training's
         was |= {name: value for name, value in files.read_json(marker)["inputs"].items() if name in now and name not in CONTENT}
-    if other := fingerprint.differing(was, {name: now[name] for name in was}):
-        raise KitError(f"{run.shown} was made from something else ({fingerprint.told(other, was, now)}); run {config.file} again")
+    if other := fingerprint.told(was, {name: now[name] for name in was}):
+        raise KitError(f"{run.shown} was made from something else ({other}); run {config.file} again")
     shown = {"00_run_all": "", "02_prune_round": f"-{next(iter(config.schedules))}-1", "05_behavior": "", "06_figures": ""}
     if any(schedule.reward for schedule in config.schedules.values()):
         shown = {"07_rewards": ""}
@@ -98,5 +98,4 @@ def made_from(config: Config) -> dict[str, Any]:
 def changed(page: Path) -> str:
     """What is no longer as it was when a page was made, in words; empty where it still belongs."""
     kit = nbformat.read(page, as_version=4).metadata.kit
-    now = made_from(load(kit.params))
-    return fingerprint.told(fingerprint.differing(kit.made_from, now), kit.made_from, now)
+    return fingerprint.told(kit.made_from, made_from(load(kit.params)))

@@ -57,4 +57,4 @@ def set_label(config: Config, name: str) -> str:
 
 def origin(config: Config, name: str) -> tuple[str, str, str]:
     """Where a table or figure is from: its title with the run's name, the commit that drew it, the date."""
-    return f"{name}, run {config.run}", f"commit {manifest.commit()}", manifest.now()
+    return f"{name}, run {config.run}", f"commit {manifest.commit()}", files.now()

@@ -19,7 +19,8 @@ from kit.evaluation.seeds import FORMS
 from kit.report.inputs import has, rows_of, set_label
 from kit.report.style import described
 from kit.report.tables import MEASURES, caption, cell, differences
-from kit.runs import account, catalog, files, paths
+from kit.runs import catalog, files, paths
+from kit.runs.manifest import account
 from kit.settings import ROOT, Config, load, yaml_text
 
 MARKERS = ("<!-- written by: python -m kit reference -->", "<!-- end of what it wrote -->")
@@ -102,5 +103,5 @@ def write_report(config: Config) -> Path:
         "report.html", config=config, manifest=manifest, figures=figures, tables=tables, cell=cell, set_label=set_label,
         main=rows_of(config, "main", overall=False), overall=rows_of(config, "main"), changes=rows_of(config, "changes"),
         conclusions=conclusions(config), captions={name: caption(name) for name in tables},
-        account=account.table(config).astype(str), settings=yaml_text(manifest.get("settings", {})))
+        account=account(config).astype(str), settings=yaml_text(manifest.get("settings", {})))
     return files.write_text(run.root / "report.html", text)

@@ -1,18 +1,29 @@
-"""Files written whole or not at all; broken disks and damaged tables told in one line."""
+"""Files written whole or not at all, one run at a time in a folder; broken disks and damaged tables told in one line."""
 
 import contextlib
 import errno
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from kit.settings import KitError
 
 BROKEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST,
           errno.EIO}
+LOCK = ".lock"
+HELD = "KIT_LOCKED"  # environment: the folder that the command which started this process holds, and lets it enter
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def first_line(error: BaseException) -> str:
@@ -31,6 +42,36 @@ def telling(path: Path) -> Iterator[None]:
         why = os.strerror(error.errno).lower()
         raise KitError(f"{error.filename or path}: {why}; what was finished is kept. Make room or mend it and run this again; "
                        "KIT_RESULTS=FOLDER puts results elsewhere") from None
+
+
+@contextlib.contextmanager
+def hold(folder: Path, shown: str, patience: float = 0.0) -> Iterator[None]:
+    """Work in `folder` alone; KitError, which names the other process and calls the folder `shown`, at once or after `patience`
+    seconds while another one does. The system lets go of the lock when its process ends, however it ends: a killed run leaves
+    only the file, which the next one takes over."""
+    if os.environ.get(HELD) == str(folder):
+        yield
+        return
+    path = folder / LOCK
+    with telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=patience, poll_interval=0.2)
+        except Timeout:
+            holder = path.read_text().strip() if path.is_file() else ""
+            raise KitError(f"{shown}: {holder or 'another process'} is at work here; wait until it has ended, or end it, and run "
+                           "this again") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise  # a file system without locks: do without
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()} (since {now()})\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # before others can take it
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 from pydantic import TypeAdapter
 
 from kit.settings import Config
@@ -30,13 +30,7 @@ _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads
 
 def settings(config: Config) -> dict[str, Any]:
     """The settings by their dotted key, without those on which no result depends (`neutral` in settings/schema)."""
-    return _flat(TypeAdapter(Config).dump_python(config, mode="json"))
-
-
-def _flat(table: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(table, dict):
-        return {name: value for k, v in table.items() for name, value in _flat(v, f"{key}.{k}" if key else str(k)).items()}
-    return {key: table}
+    return pd.json_normalize(TypeAdapter(Config).dump_python(config, mode="json")).to_dict("records")[0]
 
 
 def code(notebook: Path, draws: bool = False) -> dict[str, str]:
@@ -102,22 +96,20 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} if before.get(name, missing) != now.get(name, missing))
 
 
-def told(
-    names: list[str], before: Mapping[str, Any], now: Mapping[str, Any], makers: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """What changed, in words; of settings also from what to what, of files the stage that made them (`makers`). At most three."""
+def told(before: Mapping[str, Any], now: Mapping[str, Any], makers: Mapping[str, str] | None = None) -> str:
+    """What differs, in words, at most three; "" where nothing does. Of settings from what to what, of files the stage that made
+    them (`makers`)."""
+    def shown(value: Any) -> str:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) <= 40 else text[:37] + "…"
+
     words: dict[str, None] = {}
-    for name in names:
+    for name in differing(before, now):
         kind, _, rest = name.partition(": ")
-        if name in makers:
+        if makers and name in makers:
             words[f"what {makers[name]} made changed"] = None
         elif rest:
             words[f"{rest} changed" if name in before and name in now else f"{rest} is {'new' if name in now else 'gone'}"] = None
         else:
-            words[f"{kind} is {_shown(now.get(name))}, was {_shown(before.get(name))}"] = None
+            words[f"{kind} is {shown(now.get(name))}, was {shown(before.get(name))}"] = None
     return ", ".join([*words][:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,4 +1,4 @@
-"""What a run is and was made with: versions, commit, device, settings; with no path of this machine in it."""
+"""What a run was made with (settings, versions, commit, device; without paths of this machine), and what its time went into."""
 
 import contextlib
 import dataclasses
@@ -8,16 +8,20 @@ import platform
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from kit.runs import files, paths
 from kit.settings import HOME, ROOT, Config
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "math-verify", "papermill", "numpy",
             "pandas", "vllm")
+PARTS = ("generate", "grade", "reference")  # of a training step: responses, their grades, the reference model; the rest: update
+CALL = re.compile(r"\b(?!catalog|inputs|comparisons\.gather)([a-z_]+\.[a-z_]+)\(")  # those do not take long
+SHORT = 1.0  # seconds; what is shorter is told together
 
 
 def versions() -> dict[str, str]:
@@ -58,11 +62,33 @@ def write_manifest(config: Config, rendered_prompts: dict[str, str], data: dict[
     table = {
         "run": config.run, "params_file": config.file, "settings": dataclasses.asdict(config), "seed": config.seed,
         "commit": commit(), "versions": versions(), "device": device, "prompts": rendered_prompts, "data": data or {},
-        "written": now(),
+        "written": files.now(),
     }
     files.write_json(paths.of(config).manifest, json.loads(scrubbed(json.dumps(table), config)))
 
 
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def account(config: Config) -> pd.DataFrame:
+    """What the time of a run went into: a row per stage and part, in seconds, by papermill's times of the executed notebooks and
+    by log.csv: `start` (the kernel, and what is imported), each cell of a second or more by its first call, `other` cells, and of
+    a cell that trains the parts of its steps and what is beside them (checkpoints)."""
+    run, rows = paths.of(config), []
+    for path in sorted(run.notebooks.glob("0[1-9]*.ipynb")):
+        notebook = files.read_json(path)
+        if not (whole := notebook["metadata"]["papermill"]["duration"]):  # it still runs
+            continue
+        cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+        seconds = [c["metadata"].get("papermill", {}).get("duration") or 0.0 for c in cells]
+        parts = {"start": max(0.0, whole - sum(seconds)) + sum(seconds[:1])}
+        for cell, spent in list(zip(cells, seconds, strict=True))[1:]:
+            call = CALL.search("".join(cell["source"]))
+            name = call[1] if call and spent >= SHORT else "other"
+            parts[name] = parts.get(name, 0.0) + spent
+        given = re.fullmatch(r"02_prune_round-(.+)-(\d+)", path.stem)
+        if given and (log := run.training(given[1], int(given[2])) / "log.csv").is_file() and "launch.train_round" in parts:
+            steps = files.read_csv(log).reindex(columns=["seconds", *PARTS]).sum()
+            split = {f"train: {part}": steps[part] for part in PARTS}
+            split["train: update"] = steps["seconds"] - sum(split.values())
+            parts["train: checkpoints and the rest"] = parts.pop("launch.train_round") - steps["seconds"]
+            parts |= split
+        rows += [{"stage": path.stem, "part": part, "seconds": round(spent, 1)} for part, spent in parts.items()]
+    return pd.DataFrame(rows, columns=["stage", "part", "seconds"])

@@ -41,11 +41,9 @@ class RunPaths:
         self.root = root
         # As printed: relative to the project where it lies in it, so that no home path gets into a notebook.
         self.shown = str(root.relative_to(ROOT)) if root.is_relative_to(ROOT) else root.name
-        self.manifest = root / "manifest.json"
+        self.manifest, self.account, self.vllm_log = (root / name for name in ("manifest.json", "account.csv", "vllm.log"))
         self.notebooks, self.figures, self.metrics = root / "notebooks", root / "figures", root / "metrics"
-        self.base_model = root / "models" / "base"
-        self.contamination = root / "data" / "contamination.csv"
-        self.vllm_log, self.account = root / "vllm.log", root / "account.csv"
+        self.base_model, self.contamination = root / "models" / "base", root / "data" / "contamination.csv"
         self.stages, self.replaced = root / "stages", root / "replaced"
         self.trackers, self.reference = root / "trackers", root / "reference"
         self.kernels = root / ".kernels"  # how running notebooks are reached; gone when the run is done

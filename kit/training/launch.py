@@ -155,9 +155,11 @@ def reason(said: str, code: int) -> str:
 
 
 def work(settings: str, schedule: str, round: int, start: str | None = None) -> None:
-    """One process of a round: what `python -m kit round SETTINGS SCHEDULE ROUND` does. SETTINGS is a params file, or the
-    settings.json that the notebook's side wrote. With `start` (HOST:PORT), which is what `srun` runs, it becomes this machine's
-    `accelerate launch` instead. Raises KitError after an empty line, which sets off what is told."""
+    """One process of a pruning round; `accelerate launch` starts as many as there are.
+
+    `python -m kit round SETTINGS SCHEDULE ROUND` calls it; SETTINGS is a params file, or the settings.json that the notebook's
+    side wrote. With `start` (HOST:PORT), which is what `srun` runs, it becomes this machine's `accelerate launch` instead. Raises
+    KitError after an empty line, which sets off what is told."""
     from torch import distributed, serialization
 
     try:

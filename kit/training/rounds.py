@@ -27,7 +27,7 @@ from kit.data import contamination, prompts
 from kit.reward import grading, length_rewards
 from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models, sampling
-from kit.runs import catalog, files, lock, paths
+from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, Schedule
 from kit.training import checkpoints, trl_fields, watch
 
@@ -97,7 +97,7 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
         keep_time(trainer)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
         trainer._get_train_sampler = functools.partial(after_epochs, epochs, trainer._get_train_sampler)
-        alone = lock.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
+        alone = files.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
         with alone if args.process_index == 0 else contextlib.nullcontext(), failing(config, title, trainer):
             trainer.train(resume_from_checkpoint=str(done) if done else None)
     if t.processes == 1:

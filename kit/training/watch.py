@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kit.runs import catalog, files, live
+from kit.runs import catalog, files
 from kit.settings import Config, KitError, Watch
 from kit.training import checkpoints
 
@@ -85,12 +85,22 @@ def rows_until(path: Path, step: int) -> list[dict[str, Any]]:
     return before[before["step"] <= step].astype(object).where(before.notna(), None).to_dict("records")
 
 
+def place() -> Any:
+    """An IPython display handle, whose `update` puts another object in its place; None where nobody looks on: JupyterLab and its
+    like name the cell when they send it to the kernel, papermill does not, and a terminal has no cells."""
+    from IPython import get_ipython
+    from IPython.display import HTML, display
+
+    cell = getattr(get_ipython(), "get_parent", dict)().get("metadata", {})
+    return display(HTML(""), display_id=True) if "cellId" in cell else None
+
+
 class Shown:
     """A round while it trains: in a notebook that somebody looks at a plot, redrawn in place; elsewhere LINES plain lines."""
 
     def __init__(self, title: str, steps: int, draw: Draw | None) -> None:
         self.title, self.steps, self.draw, self.due = title, steps, draw, 0.0
-        self.place = live.place() if draw else None
+        self.place = place() if draw else None
 
     def tell(self, rows: Sequence[Row], warnings: Sequence[Warning] = ()) -> None:
         """Show the rows of the round up to now, and say what is wrong with the last one."""
