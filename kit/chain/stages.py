@@ -102,8 +102,9 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
         found["seeds"] = [files.read_json(marker).get("results") for other in seeds.others(config)
                           if (marker := paths.of(other).stages / "06_figures.json").is_file()]
     if own in config.logs.models:
-        l, its = config.logs, config.logs.models[own]
-        found["logs"] = [its, stamps(config, [f"{l.folder}/{path}" for path in its.values()]), l.folder, l.tokenizer]
+        logs = config.logs.models[own]
+        stamped = stamps(config, [str(Path(config.logs.folder) / path) for path in logs.values()])
+        found["logs"] = [logs, stamped, config.logs.folder, config.logs.tokenizer]
     if own in config.schedules:  # a round does not depend on those after it
         found[f"schedules.{own}.limits"] = config.schedules[own].limits[: stage.parameters.get("round")]
     if own == "base" and config.evaluation.training_prompt:
