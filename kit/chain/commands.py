@@ -14,7 +14,7 @@ from kit.evaluation import evaluate, metrics, reference
 from kit.laptop import smollm2
 from kit.rollout import logs
 from kit.runs import files, paths
-from kit.settings import HOME, ROOT, KitError, load, schema_text
+from kit.settings import ROOT, KitError, load, schema_text
 from kit.training import launch
 
 # The first line of a command's function is its help. What draws (kit.report) takes seconds to import.
@@ -33,12 +33,6 @@ def run(params: str, stage: str | None) -> None:
     print(f"done: {shown}/report.html; tables and figures in {shown}/figures, executed notebooks in {shown}/notebooks")
     for sentence in reference.compare(config)[1]:
         print(sentence)
-
-
-def write_params(**given: Any) -> None:
-    """Write params/NAME.yaml for a model and problems of your own."""
-    shown = new.new(**given).relative_to(HOME)
-    print(f"{shown}: written; look at it, then: python -m kit plan {shown}, and make reproduce PARAMS={shown}")
 
 
 def show_plan(params: str) -> None:
@@ -125,11 +119,6 @@ def write_gallery(params: str) -> None:
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.2f} MB")
 
 
-def make_smollm2() -> None:
-    """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
-    print(smollm2.make())
-
-
 def write_schema() -> None:
     """Write params/schema.json, by which editors complete and check params files."""
     (ROOT / "params" / "schema.json").write_text(schema_text(), encoding="utf-8")
@@ -141,7 +130,7 @@ RUN = {"name": {"nargs": "?", "default": "laptop", "help": "the run's folder in 
 COMMANDS: dict[str, tuple[Callable[..., int | None], dict[str, dict[str, Any]]]] = {
     "run": (run, {**PARAMS, "stage": {
         "nargs": "?", "help": "only this one and what it needs, such as 02_prune_round-iterative-2"}}),
-    "new": (write_params, {
+    "new": (new.new, {
         "name": {"help": "of the params file and the run"}, "--model": {"required": True, "help": "folder, or hub id"},
         "--train": {"required": True, "type": Path, "help": "problems to train on: JSON lines, CSV or parquet"},
         "--test": {"required": True, "type": Path, "help": "problems to evaluate on"},
@@ -164,7 +153,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], dict[str, dict[str, Any]]]]
         "--of": {"help": "make it anew from these runs, such as params/laptop-seeds.yaml"},
         "--more": {"help": "add runs of other seeds, which also tell whether the ranges of those before hold"},
         "--same-base": {"help": "put runs beside it that vary the seed of the RL alone"}}),
-    "gallery": (write_gallery, PARAMS), "smollm2": (make_smollm2, {}), "schema": (write_schema, {}),
+    "gallery": (write_gallery, PARAMS), "smollm2": (smollm2.make, {}), "schema": (write_schema, {}),
 }
 
 

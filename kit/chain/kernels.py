@@ -42,17 +42,12 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int | None:
         return 0 if select.select([self.descriptor], [], [], timeout)[0] else None
 
-    def poll(self) -> int | None:
-        return self.wait(0)
-
     def send_signal(self, number: int) -> None:
         signal.pidfd_send_signal(self.descriptor, number)
 
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+    poll = functools.partialmethod(wait, 0)
+    terminate = functools.partialmethod(send_signal, signal.SIGTERM)
+    kill = functools.partialmethod(send_signal, signal.SIGKILL)
 
 
 @functools.cache

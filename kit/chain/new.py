@@ -31,8 +31,10 @@ schedules: {{iterative: {{limits: {limits}}}}}  # tokens, a round each; notebook
 
 def new(
     name: str, model: str, train: Path, test: Path, validation: Path | None, limits: Sequence[int] | None, steps: int
-) -> Path:
-    """Write params/<name>.yaml and check it; KitError where the name is taken, or the model or a file cannot be read."""
+) -> None:
+    """Write params/NAME.yaml for a model and problems of your own.
+
+    KitError where the name is taken, the model or a file cannot be read, or the result is not a params file."""
     import torch
 
     name = name.removesuffix(".yaml")
@@ -44,11 +46,11 @@ def new(
     if not re.fullmatch(NAME, name) or path.exists():
         raise KitError(f"params/{name}.yaml: {'is there already' if path.exists() else 'not a name'}; choose another one, of "
                        "letters, digits, - _ and .")
-    given, found = {"train": train, "test": test, **({"validation": validation} if validation else {})}, {}
+    given = {role: file for role, file in (("train", train), ("test", test), ("validation", validation)) if file}
     for role, file in given.items():
         if not file.exists():
             raise KitError(f"--{role} {file}: no such file")
-        found[role] = problems.read(file)
+    found = {role: problems.read(file) for role, file in given.items()}
     count = {role: len(rows) for role, rows in found.items()}
     held = 0 if validation else max(1, min(60, count["train"] // 10))
     prompt_cap = min(768, window_of(model) // 2)
@@ -65,9 +67,8 @@ def new(
         dtype="bfloat16" if torch.cuda.is_available() else "float32", validation="validation" if validation else HELD_OUT,
         held=": a tenth of the others, at most 60" if held else "", counts=" and ".join(map(str, count.values())),
         files=json.dumps({role: _shown(file) for role, file in given.items()}), prompt_cap=prompt_cap, longest=longest,
-        rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4",
-        prompts=min(128, left), steps=steps, every=max(1, steps // 9),
-        alike=alike, limits=json.dumps(list(limits)))
+        rate="1e-6" if size > 1e9 else "1e-5" if size > 1e8 else "3e-4", prompts=min(128, left), steps=steps,
+        every=max(1, steps // 9), alike=alike, limits=json.dumps(list(limits)))
     files.write_text(path, text + "\n")
     try:
         config = load(path)
@@ -76,7 +77,8 @@ def new(
     except KitError:
         path.unlink()
         raise
-    return path
+    shown = path.relative_to(HOME)
+    print(f"{shown}: written; look at it, then: python -m kit plan {shown}, and make reproduce PARAMS={shown}")
 
 
 def _shown(path: Path) -> str:

