@@ -186,10 +186,10 @@ def test_one_stage_is_run_with_those_that_it_needs_and_no_other(monkeypatch: pyt
     asked: list[str] = []
     monkeypatch.setattr(runner, "run_stages", lambda config, found, _: asked.extend(stage.name for stage in found))
     config = load("params/smoke.yaml")
-    runner.run_one(config, "02_prune_round-iterative-2")
+    runner.run_all(config, "02_prune_round-iterative-2")
     assert asked == ["01_base_model", "02_prune_round-iterative-1", "02_prune_round-iterative-2"]
     with pytest.raises(KitError, match=r"smoke.yaml has no stage 02_prune_round; it has 01_base_model, 02_prune_round-"):
-        runner.run_one(config, "02_prune_round")
+        runner.run_all(config, "02_prune_round")
 
 
 def test_a_stage_begins_as_soon_as_what_it_needs_is_done_and_a_failure_lets_none_begin() -> None:

@@ -25,7 +25,7 @@ def run(params: str, stage: str | None) -> None:
     config = load(params)
     shown = paths.of(config).shown
     if stage:
-        runner.run_one(config, stage)
+        runner.run_all(config, stage)
         print(f"done: {shown}/notebooks/{stage}.ipynb")
         return
     print(f"{config.file} -> {shown}", flush=True)

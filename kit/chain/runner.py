@@ -61,38 +61,31 @@ def run_notebook(config: Config) -> None:
             shutil.rmtree(run.kernels, ignore_errors=True)
 
 
-def check(config: Config) -> None:
-    """KitError for what would be refused hours later. Here also since two threads that import TRL at once can fail."""
-    trl_fields.check(config)
-    logs.check(config)
-
-
-def run_all(config: Config) -> pd.DataFrame:
-    """Execute all stages; returns a row per stage (executed or skipped, seconds). KitError names the stage that failed.
+def run_all(config: Config, only: str | None = None) -> pd.DataFrame:
+    """Execute all stages, or `only` one with those before it that it needs; returns a row per stage (executed or skipped,
+    seconds). KitError names the stage that failed.
 
     The runs of several seeds go side by side, `parallel` at a time, one stage of each at a time; what the first one draws at the
     end shows them all.
     """
+    found, interrupted = {stage.name: stage for stage in stages(config)}, threading.Event()
+    if only and only not in found:
+        raise KitError(f"{config.file} has no stage {only}; it has {', '.join(found)}")
+    # What would be refused hours later; and two threads that import TRL at once can fail.
+    trl_fields.check(config)
+    logs.check(config)
+    if only:
+        return run_stages(config, [found[name] for name in (*found[only].needs, only)], interrupted)
     kernels.fork_kernels()
-    check(config)
-    others, interrupted = seeds.write_params(config), threading.Event()
+    others = seeds.write_params(config)
     if not others:
-        return run_stages(config, stages(config), interrupted)
-    tasks = {run.run: functools.partial(run_stages, dataclasses.replace(run, parallel=1), found, interrupted)
-             for run, found in [(config, [stage for stage in stages(config) if not stage.draws]),
-                                *((other, stages(other)) for other in others)]}
+        return run_stages(config, list(found.values()), interrupted)
+    tasks = {run.run: functools.partial(run_stages, dataclasses.replace(run, parallel=1), own, interrupted)
+             for run, own in [(config, [stage for stage in found.values() if not stage.draws]),
+                              *((other, stages(other)) for other in others)]}
     tables = side_by_side(config.parallel, tasks, interrupted)
     return pd.concat([*(table.assign(stage=f"{run}/" + table.stage) for run, table in tables.items()),
-                      run_stages(config, stages(config), interrupted)])
-
-
-def run_one(config: Config, name: str) -> pd.DataFrame:
-    """Execute one stage, and those before it that it needs; returns the table of `run_all`."""
-    known = {stage.name: stage for stage in stages(config)}
-    if name not in known:
-        raise KitError(f"{config.file} has no stage {name}; it has {', '.join(known)}")
-    check(config)
-    return run_stages(config, [known[needed] for needed in (*known[name].needs, name)], threading.Event())
+                      run_stages(config, list(found.values()), interrupted)])
 
 
 def side_by_side(
@@ -278,7 +271,8 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     connection.parent.mkdir(mode=0o700, exist_ok=True)  # in the system's /tmp those of killed runs would pile up
     connection.unlink(missing_ok=True)
-    os.environ |= ENVIRONMENT | os.environ
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if os.path.expanduser("~") == "~":  # a container's user without a home: Jupyter wants one
         os.environ["HOME"] = str(run.kernels.resolve())
     KERNELS.add(connection)
