@@ -174,7 +174,7 @@ def steps(config: Config) -> pd.DataFrame:
 def ours(config: Config, schedule: str) -> list[float]:
     """Seconds of each step of a round by the kit."""
     with contextlib.redirect_stderr(io.StringIO()):
-        rounds.train_round(config, schedule, 1, shown=False)
+        rounds.train_round(config, schedule, 1)
     return files.read_csv(paths.of(config).training(schedule, 1) / "log.csv").seconds.tolist()
 
 

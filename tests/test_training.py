@@ -16,7 +16,7 @@ from kit.rollout import models
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, KitError, load, read_yaml
 from kit.training import rounds, selection
-from kit.training.selection import Point, select
+from kit.training.selection import select
 
 # --- the reward -------------------------------------------------------------------------------------------------------
 
@@ -72,30 +72,33 @@ def test_wrong_and_empty_responses_are_not_paid(reward: Callable[..., float]) ->
 # --- the choice of a checkpoint ---------------------------------------------------------------------------------------
 
 
+def curve(*points: tuple[int, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(points, columns=["step", "accuracy", "length"])
+
+
 def test_the_shortest_checkpoint_within_the_tolerance_is_chosen() -> None:
-    curve = [Point(5, 80.0, 100.0), Point(10, 78.0, 60.0), Point(15, 71.9, 40.0)]
-    assert select(curve, start_accuracy=80.0, tolerance=0.10) == Point(10, 78.0, 60.0)  # 71.9 < 72
-    assert select(curve, start_accuracy=79.0, tolerance=0.10) == Point(15, 71.9, 40.0)  # 71.9 > 71.1
+    falling = curve((5, 80.0, 100.0), (10, 78.0, 60.0), (15, 71.9, 40.0))
+    assert select(falling, start_accuracy=80.0, tolerance=0.10) == 10  # 71.9 < 72
+    assert select(falling, start_accuracy=79.0, tolerance=0.10) == 15  # 71.9 > 71.1
 
 
 def test_exactly_the_tolerated_drop_still_qualifies() -> None:
-    assert select([Point(1, 72.0, 9.0)], start_accuracy=80.0, tolerance=0.10) == Point(1, 72.0, 9.0)
+    assert select(curve((1, 72.0, 9.0)), start_accuracy=80.0, tolerance=0.10) == 1
 
 
 def test_of_equally_short_checkpoints_the_earlier_is_chosen() -> None:
-    assert select([Point(10, 80.0, 50.0), Point(5, 80.0, 50.0)], 80.0).step == 5
+    assert select(curve((10, 80.0, 50.0), (5, 80.0, 50.0)), 80.0) == 5
 
 
-def test_when_nothing_qualifies_nothing_is_chosen() -> None:
-    assert select([Point(5, 50.0, 10.0)], start_accuracy=80.0) is None
-    assert select([], start_accuracy=80.0) is None
+def test_when_nothing_qualifies_the_start_is_kept() -> None:
+    assert select(curve((5, 50.0, 10.0)), start_accuracy=80.0) == 0
+    assert select(curve(), start_accuracy=80.0) == 0
 
 
 @pytest.mark.parametrize(("start_accuracy", "step"), [(18.0, 180), (20.9, 180), (22.8, 180), (22.9, 140)])
 def test_on_the_published_4k_round_the_rule_picks_what_its_authors_picked(start_accuracy: float, step: int) -> None:
     published = read_yaml(ROOT / "params" / "published.yaml")["validation_curve"]["points"]
-    curve = [Point(s, accuracy, length) for s, (accuracy, length) in published.items()]
-    assert select(curve, start_accuracy, tolerance=0.10).step == step
+    assert select(curve(*((s, *values) for s, values in published.items())), start_accuracy, tolerance=0.10) == step
 
 
 # --- a real round -----------------------------------------------------------------------------------------------------

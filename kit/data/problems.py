@@ -25,7 +25,7 @@ from kit.settings import HELD_OUT, SOURCES, Config, KitError, SetSource, Source
 @dataclass(frozen=True)
 class Problem:
     """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known; `verifier`,
-    as JSON, what grades the answer in place of its equality with the gold one (reward/verifiers)."""
+    as JSON, what grades the answer in place of its equality with the gold one (reward/workers)."""
 
     id: str
     question: str

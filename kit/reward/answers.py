@@ -2,8 +2,6 @@ r"""Answers: where a response states one (`extract_answer`), how it is spelled (
 (words, lists, brackets, names, units) and by exact numbers. The expressions that are left go to math-verify, in a worker process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import unicodedata
@@ -187,19 +185,6 @@ def malformed(text: str) -> bool:
 _D = r"(?:\d+\.?\d*|\.\d+)"
 _IN_BRACES = rf"\s*\{{\s*(-?{_D})\s*\}}"
 _FRACTION = re.compile(rf"(?:(\d+)(?:\s+|(?=\\)))?(?:\\frac{_IN_BRACES}{_IN_BRACES}|({_D})\s*(?:/|:(?!0))\s*({_D}))")
-
-
-def number(text: str) -> Fraction | None:
-    r"""The exact value of `-12`, `.5`, `3/4`, `\frac{3}{4}`, `1\frac{4}{5}`, `3:4`, `1e5`; else None."""
-    sign, text = (-1 if text.startswith("-") else 1), re.sub(r"^[+-]\s*", "", text)
-    if re.fullmatch(rf"{_D}(?:[eE][+-]?\d{{1,3}})?", text):
-        return sign * Fraction(text)
-    if not (match := _FRACTION.fullmatch(text)):
-        return None
-    top, bottom = Fraction(match[2] or match[4]), Fraction(match[3] or match[5])
-    return None if bottom == 0 or match[1] and min(top, bottom) < 0 else sign * (int(match[1] or 0) + top / bottom)
-
-
 _UNIT = {word: group.split()[0] for group in (
     "degree deg °|% percent percentage|dollar usd $|cent ¢|euro €|yen ¥|pound lb £|rupee ₹|m meter metre|cm centimeter centimetre"
     "|mm millimeter millimetre|km kilometer kilometre|in inch inche|ft foot feet|mi mile|s sec second|min minute|h hr hour"
@@ -213,6 +198,20 @@ thousands times to too twice unless until up was when with without wrong""".spli
 _UNIT_BEHIND = re.compile(r"\\text\{[^{}]*\}(?:\\text\{[^{}]*\}|[\s/]|\\cdot|\^\s*\{?-?\d\}?)*$|\s*(?:\\\$|[€¢£¥₹]|\\?%)$"
     r"|(?<=\d|\}|i)\s*(?<![\\a-zA-Z])(?:[^\W\d_]{2,}|[^\W\d_a-zA-Z]|[km](?= ?/ ?\w))(?:[ /]+[^\W\d_]+)*(?:\s*\^\s*\{?[23]\}?)?$")
 _SHORT_UNIT = re.compile(r"(?<=[\d}])\s+([mgshlLNJWVKCF](?:\s*\^\s*\{?[23]\}?)?|in)$")
+_MONTH = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*")
+_WORDS = re.compile(r"\\text\{\s*(?=[^{}]*[A-Za-z]{2})(?:[A-Za-z][^{}]*|\d+ [A-Z][a-z]{2}[^{}]*)\}"
+    r"|(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' .-]*(?: \d+\w*)?")
+
+
+def number(text: str) -> Fraction | None:
+    r"""The exact value of `-12`, `.5`, `3/4`, `\frac{3}{4}`, `1\frac{4}{5}`, `3:4`, `1e5`; else None."""
+    sign, text = (-1 if text.startswith("-") else 1), re.sub(r"^[+-]\s*", "", text)
+    if re.fullmatch(rf"{_D}(?:[eE][+-]?\d{{1,3}})?", text):
+        return sign * Fraction(text)
+    if not (match := _FRACTION.fullmatch(text)):
+        return None
+    top, bottom = Fraction(match[2] or match[4]), Fraction(match[3] or match[5])
+    return None if bottom == 0 or match[1] and min(top, bottom) < 0 else sign * (int(match[1] or 0) + top / bottom)
 
 
 def quantity(text: str) -> tuple[str, str | None]:
@@ -236,11 +235,6 @@ def quantity(text: str) -> tuple[str, str | None]:
     return (value, None) if r"\text" in match[0] else (text, "")
 
 
-_MONTH = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*")
-_WORDS = re.compile(r"\\text\{\s*(?=[^{}]*[A-Za-z]{2})(?:[A-Za-z][^{}]*|\d+ [A-Z][a-z]{2}[^{}]*)\}"
-    r"|(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' .-]*(?: \d+\w*)?")
-
-
 def said(text: str) -> str:
     """The letters and digits of an answer that is text: without case, articles, and the order of a date."""
     plain = re.sub(r"\b(?:the|an?)\s|(?<=\d)(?:st|nd|rd|th)\b", "", re.sub(r"\\text|[{}\\]", "", text).strip().lower())
@@ -250,6 +244,11 @@ def said(text: str) -> str:
 
 # ---------------------------------------------------------------- shape
 _CHOSEN = re.compile(r"(?i:option |choice |answer )?\(?([A-Za-z])\s?(?:[).:]+(?:\s+(\S.*))?)?")
+_AND = re.compile(
+    r"(?<=[^a-zA-Z\\])(?:\\text\{\s*,?\s*)?(?:and|or|和|或|及)(?=[^a-zA-Z])(?:\s*\})?|\\(?:lor|vee|land|wedge)(?![a-z])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
+_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|angle|triangle)(?![a-zA-Z])")
+_NAME = re.compile(r"(?:[a-zA-Z'|:/,\s{}]|\\(?!pi|infty|emptyset|sqrt|cdot|times|pm|mp|cup|cap|setminus|mathbb)[a-zA-Z]+)*")
 
 
 class Undecided(Exception):
@@ -295,10 +294,6 @@ def core(text: str) -> str:
     return text if re.search(r",\S|^(?:[(\[]|\\\{)", merged) else merged  # a tight comma elsewhere says that this is a list
 
 
-_AND = re.compile(
-    r"(?<=[^a-zA-Z\\])(?:\\text\{\s*,?\s*)?(?:and|or|和|或|及)(?=[^a-zA-Z])(?:\s*\})?|\\(?:lor|vee|land|wedge)(?![a-z])")
-
-
 def elements(text: str) -> tuple[str, list[str]]:
     """(kind, parts); the kind is a comma (a list, a plus-minus), a colon (a ratio of three), two brackets, or "" (one answer)."""
     text = core(_AND.sub(",", re.sub(r"\\text\{([^{}]*\w)(?:\s+(?:and|or)\s*|\s*,\s*)\}", r"\\text{\1},", text)))
@@ -336,11 +331,6 @@ def _list(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool | N
             return False
         a.remove(fits)
     return True
-
-
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
-_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|angle|triangle)(?![a-zA-Z])")
-_NAME = re.compile(r"(?:[a-zA-Z'|:/,\s{}]|\\(?!pi|infty|emptyset|sqrt|cdot|times|pm|mp|cup|cap|setminus|mathbb)[a-zA-Z]+)*")
 
 
 def named(text: str) -> tuple[str, str] | None:

@@ -24,8 +24,6 @@ rewards, which also takes an unclosed box and "answer is 42", and forgives a fac
 counts. `strict` is how the paper's text can be read too; `last-number` is for models that do not box.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Sequence

@@ -11,13 +11,11 @@ the weight of a length term: 0.05 and 0.4 give the same advantages. And penaltie
 being right; these are the ones that collapse. Formulas and values are those of the authors' code, or of the paper (P).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,37 +29,11 @@ Lengths = Sequence[int]
 Rewards = list[float]
 
 
-class Method(NamedTuple):
-    """A function, its own normalization (TRL's `scale_rewards`) and its paper's optimizer settings, by their keys of `training`
-    or TRL's. `grouped`: it compares responses of a group; `cuts`: what lies beyond the target is neither graded nor counted."""
-
-    function: Callable[..., Rewards]
-    scale: str
-    grouped: bool
-    cuts: bool
-    recipe: dict[str, Any]
-
-
-METHODS: dict[str, Method] = {}
-
-
-def method(name: str, scale: str, grouped: bool = False, cuts: bool = False, **recipe: Any) -> Callable[..., Any]:
-    """Puts a function into `METHODS`."""
-    def put(function: Callable[..., Rewards]) -> Callable[..., Rewards]:
-        METHODS[name] = Method(function, scale, grouped, cuts, recipe)
-        return function
-
-    return put
-
-
-@method("none", "group")
 def none(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     """c. Correctness alone, the control: also such RL shortens (by 21 to 25 %, LAPO, arXiv 2507.15758)."""
     return [float(c) for c in correct]
 
 
-@method("dler", "batch", cuts=True, clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=5e-4, drop_groups=True)
-@method("token_limit", "group", cuts=True, clip_ratio=0.2, kl_coefficient=1e-3, temperature=1.0)
 def token_limit(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     """c if the answer lies in the first T tokens, else 0 (ThinkPrune, arXiv 2504.01296).
 
@@ -70,31 +42,27 @@ def token_limit(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     return [float(c and n <= target) for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("arora_zanette", "none", grouped=True)
-def arora_zanette(correct: Flags, lengths: Lengths, target: float, weight: float = 0.1, finished: Flags | None = None) -> Rewards:
+def arora_zanette(correct: Flags, lengths: Lengths, target: float, weight: float = 0.1, *, finished: Flags) -> Rewards:
     """c (1 - a sigmoid((L - m) / (s + 1e-7))), m and s (ddof 0) over the correct ones of the group (Arora and Zanette).
 
     Their weights a are 0.05, 0.1, 0.2 and 0.4. A response without its end token earns 0, and here does not count in m and s.
     Their RLOO has no std, with which the weight would be lost; it is our `none` times G / (G - 1).
     """
-    right = np.array(correct) & np.array(finished if finished is not None else correct)
+    right = np.array(correct) & np.array(finished)
     n = np.array(lengths, dtype=float)
     m, s = (n[right].mean(), n[right].std()) if right.any() else (0.0, 0.0)
     return np.where(right, 1 - weight * expit((n - m) / (s + 1e-7)), 0.0).tolist()
 
 
-@method("laser", "group", clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=1e-3, temperature=0.6)
-def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, boxed: Flags | None = None) -> Rewards:
+def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, *, boxed: Flags) -> Rewards:
     """base + a [c and L <= T]; base 1 if correct, -0.5 if wrong, -1 without a box (LASER). T 2048, 4096, 8192 of a cap of 16384.
 
     A long correct response keeps its 1: the step is milder than the limit's.
     """
-    boxed = boxed if boxed is not None else [True] * len(correct)
     return [1 + weight * (n <= target) if c else -0.5 if box else -1.0
             for c, n, box in zip(correct, lengths, boxed, strict=True)]
 
 
-@method("l1_exact", "group")
 def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c - a |L - T|, T per prompt from 100 to 4000 and stated: "Think for T tokens." (L1's LCPO-Exact).
 
@@ -103,7 +71,6 @@ def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e
     return [c - weight * abs(n - target) for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("l1_max", "group")
 def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c clip(a (T - L) + 0.5, 0, 1), stated: "Think for maximum T tokens." (L1's LCPO-Max, P).
 
@@ -112,7 +79,6 @@ def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4
     return [c * min(max(weight * (target - n) + 0.5, 0.0), 1.0) for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("soft_overlong", "group", clip_ratio=0.2, epsilon_high=0.28, kl_coefficient=0.0, drop_groups=True)
 def soft_overlong(correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, buffer: float | None = None) -> Rewards:
     """c + a {0 up to T - B; (T - B - L) / B; -1 beyond T} (DAPO, equation 13; TRL's `get_soft_overlong_punishment`).
 
@@ -123,10 +89,9 @@ def soft_overlong(correct: Flags, lengths: Lengths, target: float, weight: float
             for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("cosine", "batch")
 def cosine(
     correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, correct_long: float = 1.0, wrong_short: float = -10.0,
-    wrong_long: float = 0.0, over: float = -10.0, finished: Flags | None = None,
+    wrong_long: float = 0.0, over: float = -10.0, *, finished: Flags,
 ) -> Rewards:
     """long + (short - long) / 2 (1 + cos(pi L / T)): from 2 to 1 if correct, from -10 to 0 if wrong; -10 over the cap
     (arXiv 2502.03373; TRL's `get_cosine_scaled_reward`, whose values are other and which has no value over the cap).
@@ -134,13 +99,11 @@ def cosine(
     `weight` is what the shortest correct response has above the longest, T the length at which the curve ends. open-r1's version
     counts characters. It was made for PPO, to which `batch` is nearest.
     """
-    ends = finished if finished is not None else [True] * len(correct)
     bounds = [(correct_long + weight, correct_long) if c else (wrong_short, wrong_long) for c in correct]
     return [long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / target, 1.0))) if end else over
-            for (short, long), n, end in zip(bounds, lengths, ends, strict=True)]
+            for (short, long), n, end in zip(bounds, lengths, finished, strict=True)]
 
 
-@method("kimi", "none", grouped=True)
 def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -> Rewards:
     """c + a l if correct, c + a min(0, l) if wrong; l = 0.5 - (L - min L) / (max L - min L) over all of the group (Kimi k1.5, P).
 
@@ -151,7 +114,6 @@ def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -
     return [c + weight * (term if c else min(0.0, term)) for c, term in zip(correct, terms, strict=True)]
 
 
-@method("pass_rate_linear", "none", grouped=True)
 def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: float = 0.25) -> Rewards:
     """c - p a L / max L of the group, p the share of correct ones (prime-rl; ALP is like it): easy prompts pay more for length.
 
@@ -161,14 +123,12 @@ def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: fl
     return [c - price * n for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("gr3", "group", grouped=True)
 def gr3(correct: Flags, lengths: Lengths, target: float, weight: float = 0.33) -> Rewards:
     """c / (1 + a L / mean L of the group) (GR3, P). Wrong responses earn 0 at any length."""
     mean = sum(lengths) / len(lengths) or 1
     return [c / (1 + weight * n / mean) for c, n in zip(correct, lengths, strict=True)]
 
 
-@method("shorter_better", "group", grouped=True)
 def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0) -> Rewards:
     """b c - a |L - L*|, L* the shortest correct one of the group, their mean length if none is (ShorterBetter); b is `worth`.
 
@@ -178,9 +138,42 @@ def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: floa
     return [worth * c - weight * abs(n - best) for c, n in zip(correct, lengths, strict=True)]
 
 
-# --- in a training ----------------------------------------------------------------------------------------------------
+# --- by name, with what goes with each --------------------------------------------------------------------------------
 
+
+class Method(NamedTuple):
+    """A function, its own normalization (TRL's `scale_rewards`) and its paper's optimizer settings, by their keys of `training`
+    or TRL's. `grouped`: it compares responses of a group; `cuts`: what lies beyond the target is neither graded nor counted."""
+
+    function: Callable[..., Rewards]
+    scale: str
+    grouped: bool = False
+    cuts: bool = False
+    recipe: Mapping[str, Any] = {}
+
+
+METHODS = {
+    "none": Method(none, "group"),
+    "token_limit": Method(token_limit, "group", cuts=True, recipe={
+        "clip_ratio": 0.2, "kl_coefficient": 1e-3, "temperature": 1.0}),
+    "dler": Method(token_limit, "batch", cuts=True, recipe={
+        "clip_ratio": 0.2, "epsilon_high": 0.28, "kl_coefficient": 5e-4, "drop_groups": True}),
+    "arora_zanette": Method(arora_zanette, "none", grouped=True),
+    "laser": Method(laser, "group", recipe={
+        "clip_ratio": 0.2, "epsilon_high": 0.28, "kl_coefficient": 1e-3, "temperature": 0.6}),
+    "l1_exact": Method(l1_exact, "group"),
+    "l1_max": Method(l1_max, "group"),
+    "soft_overlong": Method(soft_overlong, "group", recipe={
+        "clip_ratio": 0.2, "epsilon_high": 0.28, "kl_coefficient": 0.0, "drop_groups": True}),
+    "cosine": Method(cosine, "batch"),
+    "kimi": Method(kimi, "none", grouped=True),
+    "pass_rate_linear": Method(pass_rate_linear, "none", grouped=True),
+    "gr3": Method(gr3, "group", grouped=True),
+    "shorter_better": Method(shorter_better, "group", grouped=True),
+}
 FACTS = ("finished", "boxed")  # what a function may ask for beside its settings
+
+# --- in a training ----------------------------------------------------------------------------------------------------
 
 
 def settings_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -229,11 +222,11 @@ def training_of(t: Training, reward: Reward | None) -> Training:
 def rewards_of(
     reward: Reward, correct: Flags, lengths: Lengths, target: float, finished: Flags | None = None, boxed: Flags | None = None
 ) -> Rewards:
-    """The rewards of one group, by the method and the settings that params name."""
+    """The rewards of one group, by the method and the settings that params name. All are finished and boxed if not given."""
     function = METHODS[reward.name].function
     given = {**reward.settings, **({} if reward.weight is None else {"weight": reward.weight})}
     facts = {"finished": finished, "boxed": boxed}
-    asked = {name: facts[name] for name in FACTS if name in inspect.signature(function).parameters}
+    asked = {name: facts[name] or [True] * len(correct) for name in FACTS if name in inspect.signature(function).parameters}
     return function(correct, lengths, target, **given, **asked)
 
 

@@ -6,8 +6,6 @@ No length term, no format term: what is beyond the limit does not exist, and tha
 responses stay in the loss; their 0 is the signal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 

@@ -178,7 +178,7 @@ def work(settings: str, schedule: str, round: int, start: str | None = None) -> 
         serialization.register_package(0, lambda _: None, lambda storage, at: storage if at.startswith("cpu:") else None)
         if os.environ.get("RANK", "0") != "0":
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one process speaks for all
-        rounds.train_round(config, schedule, round, shown=False)
+        rounds.train_round(config, schedule, round)
     except KitError:
         print(file=sys.stderr)
         raise

@@ -15,7 +15,6 @@ import pandas as pd
 from kit.data import problems, prompts
 from kit.evaluation import evaluate
 from kit.reward import grading, length_rewards
-from kit.reward.token_limit import TokenLimitReward
 from kit.rollout import models, records
 from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
@@ -51,7 +50,8 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
                 keep_ids=SIZE)
             asked = _responses(found, tokenizer)
-            rows = [_row(asked, limit, tokenizer, plan.reading or t.reading, plan.reward) for limit in (*limits, None)]
+            rows = [_row(_cut(asked, limit, tokenizer, plan.reading or t.reading), limit, plan.reward)
+                    for limit in (*limits, None)]
             if rows[0]["varied"]:
                 break
     table = pd.DataFrame(rows)
@@ -80,13 +80,17 @@ def _responses(found: Sequence[Rollout], tokenizer: Any) -> pd.DataFrame:
     return table.assign(tokens=tokens, length=table.model_answer_length.astype(int), finished=table.finished.astype(bool))
 
 
-def _row(table: pd.DataFrame, limit: int | None, tokenizer: Any, reading: str, reward: Reward | None) -> dict[str, Any]:
-    """The figures of these responses, cut at `limit` as the token limit's reward cuts them."""
+def _cut(table: pd.DataFrame, limit: int | None, tokenizer: Any, reading: str) -> pd.DataFrame:
+    """These responses cut at `limit` and graded, as the token limit does it: also `text`, `ended`, `right` and `boxed`."""
     texts = [tokenizer.decode(ids[:limit], skip_special_tokens=True) for ids in table.tokens]
     ended = table.finished & (table.length <= (limit or math.inf))
     grades = grading.grade_many(texts, list(table.answer), reading, finished=ended.tolist(), verifiers=list(table.verifier))
-    cut = table.assign(ended=ended, length=table.length.clip(upper=limit), right=[g.correct for g in grades],
-                       boxed=[g.verdict != "no answer" for g in grades])
+    return table.assign(text=texts, ended=ended, length=table.length.clip(upper=limit), right=[g.correct for g in grades],
+                        boxed=[g.verdict != "no answer" for g in grades])
+
+
+def _row(cut: pd.DataFrame, limit: int | None, reward: Reward | None) -> dict[str, Any]:
+    """The figures of responses that were cut at `limit`."""
     varied = 0
     for _, group in cut.groupby("id"):
         right, lengths = group.right.tolist(), group.length.tolist()
@@ -95,7 +99,7 @@ def _row(table: pd.DataFrame, limit: int | None, tokenizer: Any, reading: str, r
             reward, right, lengths, target, group.ended.tolist(), group.boxed.tolist())
         varied += len(set(earned)) > 1
     return {"limit": limit, "cut": 1 - cut.ended.mean(), "right": cut.right.mean(), "no_box": 1 - cut.boxed.mean(),
-            "varied": varied / table.id.nunique()}
+            "varied": varied / cut.id.nunique()}
 
 
 def _remedy(own: dict, free: dict, median: str) -> str:
@@ -118,17 +122,14 @@ def rewarded(config: Config, schedule: str, round: int) -> pd.DataFrame:
     Columns: `id` (of the problem), `response` (a number), `limit`, `tokens` (of all of it), `what is read ends in`,
     `right answer`, `reward`."""
     plan, folder = config.schedules[schedule], paths.of(config).training(schedule, round)
-    start, limit = catalog.start_of_round(config, schedule, round), plan.limits[round - 1]
-    tokenizer = models.load_tokenizer(start, config)
-    ends = models.end_tokens(start, config, tokenizer)
+    tokenizer, limit = models.load_tokenizer(catalog.start_of_round(config, schedule, round), config), plan.limits[round - 1]
     found = [r for end in GROUPS if (path := folder / f"preflight{end}.jsonl").is_file() for r in records.read(path)]
     known, tables = _responses(found, tokenizer), []
     for n in (limit, 2 * limit, 4 * limit):
-        rule = TokenLimitReward(n, tokenizer, plan.reading or config.training.reading, ends)
-        read = ["… " + tokenizer.decode(ids[:n], skip_special_tokens=True)[-END:] for ids in known.tokens]
+        cut = _cut(known, n, tokenizer, plan.reading or config.training.reading)
         tables.append(pd.DataFrame({
-            "id": known.id, "response": known.index, "limit": n, "tokens": known.length, "what is read ends in": read,
-            "right answer": known.answer, "reward": rule(list(known.tokens), list(known.answer))}))
+            "id": known.id, "response": known.index, "limit": n, "tokens": known.length,
+            "what is read ends in": "… " + cut.text.str[-END:], "right answer": known.answer, "reward": cut.right.astype(float)}))
     return pd.concat(tables, ignore_index=True)
 
 

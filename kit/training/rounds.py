@@ -38,7 +38,7 @@ HINTS = {  # what an error of the training says: what to do
 }
 
 
-def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None, shown: bool = True) -> Path:
+def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None) -> Path:
     """Train round `round` (from 1) of `schedule`; resumes from its last whole checkpoint. Returns its checkpoints' folder.
 
     Every `training.checkpoint_every` steps there is a checkpoint, and log.csv gets a row a step. Runs in this process; where
@@ -82,7 +82,7 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
                 reward_funcs=reward,
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,
-                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, shown, draw)],
+                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, draw)],
                 peft_config=adapter,
             )
         trainer.remove_callback(PrinterCallback)  # ours shows the figures that matter
@@ -169,17 +169,15 @@ def by_length(trainer: Any, passes: int = 8) -> Callable[..., Any]:
 def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Schedule | None = None) -> list[dict[str, Any]]:
     """The training set as TRL wants it: prompt messages (stating `limit`, and what the reward wants stated), gold answer, id, and
     the reward's target in tokens where it has one. Too long ones are dropped."""
-    reward, rows, dropped = plan and plan.reward, [], 0
-    for p in contamination.training_problems(config):
+    known, rows = contamination.training_problems(config), []
+    for p in known:
         messages = prompts.training_messages(config.prompts, p.question, limit, plan.stated(p.question) if plan else "")
-        if len(prompts.encode(tokenizer, messages)) > config.data.prompt_cap:
-            dropped += 1
-        else:
-            target = reward.target_of(p.question) if reward else None
+        if len(prompts.encode(tokenizer, messages)) <= config.data.prompt_cap:
+            target = plan and plan.reward and plan.reward.target_of(p.question)
             rows.append({"prompt": messages, "answer": p.answer, "id": p.id, "verifier": p.verifier}
                         | ({"target": target} if target else {}))
-    if dropped:
-        print(f"{dropped} of {dropped + len(rows)} training prompts are over {config.data.prompt_cap} tokens: dropped")
+    if len(rows) < len(known):
+        print(f"{len(known) - len(rows)} of {len(known)} training prompts are over {config.data.prompt_cap} tokens: dropped")
     plain = [row for row in rows if not row["verifier"]]
     for line in grading.check_golds([row["answer"] for row in plain], [row["id"] for row in plain]):
         print(f"{config.data.train}: {line}")

@@ -7,7 +7,6 @@ start is kept, as step 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -21,21 +20,12 @@ from kit.training import checkpoints, trl_fields
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Point:
-    """Validation of one checkpoint: accuracy (percent or share, the same for all) and mean length in tokens."""
-
-    step: int
-    accuracy: float
-    length: float
-
-
-def select(points: Sequence[Point], start_accuracy: float, tolerance: float = 0.10) -> Point | None:
-    """The shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`; the earlier of equally short ones.
-    `start_accuracy` is that of the round's starting model on the same problems. None when no checkpoint qualifies."""
-    floor = (1 - tolerance) * start_accuracy
-    fit = [p for p in points if p.accuracy >= floor - 1e-9]
-    return min(fit, key=lambda p: (p.length, p.step), default=None)
+def select(table: pd.DataFrame, start_accuracy: float, tolerance: float = 0.10) -> int:
+    """The step of the shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`, that of the round's
+    starting model on the same problems; the earlier of equally short ones; 0 when none qualifies. `table`: a row per checkpoint
+    with `step`, `accuracy` (percent or share, the same for all) and `length` (mean, tokens)."""
+    fit = table[table.accuracy >= (1 - tolerance) * start_accuracy - 1e-9].sort_values(["length", "step"])
+    return int(fit.step.iloc[0]) if len(fit) else 0
 
 
 # --- the validation ---------------------------------------------------------------------------------------------------
@@ -79,10 +69,9 @@ def chosen(config: Config, schedule: str, round: int, rows: list[dict[str, objec
     plan, before = config.schedules[schedule], validation_before(config, schedule, round)
     start = before[before.selected].iloc[-1] if round > 1 else before.iloc[-1]
     table = pd.DataFrame([{**start.to_dict(), "step": 0}, *rows])
-    points = [Point(r.step, r.accuracy, r.length) for r in table.itertuples() if r.step > 0]
-    best = points[-1] if plan.select == "last" else select(points, table.accuracy[0], config.selection.tolerance)
-    return table.assign(schedule=schedule, round=round, limit=plan.limits[round - 1],
-                        selected=table.step == (best.step if best else 0))
+    last = plan.select == "last"
+    best = table.step.iloc[-1] if last else select(table[table.step > 0], table.accuracy[0], config.selection.tolerance)
+    return table.assign(schedule=schedule, round=round, limit=plan.limits[round - 1], selected=table.step == best)
 
 
 def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
@@ -94,15 +83,14 @@ def validate_round(config: Config, schedule: str, round: int) -> pd.DataFrame:
     table = chosen(config, schedule, round, [
         _validate(config, schedule, round, step, catalog.checkpoint_model(config, schedule, round, step))
         for step in map(catalog.step_of, found)])
-    step = int(table.step[table.selected].iloc[0])
-    if step == 0:
+    row = table[table.selected].iloc[0]
+    if row.step == 0:
         print(f"warning: no checkpoint keeps {1 - tolerance:.0%} of the start's accuracy ({table.accuracy[0]:.1f} %), so "
               "the round's start is kept; try more steps, a smaller learning rate, or a higher limit")
     files.write_csv(place / "validation.csv", table)
     files.write_json(place / "selected.json", {
-        "step": step, "rule": config.schedules[schedule].select, "tolerance": tolerance,
+        "step": int(row.step), "rule": config.schedules[schedule].select, "tolerance": tolerance,
         "start": catalog.start_name(config, catalog.start_of_round(config, schedule, round))})
-    row = table[table.selected].iloc[0]
     selected = {f"selected/{name}": float(row[name]) for name in ("step", "accuracy", "length", "truncated")}
     trl_fields.log_to_trackers(config, schedule, round, {"limit": float(row.limit), **selected})
     checkpoints.thin(found, Path(catalog.selected(config, schedule, round)), config.training.keep_checkpoints)

@@ -16,8 +16,7 @@ from kit.runs import paths
 from kit.settings import Config, KitError
 
 OURS = {  # key of params: the fields that the kit sets from it
-    "run": "output_dir project",
-    "seed": "seed data_seed",
+    "run": "output_dir project", "seed": "seed data_seed",
     "schedules": "max_completion_length max_steps num_train_epochs run_name",
     "training.prompts_per_step, responses_per_prompt and micro_batch":
         "num_generations per_device_train_batch_size gradient_accumulation_steps generation_batch_size steps_per_generation "
@@ -27,9 +26,8 @@ OURS = {  # key of params: the fields that the kit sets from it
     "training.clip_ratio": "epsilon", "training.kl_coefficient": "beta", "training.entropy_coefficient": "entropy_coef",
     "training.checkpoint_every": "save_strategy save_steps save_total_limit save_only_model save_on_each_node",
     "training.accelerate": "fsdp fsdp_config deepspeed accelerator_config parallelism_config",
-    "training.vllm": "use_vllm vllm_mode vllm_max_model_length",
+    "training.vllm": "use_vllm vllm_mode vllm_max_model_length", "model.trust_remote_code": "trust_remote_code",
     "model.dtype": "bf16 fp16 use_cpu model_init_kwargs",
-    "model.trust_remote_code": "trust_remote_code",
     "selection": "do_eval eval_strategy eval_steps eval_on_start load_best_model_at_end metric_for_best_model",
     "watch, which reads a row of log.csv for every step":
         "logging_strategy logging_steps logging_first_step logging_nan_inf_filter disable_tqdm",

@@ -5,8 +5,6 @@ A row is a step of log.csv: shares between 0 and 1, `entropy` and `kl` in nats p
 `non-finite` at once, `no movement` after five steps in a row, `no reward` and a KL ten times over its threshold after `patience`.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +34,25 @@ LOGGED = {  # column of log.csv: key in TRL's log
     "generate": "seconds/generate", "grade": "seconds/grade", "reference": "seconds/rollouts",
 }
 
+
+class Warning(NamedTuple):
+    """`text` says what is wrong and what to try; `stop`: going on is pointless."""
+
+    step: int
+    name: str
+    text: str
+    stop: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
-def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = True, draw: Draw | None = None) -> Any:
-    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `shown` as `Shown` shows them.
-    KitError, before the step's checkpoint is written, when going on is pointless."""
+def round_log(config: Config, path: Path, limit: int, title: str, draw: Draw | None = None) -> Any:
+    """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `Shown` shows them. KitError,
+    before the step's checkpoint is written, when going on is pointless."""
     import pandas as pd
     from transformers import TrainerCallback
 
@@ -49,7 +60,7 @@ def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.rows = rows_until(path, state.global_step)  # resumed: keep the rows up to the checkpoint
             self.warnings = rows_until(path.with_name("warnings.csv"), state.global_step)
-            self.shown = Shown(title, state.max_steps, draw) if shown else None
+            self.shown = Shown(title, state.max_steps, draw)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             if not logs or "reward" not in logs or not state.is_world_process_zero:
@@ -63,8 +74,7 @@ def round_log(config: Config, path: Path, limit: int, title: str, shown: bool = 
             self.warnings += [{"step": w.step, "warning": w.name, "text": w.text} for w in found]
             if found:
                 files.write_csv(path.with_name("warnings.csv"), pd.DataFrame(self.warnings))
-            if self.shown:
-                self.shown.tell(self.rows, found)
+            self.shown.tell(self.rows, found)
             for warning in found:
                 if warning.stop:
                     raise KitError(f"{title} stopped at step {warning.step}, for going on is pointless: {warning}")
@@ -125,18 +135,6 @@ def standing(rows: Sequence[Row], steps: int) -> str:
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
-
-
-class Warning(NamedTuple):
-    """`text` says what is wrong and what to try; `stop`: going on is pointless."""
-
-    step: int
-    name: str
-    text: str
-    stop: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.text}"
 
 
 def warnings_about(rows: Sequence[Row], watch: Watch, steps: int) -> list[Warning]:
