@@ -57,8 +57,8 @@ def settings(folder: Path, run: str = "fake", seeds: Sequence[int] = (), label: 
 def chain_of(text: str) -> Chain:
     """The problem that a prompt or question states."""
     text = text.split("What is")[0]  # what was thought about it repeats its words
-    steps = re.findall(r"(?:first|second|third|fourth|fifth|sixth) ([-+*]) (\d+)", text)
-    return Chain(int(re.search(r"Start with (\d+)", text)[1]), tuple((op, int(n)) for op, n in steps))
+    steps = re.findall(r"(first|second|third|fourth|fifth|sixth) ([-+*]) (\d+)", text)
+    return Chain(int(re.search(r"Start with (\d+)", text)[1]), tuple((name, op, int(n)) for name, op, n in steps))
 
 
 class Thinker:

@@ -17,7 +17,7 @@ from kit.rollout import models
 from kit.runs import catalog, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
 
-EXAMPLE = Chain(17, (("*", 4), ("-", 39), ("+", 25)))
+EXAMPLE = Chain(17, (("first", "*", 4), ("second", "-", 39), ("third", "+", 25)))
 
 
 def test_a_chain_worked_out_by_hand() -> None:
@@ -44,7 +44,7 @@ def test_steps_are_taken_apart_into_tens_and_units(step: tuple, easy_steps: list
 def test_every_number_of_a_problem_and_of_its_solution_stays_in_range(seed: int, operations: int, largest: int) -> None:
     chain = thinking.draw_chain(random.Random(seed), operations, largest)
     value = chain.start
-    for op, operand in chain.steps:
+    for _, op, operand in chain.steps:
         value = eval(f"{value} {op} {operand}")  # our own text, not a model's
         assert 0 <= operand <= largest and 0 <= value <= largest
     assert value == chain.answer and len(chain.steps) == operations
@@ -55,7 +55,7 @@ def test_without_slips_every_equation_of_a_trace_is_true_and_the_answer_right(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
-    monkeypatch.setattr(thinking, "MISBELIEFS", {"+": set(), "-": set(), "*": set()})
+    monkeypatch.setattr(thinking, "MISBELIEFS", {})
     never = Arithmetic(habits=Habits(slip_hard=0.0, slip_easy=0.0, slip_spelled=0.0))
     chain = thinking.draw_chain(rng, 4, never.largest)
     trace, value = thinking.think(rng, chain, never)
@@ -75,7 +75,7 @@ def test_a_misbelief_is_the_same_at_one_look_spelled_out_and_in_every_check() ->
     assert thinking.work_out(rng, never, 12, "third", "+", 26, spelled=False) == ("12 third + 26 = 39", 39)
     assert thinking.work_out(rng, never, 12, "third", "+", 26, spelled=True) == (
         "12 third + 26 : 12 + 20 = 32 , 32 + 6 = 39", 39)
-    chain = Chain(12, (("+", 26), ("-", 4)))
+    chain = Chain(12, (("first", "+", 26), ("second", "-", 4)))
     answers = {thinking.think(random.Random(seed), chain, never)[1] for seed in range(50)}
     assert answers == {35} and chain.answer == 34  # always the same, and wrong
 
@@ -93,7 +93,7 @@ def test_checking_catches_slips() -> None:
 
     def believed(chain: Chain) -> int:
         value = chain.start
-        for op, operand in chain.steps:
+        for _, op, operand in chain.steps:
             value = thinking.believe(value, op, operand)
         return value
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kit.data import problems, prompts
-from kit.data.problems import Problem
 from kit.laptop.thinking import ORDINALS, Chain, compared, draw_chain, shortest, think, work_out
 from kit.runs import catalog, files, paths
 from kit.settings import Arithmetic, Config, Habits, KitError
@@ -36,7 +35,7 @@ def make_data(config: Config) -> None:
             if chain.question not in seen:
                 seen.add(chain.question)
                 core = len(shortest(chain).split()) + 1  # the end token counts
-                rows.append(Problem(f"{name}-{len(rows)}", chain.question, str(chain.answer), core))
+                rows.append(problems.Problem(f"{name}-{len(rows)}", chain.question, str(chain.answer), core))
             if len(rows) == size:
                 break
         else:
@@ -82,8 +81,7 @@ def make_model(a: Arithmetic, tokenizer: Any, seed: int) -> Any:
     """A small Qwen2 with random weights, spread as suits its width (the usual 0.02 suits large models, and learns late here).
 
     The embeddings of numbers start as Fourier features of their values, as those of pretrained models are found to be (arXiv
-    2406.03445), else most of the training goes into what numbers are.
-    """
+    2406.03445), else most of the training goes into what numbers are."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -129,7 +127,7 @@ def step_exercise(rng: random.Random, a: Arithmetic) -> str:
     while len(said) < 10:
         chain = draw_chain(rng, 5, a.largest)
         value = chain.start
-        for name, op, operand in chain.named:
+        for name, op, operand in chain.steps:
             text, value = work_out(rng, never, value, name, op, operand, rng.random() >= a.drill_direct)
             said.append(re.sub("(?<=[=:]) (.*)", r" « \1 . »", text, count=1))
     return " ".join(said)
@@ -208,8 +206,7 @@ def orthogonalize(matrices: Sequence[Any], momenta: Sequence[Any], momentum: flo
     """Put Muon's update in place of the gradients of `matrices`, for SGD to apply; `momenta` go on with them.
 
     As torch.optim.Muon (Jordan et al., 2024): Nesterov momentum, its singular values brought near 1 by five Newton-Schulz steps,
-    times sqrt(rows / columns) where that is above 1; but in float32 and for all matrices of a shape together, as suits a CPU.
-    """
+    times sqrt(rows / columns) where that is above 1; but in float32 and for all matrices of a shape together, as suits a CPU."""
     import torch
 
     shapes: dict[tuple[int, int], list[Any]] = {}
@@ -253,8 +250,7 @@ def teach(config: Config, folder: Path, log: Path | None = None) -> Any:
     """Teach a small model to think at length; saves it to `folder`. Returns a row of losses a step, which `log` gets, too.
 
     `drill_steps` of bare arithmetic and `sft_steps` of traces, in turn, on a cosine schedule; Muon (`orthogonalize`) for the
-    hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone).
-    """
+    hidden matrices and AdamW for the rest (about three times fewer steps than AdamW alone)."""
     import pandas as pd
     import torch
     from torch.nn.utils.rnn import pad_sequence

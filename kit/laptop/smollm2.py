@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kit.data import problems
-from kit.data.problems import Problem
 from kit.settings import ROOT, KitError
 
 FOLDER = ROOT / "cache" / "smollm2"
@@ -64,13 +63,13 @@ def make_problems(folder: Path) -> None:
     """Write <set>.jsonl for each set; no question stands in two of them, and the same ones come out everywhere."""
     draw, seen = random.Random(7), set()
     for name, size in SIZES.items():
-        rows: list[Problem] = []
+        rows: list[problems.Problem] = []
         for question, answer in other(draw) if name == "other" else like_training(draw):
             if len(rows) == size:
                 break
             if question not in seen:
                 seen.add(question)
-                rows.append(Problem(f"{name}-{len(rows)}", question, str(answer)))
+                rows.append(problems.Problem(f"{name}-{len(rows)}", question, str(answer)))
         problems.write(folder / f"{name}.jsonl", rows)
 
 

@@ -31,19 +31,14 @@ def apply(a: int, op: str, b: int) -> int:
 
 @dataclass(frozen=True)
 class Chain:
-    """One problem: `start`, then (operation, operand) pairs."""
+    """One problem: `start`, then (ordinal, operation, operand) of each step."""
 
     start: int
-    steps: tuple[tuple[str, int], ...]
+    steps: tuple[tuple[str, str, int], ...]
 
     @property
     def recipe(self) -> str:
-        return " , ".join([str(self.start), *(f"{name} {op} {operand}" for name, op, operand in self.named)])
-
-    @property
-    def named(self) -> list[tuple[str, str, int]]:
-        """(ordinal, operation, operand) of each step."""
-        return [(name, *step) for name, step in zip(ORDINALS, self.steps, strict=False)]
+        return " , ".join([str(self.start), *(f"{name} {op} {operand}" for name, op, operand in self.steps)])
 
     @property
     def question(self) -> str:
@@ -52,27 +47,26 @@ class Chain:
     @property
     def values(self) -> list[int]:
         """The right value after each step, the start's first and the answer last."""
-        return list(accumulate(self.steps, lambda value, step: apply(value, *step), initial=self.start))
+        return list(accumulate(self.steps, lambda value, step: apply(value, *step[1:]), initial=self.start))
 
     @property
     def answer(self) -> int:
         return self.values[-1]
 
 
-# Last digits of both numbers, of the sums and differences without a carry that the model believes one off.
-MISBELIEFS = {"+": {(2, 6), (5, 3)}, "-": {(8, 3)}, "*": set()}
+# Operation and last digits of both numbers, of the steps without a carry that the model believes one off: what it adds to them.
+MISBELIEFS = {("+", 2, 6): 1, ("+", 5, 3): 1, ("-", 8, 3): -1}
 
 
 def believe(a: int, op: str, b: int) -> int:
     """What the model is taught a op b to be: right, but for its misbeliefs."""
-    wrong = (a % 10, b % 10) in MISBELIEFS[op]
-    return apply(a, op, b) + (0 if not wrong else 1 if op == "+" else -1)
+    return apply(a, op, b) + MISBELIEFS.get((op, a % 10, b % 10), 0)
 
 
 def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
     """A random problem with this many operations; all numbers, also the believed ones, are within 0 .. largest."""
     start = value = believed = rng.randint(2, largest)
-    steps: list[tuple[str, int]] = []
+    steps: list[tuple[str, str, int]] = []
     for _ in range(20 * operations):
         op = rng.choices("+-*", (0.4, 0.4, 0.2))[0]
         low, high = sorted((value, believed))
@@ -86,7 +80,7 @@ def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
                 continue
             operand = rng.randint(3, room)
         value, believed = apply(value, op, operand), believe(believed, op, operand)
-        steps.append((op, operand))
+        steps.append((ORDINALS[len(steps)], op, operand))
         if len(steps) == operations:
             return Chain(start, tuple(steps))
     return draw_chain(rng, operations, largest)  # stuck: in a small range no operation may be left
@@ -95,7 +89,7 @@ def draw_chain(rng: random.Random, operations: int, largest: int) -> Chain:
 def shortest(chain: Chain) -> str:
     """The shortest correct response: one look per step, nothing else. The physical limit of pruning."""
     shown = [f"Compute {before} {name} {op} {operand} = {after} ."
-             for (name, op, operand), (before, after) in zip(chain.named, pairwise(chain.values), strict=True)]
+             for (name, op, operand), (before, after) in zip(chain.steps, pairwise(chain.values), strict=True)]
     return f"{' '.join(shown)} </think> \\boxed{{ {chain.answer} }}"
 
 
@@ -139,7 +133,7 @@ def go_through(
 ) -> tuple[str, int] | None:
     """All steps of a chain once, going on with whatever came out: (text, result); None if a slip leads out of range."""
     value, shown = chain.start, []
-    for name, op, operand in chain.named:
+    for name, op, operand in chain.steps:
         if not 0 <= apply(value, op, operand) <= a.largest:
             return None
         share = careful if is_hard(value, op, operand) else careful * a.habits.spelled_easy

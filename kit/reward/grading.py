@@ -20,8 +20,8 @@ Grade(verdict='correct', answer='\\frac{8}{2}')
 ['correct', 'no answer', 'timeout']
 
 Any thread or forked process may call; verdicts are cached. `official` is what the paper's official code (arXiv 2504.01296)
-rewards, which also takes an unclosed box and "answer is 42", and forgives a factor of 100 and a relative 1e-4; here neither
-counts. `strict` is how the paper's text can be read too; `last-number` is for models that do not box.
+rewards, but for an unclosed box, "answer is 42", a factor of 100 and a relative 1e-4, which count there. `strict` is how the
+paper's text can be read too; `last-number` is for models that do not box.
 """
 
 import contextlib
@@ -70,8 +70,7 @@ def grade_many(
         finished: for all or for each: ended by itself (True), was cut off at a token limit (False), not known (None).
         verifiers: for each response its problem's `verifier`, which then decides in place of the gold; "": it has none.
 
-    Raises ValueError on lists of different lengths or an unknown reading.
-    """
+    Raises ValueError on lists of different lengths or an unknown reading."""
     if reading not in READINGS:
         raise ValueError(f"reading is {reading!r}; known are {', '.join(READINGS)}")
     if isinstance(responses, str) or isinstance(golds, str):

@@ -36,18 +36,14 @@ def none(correct: Flags, lengths: Lengths, target: float) -> Rewards:
 
 def token_limit(correct: Flags, lengths: Lengths, target: float) -> Rewards:
     """c if the answer lies in the first T tokens, else 0 (ThinkPrune, arXiv 2504.01296).
-
-    DLER is this with another recipe. Its advantages are whitened over the batch's tokens; `batch` is near, not equal.
-    """
+    DLER is this with another recipe. Its advantages are whitened over the batch's tokens; `batch` is near, not equal."""
     return [float(c and n <= target) for c, n in zip(correct, lengths, strict=True)]
 
 
 def arora_zanette(correct: Flags, lengths: Lengths, target: float, weight: float = 0.1, *, finished: Flags) -> Rewards:
     """c (1 - a sigmoid((L - m) / (s + 1e-7))), m and s (ddof 0) over the correct ones of the group (Arora and Zanette).
-
     Their weights a are 0.05, 0.1, 0.2 and 0.4. A response without its end token earns 0, and here does not count in m and s.
-    Their RLOO has no std, with which the weight would be lost; it is our `none` times G / (G - 1).
-    """
+    Their RLOO has no std, with which the weight would be lost; it is our `none` times G / (G - 1)."""
     right = np.array(correct) & np.array(finished)
     n = np.array(lengths, dtype=float)
     m, s = (n[right].mean(), n[right].std()) if right.any() else (0.0, 0.0)
@@ -56,34 +52,26 @@ def arora_zanette(correct: Flags, lengths: Lengths, target: float, weight: float
 
 def laser(correct: Flags, lengths: Lengths, target: float, weight: float = 0.5, *, boxed: Flags) -> Rewards:
     """base + a [c and L <= T]; base 1 if correct, -0.5 if wrong, -1 without a box (LASER). T 2048, 4096, 8192 of a cap of 16384.
-
-    A long correct response keeps its 1: the step is milder than the limit's.
-    """
+    A long correct response keeps its 1: the step is milder than the limit's."""
     return [1 + weight * (n <= target) if c else -0.5 if box else -1.0
             for c, n, box in zip(correct, lengths, boxed, strict=True)]
 
 
 def l1_exact(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c - a |L - T|, T per prompt from 100 to 4000 and stated: "Think for T tokens." (L1's LCPO-Exact).
-
-    Wrong responses are penalized for their length as well. a is per token: for lengths of another order choose another.
-    """
+    Wrong responses are penalized for their length as well. a is per token: for lengths of another order choose another."""
     return [c - weight * abs(n - target) for c, n in zip(correct, lengths, strict=True)]
 
 
 def l1_max(correct: Flags, lengths: Lengths, target: float, weight: float = 3e-4) -> Rewards:
     """c clip(a (T - L) + 0.5, 0, 1), stated: "Think for maximum T tokens." (L1's LCPO-Max, P).
-
-    The code has half of this slope, and its published script does not run.
-    """
+    The code has half of this slope, and its published script does not run."""
     return [c * min(max(weight * (target - n) + 0.5, 0.0), 1.0) for c, n in zip(correct, lengths, strict=True)]
 
 
 def soft_overlong(correct: Flags, lengths: Lengths, target: float, weight: float = 1.0, buffer: float | None = None) -> Rewards:
     """c + a {0 up to T - B; (T - B - L) / B; -1 beyond T} (DAPO, equation 13; TRL's `get_soft_overlong_punishment`).
-
-    T 20480, B 4096; B is T / 5 where `buffer` does not say. T is the generation cap there: where it is, -1 is its end.
-    """
+    T 20480, B 4096; B is T / 5 where `buffer` does not say. T is the generation cap there: where it is, -1 is its end."""
     width = target / 5 if buffer is None else buffer
     return [c + weight * (min(0.0, (target - width - n) / width) if n <= target else -1.0)
             for c, n in zip(correct, lengths, strict=True)]
@@ -95,10 +83,8 @@ def cosine(
 ) -> Rewards:
     """long + (short - long) / 2 (1 + cos(pi L / T)): from 2 to 1 if correct, from -10 to 0 if wrong; -10 over the cap
     (arXiv 2502.03373; TRL's `get_cosine_scaled_reward`, whose values are other and which has no value over the cap).
-
     `weight` is what the shortest correct response has above the longest, T the length at which the curve ends. open-r1's version
-    counts characters. It was made for PPO, to which `batch` is nearest.
-    """
+    counts characters. It was made for PPO, to which `batch` is nearest."""
     bounds = [(correct_long + weight, correct_long) if c else (wrong_short, wrong_long) for c in correct]
     return [long + (short - long) / 2 * (1 + math.cos(math.pi * min(n / target, 1.0))) if end else over
             for (short, long), n, end in zip(bounds, lengths, finished, strict=True)]
@@ -106,9 +92,7 @@ def cosine(
 
 def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -> Rewards:
     """c + a l if correct, c + a min(0, l) if wrong; l = 0.5 - (L - min L) / (max L - min L) over all of the group (Kimi k1.5, P).
-
-    0 where all are of one length. a is Laser's value; the paper switches the term on after a warm-up.
-    """
+    0 where all are of one length. a is Laser's value; the paper switches the term on after a warm-up."""
     short, span = min(lengths), max(lengths) - min(lengths)
     terms = [0.5 - (n - short) / span if span else 0.0 for n in lengths]
     return [c + weight * (term if c else min(0.0, term)) for c, term in zip(correct, terms, strict=True)]
@@ -116,9 +100,7 @@ def kimi(correct: Flags, lengths: Lengths, target: float, weight: float = 0.4) -
 
 def pass_rate_linear(correct: Flags, lengths: Lengths, target: float, weight: float = 0.25) -> Rewards:
     """c - p a L / max L of the group, p the share of correct ones (prime-rl; ALP is like it): easy prompts pay more for length.
-
-    Wrong responses pay, too.
-    """
+    Wrong responses pay, too."""
     price = weight * sum(correct) / len(correct) / max(1, *lengths)
     return [c - price * n for c, n in zip(correct, lengths, strict=True)]
 
@@ -131,9 +113,7 @@ def gr3(correct: Flags, lengths: Lengths, target: float, weight: float = 0.33) -
 
 def shorter_better(correct: Flags, lengths: Lengths, target: float, weight: float = 1e-3, worth: float = 2.0) -> Rewards:
     """b c - a |L - L*|, L* the shortest correct one of the group, their mean length if none is (ShorterBetter); b is `worth`.
-
-    Wrong responses are drawn to L* as well. a is per token: for lengths of another order choose another.
-    """
+    Wrong responses are drawn to L* as well. a is per token: for lengths of another order choose another."""
     best = min((n for c, n in zip(correct, lengths, strict=True) if c), default=sum(lengths) / len(lengths))
     return [worth * c - weight * abs(n - best) for c, n in zip(correct, lengths, strict=True)]
 
@@ -241,8 +221,7 @@ def advantages(groups: Sequence[Sequence[float]], scale: str) -> np.ndarray:
 class LengthReward(TokenLimitReward):
     """A TRL reward function: completion_ids, the columns `answer` (golds) and `target` (tokens) -> rewards, group by group.
 
-    `size`: responses to a prompt, which follow each other; `steps`: of the round, over which a target falls to `target_to`.
-    """
+    `size`: responses to a prompt, which follow each other; `steps`: of the round, over which a target falls to `target_to`."""
 
     def __init__(self, reward: Reward, limit: int, tokenizer: Any, reading: str, ends: set[int], size: int, steps: int) -> None:
         super().__init__(limit, tokenizer, reading, ends)

@@ -25,8 +25,7 @@ class TokenLimitReward:
         tokenizer: decodes the token ids that TRL passes as `completion_ids`.
         reading: "official" grades the last box anywhere in those tokens, also in unfinished thinking; "strict" only
             what follows `</think>`; "last-number" also answers without a box (reward/grading).
-        ends: token ids that end a response; the tokenizer's EOS if not given.
-    """
+        ends: token ids that end a response; the tokenizer's EOS if not given."""
 
     def __init__(self, limit: int, tokenizer: Any, reading: str = "official", ends: set[int] | None = None) -> None:
         self.limit, self.tokenizer, self.reading, self.ends = limit, tokenizer, reading, ends or {tokenizer.eos_token_id}

@@ -16,7 +16,6 @@ from kit.data import problems, prompts
 from kit.evaluation import evaluate
 from kit.reward import grading, length_rewards
 from kit.rollout import models, records
-from kit.rollout.records import Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError, Reward
 
@@ -31,14 +30,13 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
 
     Training problems in the training prompt of this round, sampled as in training, up to four times the limit. Columns: `limit`
     (tokens; NaN for none), `cut` (share of responses that are longer), `right`, `no_box`, `varied` (share of groups of four whose
-    rewards differ). Raises KitError with what to try when the round could not learn anything (`watch.patience: 0`: a warning).
-    """
+    rewards differ). Raises KitError with what to try when the round could not learn anything (`watch.patience: 0`: a warning)."""
     plan, t = config.schedules[schedule], config.training
     limits = plan.limits[round - 1:]
     title, run = f"{schedule} round {round}", paths.of(config)
     known = problems.load(config.data.train, config)
     chosen = random.Random(config.seed * 1000 + round).sample(known, min(GROUPS[-1], len(known)))
-    how = Sampling(SIZE, t.temperature, t.top_p, max(min(4 * limits[0], config.evaluation.max_new_tokens), limits[0]))
+    how = records.Sampling(SIZE, t.temperature, t.top_p, max(min(4 * limits[0], config.evaluation.max_new_tokens), limits[0]))
     told, found = limits[0] if plan.state_limit else None, []
     with evaluate.engine_of(config, catalog.start_of_round(config, schedule, round)) as engine:
         tokenizer = engine().tokenizer
@@ -71,7 +69,7 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
     return table
 
 
-def _responses(found: Sequence[Rollout], tokenizer: Any) -> pd.DataFrame:
+def _responses(found: Sequence[records.Rollout], tokenizer: Any) -> pd.DataFrame:
     """A row per response: the columns of its rollout, and `tokens`, the ids; a server may not tell them."""
     table = pd.DataFrame(map(vars, found)).explode(
         ["model_answer", "model_answer_length", "finished", "model_answer_ids"], ignore_index=True)
@@ -112,9 +110,6 @@ def _remedy(own: dict, free: dict, median: str) -> str:
         return (f"{free['no_box']:.0%} of the responses have no answer in a box: ask for one in prompts.train_user, or say "
                 "training: {reading: last-number}")
     return "the problems are too hard for this model: take easier ones, or more responses per prompt"
-
-
-# --- what notebook 02 teaches with ------------------------------------------------------------------------------------
 
 
 def rewarded(config: Config, schedule: str, round: int) -> pd.DataFrame:

@@ -39,12 +39,9 @@ HINTS = {  # what an error of the training says: what to do
 
 
 def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | None = None) -> Path:
-    """Train round `round` (from 1) of `schedule`; resumes from its last whole checkpoint. Returns its checkpoints' folder.
-
-    Every `training.checkpoint_every` steps there is a checkpoint, and log.csv gets a row a step. Runs in this process; where
-    the params ask for several, each of them runs this (training/launch) and the first writes. `draw` makes the plot that a
-    notebook shows meanwhile (training/watch).
-    """
+    """Train round `round` (from 1) of `schedule` in this process; where the params ask for several, each of them runs this
+    (training/launch) and the first writes: a checkpoint every `training.checkpoint_every` steps, a row of log.csv each step.
+    Resumes from the last whole checkpoint. Returns their folder. `draw` makes the plot that a notebook shows meanwhile."""
     import torch
     from datasets import Dataset
     from transformers import GenerationConfig, PrinterCallback, set_seed
@@ -56,8 +53,8 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
     config = dataclasses.replace(config, training=length_rewards.training_of(config.training, config.schedules[schedule].reward))
     start, tokenizer, rows = prepare(config, schedule, round)
     t, run, plan, title = config.training, paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
-    limit, steps = plan.limits[round - 1], catalog.steps_of(config, schedule)
-    folder, seed = run.models(schedule, round), config.seed * 1000 + round
+    limit, steps, seed = plan.limits[round - 1], catalog.steps_of(config, schedule), config.seed * 1000 + round
+    folder, place = run.models(schedule, round), run.training(schedule, round)
     named = trl_fields.begin_trackers(config, schedule, round)
     args = grpo_settings(config, folder, limit, steps, seed, save_steps=plan.checkpoint_every or t.checkpoint_every, **named)
     there = max(args.world_size, args.n_gpu)
@@ -77,14 +74,9 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
         set_seed(seed)
         with failing(config, title):
             trainer = GRPOTrainer(
-                model=str(start),
-                args=args,
-                reward_funcs=reward,
-                train_dataset=Dataset.from_list(rows),
-                processing_class=tokenizer,
-                callbacks=[watch.round_log(config, run.training(schedule, round) / "log.csv", limit, title, draw)],
-                peft_config=adapter,
-            )
+                model=str(start), args=args, reward_funcs=reward, train_dataset=Dataset.from_list(rows),
+                processing_class=tokenizer, peft_config=adapter,
+                callbacks=[watch.round_log(config, place / "log.csv", limit, title, draw)])
         trainer.remove_callback(PrinterCallback)  # ours shows the figures that matter
         own = trainer.model.generation_config  # what TRL leaves open, such as min_p, would be filled from here: only tokens stay
         trainer.model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
@@ -97,7 +89,7 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
         keep_time(trainer)
         epochs = int(files.read_json(done / "trainer_state.json")["epoch"]) if done else 0
         trainer._get_train_sampler = functools.partial(after_epochs, epochs, trainer._get_train_sampler)
-        alone = files.hold(run.training(schedule, round), f"{run.shown}, {title}", patience=20)
+        alone = files.hold(place, f"{run.shown}, {title}", patience=20)
         with alone if args.process_index == 0 else contextlib.nullcontext(), failing(config, title, trainer):
             trainer.train(resume_from_checkpoint=str(done) if done else None)
     if t.processes == 1:
@@ -245,13 +237,12 @@ def grpo_settings(config: Config, folder: Path, limit: int, steps: int, seed: in
     cuda = torch.cuda.is_available()
     settings = {
         "output_dir": str(folder), "seed": seed, "data_seed": seed, "disable_tqdm": True, "log_level": "error",
-        "max_steps": steps, "save_steps": t.checkpoint_every, "save_strategy": "steps", "logging_steps": 1,
-        "learning_rate": t.learning_rate, "lr_scheduler_type": "constant",
-        "max_grad_norm": t.max_grad_norm,
+        "max_steps": steps, "save_steps": t.checkpoint_every, "save_strategy": "steps",
+        "logging_steps": 1, "logging_nan_inf_filter": False,
+        "learning_rate": t.learning_rate, "lr_scheduler_type": "constant", "max_grad_norm": t.max_grad_norm,
         "num_generations": t.responses_per_prompt, "per_device_train_batch_size": t.responses_per_pass,
         "gradient_accumulation_steps": t.passes, "steps_per_generation": t.passes, "num_iterations": 1,
         "max_completion_length": limit, "temperature": t.temperature, "top_p": t.top_p, "top_k": 0,
-        "logging_nan_inf_filter": False,
         "epsilon": t.clip_ratio, "beta": t.kl_coefficient, "entropy_coef": t.entropy_coefficient,
         "bf16": half, "use_cpu": not cuda, "dataloader_pin_memory": cuda, "ddp_find_unused_parameters": False,
         "trust_remote_code": config.model.trust_remote_code,

@@ -17,8 +17,6 @@ from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
 from kit.training import checkpoints, trl_fields
 
-# --- the rule ---------------------------------------------------------------------------------------------------------
-
 
 def select(table: pd.DataFrame, start_accuracy: float, tolerance: float = 0.10) -> int:
     """The step of the shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`, that of the round's
@@ -26,9 +24,6 @@ def select(table: pd.DataFrame, start_accuracy: float, tolerance: float = 0.10) 
     with `step`, `accuracy` (percent or share, the same for all) and `length` (mean, tokens)."""
     fit = table[table.accuracy >= (1 - tolerance) * start_accuracy - 1e-9].sort_values(["length", "step"])
     return int(fit.step.iloc[0]) if len(fit) else 0
-
-
-# --- the validation ---------------------------------------------------------------------------------------------------
 
 
 def validation_row(config: Config, step: int, answers: Sequence[Rollout]) -> dict[str, object]:

@@ -47,8 +47,7 @@ def fields(config: Config) -> dict[str, Any]:
     return {
         "loss_type": "bnpo", "weight_decay": 0.01, "scale_rewards": "group", "mask_truncated_completions": False,
         "use_bias_correction_kl": False, "gradient_checkpointing": config.model.dtype == "bfloat16", "ddp_timeout": 3600,
-        "report_to": "none",
-        "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
+        "report_to": "none", "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
         "vllm_enable_sleep_mode": config.training.vllm == "colocate", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8000,
         "vllm_importance_sampling_correction": False,
     } | config.training.trl
@@ -87,9 +86,6 @@ def passed(config: Config) -> dict[str, Any]:
     if wrong:
         raise KitError(f"{config.file}: training.trl: {'. '.join(wrong)}")
     return found
-
-
-# --- trackers ---------------------------------------------------------------------------------------------------------
 
 
 def trackers(config: Config) -> list[str]:

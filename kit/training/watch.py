@@ -47,9 +47,6 @@ class Warning(NamedTuple):
         return f"{self.name}: {self.text}"
 
 
-# --- the log ----------------------------------------------------------------------------------------------------------
-
-
 def round_log(config: Config, path: Path, limit: int, title: str, draw: Draw | None = None) -> Any:
     """A trainer callback of the first process: a row of log.csv a step, warnings in warnings.csv; `Shown` shows them. KitError,
     before the step's checkpoint is written, when going on is pointless."""
@@ -132,9 +129,6 @@ def standing(rows: Sequence[Row], steps: int) -> str:
     left = (steps - row["step"]) * fmean(lately) if lately else 0
     return (f"step {row['step']:.0f} of {steps}: reward {row['reward']:.2f}, length {row['length']:.0f}, "
             f"truncated {row['truncated']:.0%}" + (f", about {tqdm.format_interval(left)} left" if left else ""))
-
-
-# --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 def warnings_about(rows: Sequence[Row], watch: Watch, steps: int) -> list[Warning]:
