@@ -129,7 +129,7 @@ def follow(process: subprocess.Popen, config: Config, log: Path, shown: watch.Sh
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
         running = process.poll() is None
-        rows = pd.read_csv(log).to_dict("records")
+        rows = watch.rows_until(log, shown.steps)
         for k, row in enumerate(rows, 1):
             if row["step"] > begin:
                 begin = row["step"]
