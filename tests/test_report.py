@@ -19,7 +19,7 @@ from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning import local_provisioner
 from matplotlib.collections import PathCollection
 
-from kit.evaluation import comparisons, forcing, reference, seeds
+from kit.evaluation import comparisons, evaluate, forcing, reference, seeds
 from kit.report import inputs, style, tables, texts, trade_off
 from kit.runs import catalog, files, paths
 from kit.settings import ROOT, Config, Model
@@ -35,7 +35,7 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     first = fake_run.make(fake_run.settings(folder, "fake", (2,), label=HOSTILE.replace("\\", "\\\\").replace('"', '\\"')))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "model_source", lambda settings, model: model)
-        patch.setattr(forcing.engines, "get_engine", lambda model, settings: fake_run.Thinker(settings, fake_run.HABITS[model]))
+        patch.setattr(evaluate.engines, "get_engine", lambda model, settings: fake_run.Thinker(settings, fake_run.HABITS[model]))
         forcing.force_models(first)
     for other in seeds.write_params(first):
         fake_run.make(other)

@@ -47,9 +47,7 @@ def _bare(value: str) -> str:
 
 def first_answers(responses: Sequence[str], finished: Sequence[bool | None]) -> list[float | None]:
     """The share (0 to 1) of each response at whose end its final answer has been stated first; None where it gives no answer.
-
-    `finished`: whether it ended by itself (None: not known), as the grader wants to know it.
-    """
+    `finished`: whether it ended by itself (None: not known), as the grader wants to know it."""
     finals = [_bare(grading.extract_answer(text, finished=end)) for text, end in zip(responses, finished, strict=True)]
     found = [list(statements(text)) if final else [] for text, final in zip(responses, finals, strict=True)]
     asked: set[tuple[str, str]] = set()

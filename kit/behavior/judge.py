@@ -34,10 +34,8 @@ Labels = list[str | None]
 
 
 def label(traces: Sequence[Sequence[str]], judge: Judge, cache: Path) -> list[Labels]:
-    """The phase of each step of each trace, None where the model gave no usable answer.
-
-    KitError when the server is on another machine and `remote` is not set, nobody listens there, or it refuses a request.
-    """
+    """The phase of each step of each trace, None where the model gave no usable answer. KitError when the server is on another
+    machine and `remote` is not set, nobody listens there, or it refuses a request."""
     host = urlsplit(judge.url).hostname
     if host not in HERE and not judge.remote:
         raise KitError(f"`behavior.judge.url`: {host} is another machine, and the traces would be sent there; "

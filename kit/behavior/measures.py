@@ -98,18 +98,17 @@ def within_problems(graded: Counts, config: Config, bins: int = 6, least: int = 
         g = g[g.groupby("id").length.transform("nunique") > 1]
         if len(g) < least:
             continue
-        means = g.groupby("id")[["length", "right"]].transform("mean")
-        multiple, gain = g.length / means.length, g.right - means.right
-        places = pd.qcut(multiple, min(bins, len(g) // least), labels=False, duplicates="drop").to_numpy()
-        owners = np.unique(g.id, return_inverse=True)[1]
+        means, owners = g.groupby("id")[["length", "right"]].transform("mean"), np.unique(g.id, return_inverse=True)[1]
+        g = g.assign(multiple=g.length / means.length, gain=g.right - means.right, owner=owners)
+        places = pd.qcut(g.multiple, min(bins, len(g) // least), labels=False, duplicates="drop")
         weights, level = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
-        for place, own in ((place, places == place) for place in np.unique(places)):
-            if own.sum() < least:  # many responses of one length
+        for place, own in g.groupby(places):
+            if len(own) < least:  # many responses of one length
                 continue
-            top, bottom = (np.bincount(owners[own], value, owners.max() + 1) for value in (gain[own], np.ones(own.sum())))
+            top, bottom = (np.bincount(own.owner, value, owners.max() + 1) for value in (own.gain, np.ones(len(own))))
             low, high = interval((weights @ top) / (weights @ bottom))
-            parts.append((name, place + 1, multiple[own].mean() * means.length.mean(), level + gain[own].mean(),
-                          max(0.0, level + low), min(100.0, level + high), own.sum()))
+            parts.append((name, place + 1, own.multiple.mean() * means.length.mean(), level + own.gain.mean(),
+                          max(0.0, level + low), min(100.0, level + high), len(own)))
     table = pd.DataFrame(parts, columns=columns)
     return table.assign(best=table.accuracy == table.groupby("set").accuracy.transform("max")).set_index("set")
 

@@ -88,10 +88,8 @@ def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
 
 def compare(a: Graded, b: Graded, resamples: int, seed: int) -> pd.DataFrame:
     """b minus a, paired on problems: change of accuracy (points) and of length (percent), 95 % intervals, per set and mean.
-
-    `p_value` is two-sided, of the change of accuracy; `detectable` (points) is the smallest true change of accuracy that so
-    many problems of this kind would show four times out of five. Accuracy and length are b's, `other_` a's.
-    """
+    `p_value` is two-sided, of the change of accuracy; `detectable` (points) is the smallest true change of accuracy that so many
+    problems of this kind would show four times out of five. Accuracy and length are b's, `other_` a's."""
     tables = {name: _of_same_problems(name, [per_problem(a[name]), per_problem(b[name])]) for name in a}
     rows = []
     for title, names, own_seed in sets_and_mean(a, seed):
@@ -203,10 +201,8 @@ def equal_spend(graded: Models, resamples: int, seed: int) -> tuple[pd.DataFrame
 
 
 def capped(graded: Models, resamples: int, seed: int, points: int = 20) -> pd.DataFrame:
-    """Accuracy when generation is stopped at a cap: a row per model, set and cap with `accuracy` and `spent` (mean tokens).
-
-    A response counts when it is correct and no longer than the cap; what is cut off is wrong, its tokens are spent.
-    """
+    """Accuracy when generation is stopped at a cap: a row per model, set and cap with `accuracy` and `spent` (mean tokens). A
+    response counts when it is correct and no longer than the cap; what is cut off is wrong, its tokens are spent."""
     lengths = np.concatenate([grades.length for by_set in graded.values() for grades in by_set.values()])
     if np.isnan(lengths).all():
         return pd.DataFrame(columns=["model", "set", "cap"])

@@ -16,7 +16,6 @@ import zlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
 from kit.evaluation.metrics import Graded, measure, per_problem
 from kit.evaluation.uncertainty import columns
-from kit.rollout import engines, records
+from kit.rollout import records
 from kit.rollout.records import Engine, Response, Rollout, Sampling
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
@@ -37,8 +36,8 @@ CHUNK = 8  # tokens that a response which is looked at grows by
 def force_models(config: Config) -> pd.DataFrame:
     """Force every model of `forcing.models`; writes metrics/forcing.csv and metrics/forcing_gaps.csv, returns the first."""
     for model in config.forced_models:
-        with closing(engines.get_engine(catalog.model_source(config, model), config)) as engine:
-            force(config, model, engine)
+        with evaluate.engine_of(config, catalog.model_source(config, model)) as start:
+            force(config, model, start())
     return write_curve(config)
 
 
@@ -121,11 +120,9 @@ def stopped(ids: Sequence[int], budget: int, tokenizer: Any, ending: str) -> lis
 
 
 class Forced:
-    """An engine for `records.collect` whose responses are stored thinking, cut at `budget` tokens and answered.
-
-    The "prompt" of a problem is its row in `thoughts` (a list of one number). `ends` is (problems, samples): the tokens of each
-    response's thinking; where that is more than the budget, it is cut.
-    """
+    """An engine for `records.collect` whose responses are stored thinking, cut at `budget` tokens and answered. The "prompt" of a
+    problem is its row in `thoughts` (a list of one number). `ends` is (problems, samples): the tokens of each response's
+    thinking; where that is more than the budget, it is cut."""
 
     def __init__(self, config: Config, thoughts: Sequence[Rollout], engine: Engine) -> None:
         self.thoughts, self.engine, self.tokenizer, self.batch_size = thoughts, engine, engine.tokenizer, engine.batch_size
@@ -177,15 +174,14 @@ def stream_forced(config: Config, engine: Engine, question: str, budget: int, se
 def example(config: Config, model: str = "base") -> pd.DataFrame:
     """One response at each budget, as it was forced, and its verdict: the first response to the problem of the first data set
     whose thinking was cut at most budgets."""
-    name, rows = config.data.evaluation[0], []
-    firsts = {budget: evaluate.load_grades(config, model, budget)[name].query("sample == 0").set_index("id").sort_index()
-              for budget in config.forcing.budgets}
-    chosen = sum(first.forced.astype(int) for first in firsts.values()).idxmax()
-    for budget, first in firsts.items():
+    name, texts = config.data.evaluation[0], []
+    firsts = {budget: evaluate.load_grades(config, model, budget)[name].query("sample == 0") for budget in config.forcing.budgets}
+    table = pd.concat(firsts, names=["budget"]).reset_index("budget")
+    table = table[table.id == table.groupby("id").forced.sum().idxmax()].set_index("budget")
+    for budget, id in table.id.items():
         stored = records.read(paths.of(config).forcing(model, name) / f"budget{budget}.jsonl")
-        text = next(r.model_answer[0] for r in stored if r.id == chosen)
-        rows.append({"budget": budget, "response": text, **first.loc[chosen, ["forced", "answer", "verdict"]]})
-    return pd.DataFrame(rows).set_index("budget")[["forced", "response", "answer", "verdict"]]
+        texts.append(next(r.model_answer[0] for r in stored if r.id == id))
+    return table.assign(response=texts)[["forced", "response", "answer", "verdict"]]
 
 
 def write_curve(config: Config) -> pd.DataFrame:

@@ -122,11 +122,9 @@ def scale_of(config: Config, plan: Schedule) -> str:
 
 
 def groups(config: Config, lengths: list[int]) -> pd.DataFrame:
-    """A row per method, kind of group (CORRECT) and response: length, correct, reward and advantage.
-
-    A method has the settings of its first schedule; the token limit's target is the limit. Advantages are normalized as the
-    method's are, for `batch` over these three groups.
-    """
+    """A row per method, kind of group (CORRECT) and response: length, correct, reward and advantage. A method has the settings of
+    its first schedule; the token limit's target is the limit. Advantages are normalized as the method's are, for `batch` over
+    these three groups."""
     firsts, tables = {}, []
     for plan in config.schedules.values():
         firsts.setdefault(method_of(plan), plan)

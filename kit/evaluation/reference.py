@@ -97,10 +97,8 @@ def seeds_needed(sd: float, difference: float = 2.0) -> int:
 
 
 def make(config: Config, params: str) -> dict[str, Any]:
-    """The reference of `params` from the finished runs of `config` (with `seeds`) as a table for JSON.
-
-    `left_out` is the share of figures of single runs that lie within the interval made from the other runs alone.
-    """
+    """The reference of `params` from the finished runs of `config` (with `seeds`) as a table for JSON. `left_out` is the share of
+    figures of single runs that lie within the interval made from the other runs alone."""
     figures = [dict(zip(NAME, name, strict=True)) | {"values": values} for name, values in _of_runs(config).items()]
     return _worked_out({"params": params, **_source(config), "level": LEVEL, "left_out": None, "settings": _settings(config),
                         "figures": figures})
@@ -178,10 +176,8 @@ def of(config: Config) -> dict[str, Any] | None:
 
 
 def compare(config: Config) -> tuple[pd.DataFrame, list[str]]:
-    """This run beside the reference of its params file (a row per headline figure), and the verdict in sentences.
-
-    Both are empty where the project has no reference for the file. Settings that differ are named in place of a verdict.
-    """
+    """This run beside the reference of its params file (a row per headline figure), and the verdict in sentences. Both are empty
+    where the project has no reference for the file. Settings that differ are named in place of a verdict."""
     path = path_of(config.file)
     if not path.is_file():
         return pd.DataFrame(), []

@@ -74,23 +74,19 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     Studentized bootstrap of the log: log R +- q * se, where q are quantiles of (log R* - log R) / se* and se, se* come from the
     problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing, or without resamples.
     """
-    pairs = list(zip(above, below, strict=True))
-    top, bottom = np.mean([[y.mean(), x.mean()] for y, x in pairs], axis=0)
-    if not resamples or not np.isfinite([top, bottom]).all() or top <= 0 or bottom <= 0:
-        return math.nan, math.nan
-    drawn = []  # per set: (1 + resamples, 5) means of y, x, y², x², xy; the first row is the estimate, the others are resamples
-    for k, (y, x) in enumerate(pairs):
+    means = []  # per set: (1 + resamples, 5) means of y, x, y², x², xy; the first row is the estimate, the others are resamples
+    for k, (y, x) in enumerate(zip(above, below, strict=True)):
         moments = np.column_stack([y, x, y * y, x * x, x * y])
-        drawn.append(np.vstack([moments.mean(axis=0), _drawn(len(y), resamples, seed + k) @ moments]))
-    tops, bottoms = (np.mean([d[:, i] for d in drawn], axis=0) for i in (0, 1))
+        means.append(np.vstack([moments.mean(axis=0), _drawn(len(y), resamples, seed + k) @ moments]))
+    y, x, yy, xx, xy = np.transpose(means, (2, 0, 1))
+    tops, bottoms = y.mean(axis=0), x.mean(axis=0)
+    if not resamples or not np.isfinite([tops[0], bottoms[0]]).all() or tops[0] <= 0 or bottoms[0] <= 0:
+        return math.nan, math.nan
     u, v = 1 / tops, 1 / bottoms  # the residual of a problem is u y - v x
-    spread = sum(
-        np.maximum(u * u * d[:, 2] + v * v * d[:, 3] - 2 * u * v * d[:, 4] - (u * d[:, 0] - v * d[:, 1]) ** 2, 0) / len(y)
-        for d, y in zip(drawn, above, strict=True)
-    )
-    logs, errors = np.log(tops / bottoms), np.sqrt(spread) / len(drawn)
+    spread = np.maximum(u * u * yy + v * v * xx - 2 * u * v * xy - (u * y - v * x) ** 2, 0) / [[len(own)] for own in above]
+    logs, errors = np.log(tops / bottoms), np.sqrt(spread.sum(axis=0)) / len(means)
     if errors[0] < 1e-12:
-        return float(top / bottom), float(top / bottom)
+        return (float(tops[0] / bottoms[0]),) * 2
     low, high = interval((logs[1:] - logs[0]) / np.maximum(errors[1:], errors[0] / 2))
     return float(math.exp(logs[0] - high * errors[0])), float(math.exp(logs[0] - low * errors[0]))
 
