@@ -186,13 +186,13 @@ def equal_spend(graded: Models, resamples: int, seed: int) -> tuple[pd.DataFrame
         return pd.DataFrame({"length": own.length, **passed, "samples": own.samples})
 
     spend, gaps, drawn = [], [], paired_draws(graded, table, resamples, seed)
-    for (name, model), ((length, *passes, _), tables) in drawn.items():
+    for (name, model), (own, tables) in drawn.items():
+        length, passes, (base_length, base, *_) = own[0], own[1:-1], drawn[name, "base"][0]
         spend += [{"model": model, "set": name, "k": k, **estimate("tokens", k * length), **share("passed", tables, k, k)}
                   for k in ks]
-        base_length, base, *_ = drawn[name, "base"][0]
         affords = base_length / length
         k = np.clip(affords, 1, ks[-1])
-        passed = np.array([np.interp(x, ks, y) for x, y in zip(k, np.transpose(passes), strict=True)])
+        passed = np.array([np.interp(x, ks, y) for x, y in zip(k, passes.T, strict=True)])
         passed[np.isnan(k)] = np.nan  # unknown lengths
         gaps.append({"model": model, "set": name, "tokens": base_length[0], "affords": affords[0], "k": k[0],
                      **estimate("passed", passed, share=True), **estimate("base", base, share=True),

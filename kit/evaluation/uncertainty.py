@@ -86,7 +86,7 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     spread = np.maximum(u * u * yy + v * v * xx - 2 * u * v * xy - (u * y - v * x) ** 2, 0) / [[len(own)] for own in above]
     logs, errors = np.log(tops / bottoms), np.sqrt(spread.sum(axis=0)) / len(means)
     if errors[0] < 1e-12:
-        return (float(tops[0] / bottoms[0]),) * 2
+        return float(tops[0] / bottoms[0]), float(tops[0] / bottoms[0])
     low, high = interval((logs[1:] - logs[0]) / np.maximum(errors[1:], errors[0] / 2))
     return float(math.exp(logs[0] - high * errors[0])), float(math.exp(logs[0] - low * errors[0]))
 
