@@ -124,9 +124,6 @@ def problem_changes(graded: Models) -> pd.DataFrame:
     return table[["id", "model", "set", "base_accuracy", "accuracy", "base_length", "length", "accuracy_change", "length_change"]]
 
 
-# --- draws of problems, the same for all models -----------------------------------------------------------------------
-
-
 def paired_draws(
     graded: Models, table_of: Callable[[pd.DataFrame], pd.DataFrame], resamples: int, seed: int,
 ) -> dict[tuple[str, Any], tuple[np.ndarray, list[pd.DataFrame]]]:
