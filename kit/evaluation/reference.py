@@ -58,7 +58,7 @@ def headlines(config: Config) -> pd.DataFrame:
             last[pair] = last[one] - last[other]
     ends = pd.DataFrame({"comparison": last.keys(), "quantity": "last checkpoint", "value": last.values()})
     found = pd.concat([table[models], ends])
-    return found.assign(unit=found.quantity.map(seeds.UNITS))[["comparison", "quantity", "unit", "value"]]
+    return found.assign(unit=found.quantity.map(seeds.UNITS))[[*NAME, "value"]]
 
 
 def expected(values: Sequence[float], quantity: str = "", same_base: Sequence[float] = ()) -> dict[str, float]:
@@ -159,9 +159,8 @@ def _of_runs(config: Config) -> dict[tuple[str, ...], list[float]]:
 def _source(config: Config) -> dict[str, Any]:
     runs = [config, *seeds.others(config)]
     made = [files.read_json(paths.of(run).manifest) for run in runs]
-    commits = dict.fromkeys(m["commit"] for m in made)
-    return {"runs_of": config.file, "seeds": [run.seed for run in runs], "commit": " ".join(commits),
-            "versions": made[0]["versions"], "written": files.now()}
+    return {"runs_of": config.file, "seeds": [run.seed for run in runs], "written": files.now(),
+            "commit": " ".join(dict.fromkeys(m["commit"] for m in made)), "versions": made[0]["versions"]}
 
 
 def _settings(config: Config) -> dict[str, Any]:
