@@ -5,7 +5,7 @@ are the ends of 95 % intervals.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import special
 
 from kit.evaluation import evaluate, uncertainty
-from kit.evaluation.metrics import Graded, efficiency_score, mean_of_sets, per_problem, sets_and_mean
+from kit.evaluation.metrics import Graded, efficiency_score, mean_of_sets, per_problem, sets_and_mean, share
 from kit.evaluation.uncertainty import columns
 from kit.runs import catalog, files, paths
 from kit.settings import Config, KitError
@@ -141,18 +141,11 @@ def paired_draws(
     return found
 
 
-def estimate(label: str, draws: np.ndarray, share: bool = False) -> dict[str, float]:
+def estimate(label: str, draws: np.ndarray, percent: bool = False) -> dict[str, float]:
     """`label`, `label_low` and `label_high` of one row of draws; empty where a length is unknown, the interval also where a
-    resample has no value (a base that is never right in it). `share`: a percentage, whose interval stays within 0 and 100."""
+    resample has no value (a base that is never right in it). `percent`: the interval stays within 0 and 100."""
     ends = uncertainty.interval(draws[1:]) if np.isfinite(draws).all() else (np.nan, np.nan)
-    return columns(label, draws[0] if np.isfinite(draws[0]) else np.nan, np.clip(ends, 0, 100) if share else ends)
-
-
-def share(label: str, tables: Sequence[pd.DataFrame], column: Any, k: int = 1) -> dict[str, float]:
-    """`label`, `label_low` and `label_high` of the mean of a column of percentages, as of an accuracy; `k` responses make one
-    observation."""
-    parts = [table[column].to_numpy(dtype=float) for table in tables]
-    return columns(label, mean_of_sets(parts), uncertainty.accuracy_interval(parts, [t.samples.mean() / k for t in tables]))
+    return columns(label, draws[0] if np.isfinite(draws[0]) else np.nan, np.clip(ends, 0, 100) if percent else ends)
 
 
 def pass_at_k(n: Any, correct: Any, k: int) -> Any:
@@ -192,7 +185,7 @@ def equal_spend(graded: Models, resamples: int, seed: int) -> tuple[pd.DataFrame
         passed = np.array([np.interp(x, ks, y) for x, y in zip(k, passes.T, strict=True)])
         passed[np.isnan(k)] = np.nan  # unknown lengths
         gaps.append({"model": model, "set": name, "tokens": base_length[0], "affords": affords[0], "k": k[0],
-                     **estimate("passed", passed, share=True), **estimate("base", base, share=True),
+                     **estimate("passed", passed, percent=True), **estimate("base", base, percent=True),
                      **estimate("gap", passed - base)})
     return pd.DataFrame(spend), pd.DataFrame(gaps).query("model != 'base'")
 

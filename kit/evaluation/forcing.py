@@ -23,7 +23,7 @@ import pandas as pd
 
 from kit.data import problems, prompts
 from kit.evaluation import comparisons, evaluate
-from kit.evaluation.metrics import Graded, measure, per_problem
+from kit.evaluation.metrics import Graded, measure, per_problem, share
 from kit.evaluation.uncertainty import columns
 from kit.rollout import records
 from kit.rollout.records import Engine, Response, Rollout, Sampling
@@ -213,7 +213,7 @@ def against_curve(curve: Sequence[Graded], point: Graded, resamples: int, seed: 
         found, tables = zip(*(drawn[name, model] for model in models), strict=True)
         values = np.array(found)  # (models, columns of `per_problem`, draws), the point last
         forced, lengths, (accuracy, length, *_) = values[:-1, 0], values[:-1, 1], values[-1]
-        shares = pd.DataFrame([comparisons.share("accuracy", own, "accuracy") for own in tables])
+        shares = pd.DataFrame([share("accuracy", own, "accuracy") for own in tables])
         lows, highs = shares.accuracy_low.to_numpy(), shares.accuracy_high.to_numpy()
         order = np.argsort(lengths, axis=0)
         lengths, forced = np.take_along_axis(lengths, order, 0), np.take_along_axis(forced, order, 0)

@@ -12,8 +12,6 @@ chances to be high: compare those with equally many.
 Below that, what each method pays and what becomes of it: the rewards and advantages of three made-up groups.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -71,10 +69,9 @@ def combined(each: pd.DataFrame, same_problems: bool = False) -> pd.DataFrame:
     rows = []
     for (model, method), own in each.groupby(["model", "method"], sort=False):
         row = {"model": model, "method": method, "set": "mean", "seeds": len(own), "thinking": own.thinking.mean()}
-        for column in ("accuracy", "length"):
+        for column, most in (("accuracy", 100), ("length", math.inf)):
             found = seeds.combine(*(own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high")), same_problems)
-            most = {"accuracy": 100, "length": math.inf}[column]
-            row |= columns(column, found["value"], (max(0.0, found["low"]), min(most, found["high"])))
+            row |= columns(column, found["value"], np.clip((found["low"], found["high"]), 0, most))
         rows.append(row)
     table = pd.DataFrame(rows)
     at = table[["length", "accuracy"]].to_numpy() * (1, -1)  # both: the less, the better

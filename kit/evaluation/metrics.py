@@ -37,6 +37,13 @@ def mean_of_sets(values: Sequence[np.ndarray]) -> float:
     return float(np.mean([v.mean() for v in values]))
 
 
+def share(label: str, tables: Sequence[pd.DataFrame], column: Any, k: int = 1) -> dict[str, float]:
+    """`label`, `label_low` and `label_high` of the mean over data sets of a column of percentages, as of an accuracy. `tables`: a
+    row per problem, with its number of `samples`, of which `k` make one observation."""
+    parts = [table[column].to_numpy(dtype=float) for table in tables]
+    return columns(label, mean_of_sets(parts), accuracy_interval(parts, [table.samples.mean() / k for table in tables]))
+
+
 def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
     """A row per data set, and `mean` over them when there are several.
 
@@ -50,13 +57,11 @@ def measure(graded: Graded, resamples: int, seed: int) -> pd.DataFrame:
     tables, rows = {name: per_problem(grades) for name, grades in graded.items()}, []
     for title, names, own_seed in sets_and_mean(graded, seed):
         grades, own = [graded[name] for name in names], [tables[name] for name in names]
-        samples = [table.samples.mean() for table in own]
-        accuracy, length, core, truncated = (
-            [table[c].to_numpy(dtype=float) for table in own] for c in ("accuracy", "length", "core", "truncated"))
+        length, core, truncated = ([table[c].to_numpy(dtype=float) for table in own] for c in ("length", "core", "truncated"))
         ones = [np.ones_like(v) for v in length]
         row = {
-            "set": title, "problems": sum(map(len, accuracy)), "samples": float(np.mean(np.floor(samples))),
-            **columns("accuracy", mean_of_sets(accuracy), accuracy_interval(accuracy, samples)),
+            "set": title, "problems": sum(map(len, own)), "samples": np.mean([np.floor(table.samples.mean()) for table in own]),
+            **share("accuracy", own, "accuracy"),
             **columns("length", mean_of_sets(length), ratio_interval(length, ones, resamples, own_seed)),
             **columns("multiple", mean_of_sets(length) / mean_of_sets(core), ratio_interval(length, core, resamples, own_seed)),
             "core": mean_of_sets(core), "truncated": mean_of_sets(truncated)}

@@ -13,8 +13,6 @@ of n runs a new one lies with probability (n - 1) / (n + 1), however they are di
 as far as the range of runs that share one base model (`same_base`), for that is the one of the default seed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from operator import itemgetter
