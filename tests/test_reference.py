@@ -57,6 +57,11 @@ def test_the_number_of_seeds_that_show_two_points() -> None:
     assert reference.seeds_needed(0.0) == 2
 
 
+def test_more_than_one_of_twelve_runs_is_outside_by_chance_with_three_of_27_figures() -> None:
+    """0.95^12 = 0.5404 for none outside, 12 x 0.05 x 0.95^11 = 0.3413 for one: 27 x 0.1184 = 3.2."""
+    assert reference.unlucky(27, 12) == pytest.approx(3.196, abs=0.001)
+
+
 def test_a_value_is_inside_as_far_as_its_shown_digits_tell() -> None:
     figure = {"quantity": "accuracy change", "from": -1.0, "to": 1.0}
     assert reference.inside(1.04, figure) and not reference.inside(1.06, figure)
