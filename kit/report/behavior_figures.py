@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kit.report.inputs import has, read, set_label
-from kit.report.style import GREY, curves, legend, looks, panels, panels_by, points, say, styled, tell
+from kit.report.style import GREY, curves, legend, looks, panels, panels_by, points, say, tell
 from kit.report.tables import MEASURES
 from kit.runs import catalog
 from kit.settings import Config
@@ -34,22 +34,21 @@ def _bars(config: Config, found: list[tuple[pd.DataFrame, str, str]], columns: i
         high = f"{column}_high"
         axis.barh(table.label, table[column], 0.65, color=[colours[model][0] for model in table.model], alpha=0.75)
         axis.hlines(table.label, table[f"{column}_low"], table[high], "black", linewidth=0.9)
-        rows = table.to_dict("records")
-        for y, row in enumerate(rows):
-            known = pd.notna(row[column])
-            axis.annotate(f" {row[column]:.3g}" if known else " not known", (max(row[column], row[high]) if known else 0, y),
-                          fontsize=7.5, va="center", color="black" if known else GREY)
-        most = table[[column, high]].max(axis=None)
+        ends, told = table[[column, high]].max(axis=1).fillna(0), []
+        for y, (label, value, end) in enumerate(zip(table.label, table[column], ends, strict=True)):
+            text, colour = (" not known", GREY) if pd.isna(value) else (f" {value:.3g}", "black")
+            axis.annotate(text, (end, y), fontsize=7.5, va="center", color=colour)
+            told.append(f"{label} {value:.3g}")
+        most = ends.max()
         axis.set(xlabel="", ylabel="", xlim=(0, 1.25 * most if most > 0 else 1))
         axis.set_title(textwrap.fill(title, 54 // columns), fontsize=8.5)
         axis.tick_params(labelsize=8)
         axis.grid(visible=False, axis="y")
         axis.locator_params(axis="x", nbins=4 if most > 0 else 1)
-        tell(figure, [f"{title}: " + ", ".join(f"{row['label']} {row[column]:.3g}" for row in rows)])
+        tell(figure, [f"{title}: {', '.join(told)}"])
     return figure
 
 
-@styled
 def keyword_bars(config: Config) -> Figure:
     """Each keyword per response, mean of the sets, with 95 % intervals: words of hesitation, and of core computation."""
     by_word = read(config, "words", overall=True).groupby(["keywords", "word"], sort=False)
@@ -57,21 +56,18 @@ def keyword_bars(config: Config) -> Figure:
     return _bars(config, [(own, "per_response", f"{name[1]} ({name[0]})") for name, own in by_word if name in most], 3)
 
 
-@styled
 def first_answer_bars(config: Config) -> Figure:
     """Tokens before and after a response has first stated its answer, and the share after it, mean of the sets."""
     table = read(config, "first_answer", overall=True)
     return _bars(config, [(table, column, title) for column, title in MEASURES["first_answer"].items()], 3)
 
 
-@styled
 def repetition_bars(config: Config) -> Figure:
     """Repeated runs of words and responses that end in a loop, mean of the sets, with 95 % intervals."""
     table = read(config, "repetition", overall=True)
     return _bars(config, [(table, column, title) for column, title in MEASURES["repetition"].items()], 2)
 
 
-@styled
 def perplexity_points(config: Config) -> Figure:
     """Perplexity of the traces under a fixed reference model, for each set and their mean, with 95 % intervals."""
     table = read(config, "perplexity").sort_values("set", key=lambda names: names != "mean", kind="stable")
@@ -90,13 +86,11 @@ def perplexity_points(config: Config) -> Figure:
     return tell(figure, (f"{r.label} {r.perplexity:.3g}" for r in parts[0][2].itertuples()))
 
 
-@styled
 def phase_donuts(config: Config) -> Figure:
     """A donut per model: the share of steps in each phase, mean of the sets; in the middle the number of steps per response."""
     return _donuts(read(config, "phases", overall=True), "label")
 
 
-@styled
 def judge_donuts(config: Config) -> Figure:
     """Donuts of the share of steps in each phase, by a language model and by the rules, for the same steps of each model."""
     table = read(config, "phases_judge", overall=True)
@@ -131,7 +125,6 @@ def _donuts(table: pd.DataFrame, by: str) -> Figure:
     return figure
 
 
-@styled
 def length_curves(config: Config) -> Figure:
     """Percentiles of the lengths of correct (solid, with 95 % bands) and of wrong (dashed, hollow) responses, a panel per set."""
     table = read(config, "percentiles")
@@ -151,7 +144,6 @@ def length_curves(config: Config) -> Figure:
                          for r in shown[shown.percentile == 50].itertuples()))
 
 
-@styled
 def inverted_u(config: Config) -> Figure:
     """Accuracy against length within problems, with 95 % bands, a panel per set: the base and the last rounds of schedules.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fnmatch
 from pathlib import Path
 
 from kit.report.inputs import rows_of, set_label
@@ -57,12 +56,13 @@ def push(config: Config, model: str, repository: str, yes: bool) -> None:
     """Upload a selected checkpoint with its card to a repository of the hub, private if it is new; without `yes` say only what
     would be. KitError, and nothing uploaded, without a token or where the hub refuses."""
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import filter_repo_objects
 
     from kit.rollout import models
 
     folder = Path(models.fetch(write(config, model).parent))
-    names = [f.name for f in sorted(folder.iterdir()) if f.name != "trainer_state.json"
-             and any(fnmatch.fnmatch(f.name, form) for form in (*models.FILES, "README.md"))]
+    names = sorted(filter_repo_objects(
+        (f.name for f in folder.iterdir()), allow_patterns=[*models.FILES, "README.md"], ignore_patterns="trainer_state.json"))
     print(*(f"{name}: {(folder / name).stat().st_size / 1e6:.1f} MB" for name in names), sep="\n")
     if yes and not get_token():
         raise KitError("no token of the hub: `hf auth login`, or HF_TOKEN in the environment; nothing was uploaded")

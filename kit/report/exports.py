@@ -105,18 +105,17 @@ def _results(config: Config, name: str, row: pd.Series, grades: pd.DataFrame, lo
 
 def _instances(config: Config, model: str, name: str, grades: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """A line per response, which belongs to its data set's accuracy."""
-    verdicts = {(r.id, r.sample): r for r in grades.itertuples()}
-    for rollout in records.read(paths.of(config).rollouts(model, name)):
+    stored = {rollout.id: rollout for rollout in records.read(paths.of(config).rollouts(model, name))}
+    for grade in grades.itertuples():
+        rollout, k = stored[grade.id], grade.sample
         asked = {"raw": rollout.question, "reference": [rollout.answer]}
         key = hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-        for sample, (text, length, ended) in enumerate(zip(
-                rollout.model_answer, rollout.model_answer_length, rollout.finished, strict=True)):
-            grade = verdicts[rollout.id, sample]
-            told = {"sample": sample, "verdict": grade.verdict, "tokens": length, "finished": ended}
-            found = {"turn_idx": 0, "source": "output.raw", "extracted_value": grade.answer, "is_terminal": True,
-                     "extraction_method": f"{OURS}, reading {config.training.reading}"}
-            yield {
-                "evaluation_name": name, "evaluation_result_id": f"{name}/accuracy", "sample_id": rollout.id, "sample_hash": key,
-                "interaction_type": "single_turn", "input": asked, "output": {"raw": [text]}, "answer_attribution": [found],
-                "evaluation": {"score": float(grade.verdict == "correct"), "is_correct": grade.verdict == "correct"},
-                "metadata": {what: str(value) for what, value in told.items() if value is not None}}
+        told = {"sample": k, "verdict": grade.verdict, "tokens": rollout.model_answer_length[k], "finished": rollout.finished[k]}
+        found = {"turn_idx": 0, "source": "output.raw", "extracted_value": grade.answer, "is_terminal": True,
+                 "extraction_method": f"{OURS}, reading {config.training.reading}"}
+        yield {
+            "evaluation_name": name, "evaluation_result_id": f"{name}/accuracy", "sample_id": rollout.id, "sample_hash": key,
+            "interaction_type": "single_turn", "input": asked, "output": {"raw": [rollout.model_answer[k]]},
+            "answer_attribution": [found],
+            "evaluation": {"score": float(grade.verdict == "correct"), "is_correct": grade.verdict == "correct"},
+            "metadata": {what: str(value) for what, value in told.items() if value is not None}}

@@ -4,8 +4,6 @@ Small: pictures in 64 colours, no state of widgets. A page holds what it was mad
 longer belongs to the kit and the params: by the rule by which the runner would do a stage again (runs/fingerprint).
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -47,16 +45,10 @@ def make(config: Config) -> list[Path]:
         shown = {"07_rewards": ""}
     written = []
     for notebook, stage in shown.items():
-        copy = run.notebooks / f"{notebook}{stage}.ipynb"
-        files.read_json(copy)  # in one line where it is missing or damaged
-        page = nbformat.read(copy, as_version=4)
+        page = nbformat.from_dict(files.read_json(run.notebooks / f"{notebook}{stage}.ipynb"))
         slim(page)
-        page.metadata["kit"] = {"params": config.file, "commit": manifest.commit(), "notebook": notebook,
-                                "made_from": now}
-        path = FOLDER / f"{config.run}_{notebook}.ipynb"
-        with files.atomic(path) as file:
-            nbformat.write(page, file)
-        written.append(path)
+        page.metadata["kit"] = {"params": config.file, "commit": manifest.commit(), "notebook": notebook, "made_from": now}
+        written.append(files.write_text(FOLDER / f"{config.run}_{notebook}.ipynb", nbformat.writes(page) + "\n"))
     return written
 
 
@@ -72,18 +64,16 @@ def slim(page: nbformat.NotebookNode) -> None:
 
 def smaller(output: Any) -> Any:
     """An output with its picture in few colours, and the pages in its frames, which a code host leaves out, as plain HTML."""
-    data = output.get("data", {})
-    if shown := PICTURE.fullmatch(data.get("text/html", "")):
-        output["data"] = {"image/png": shown[3], "text/plain": html.unescape(shown[1])}
-        data = output["data"]
-        output["metadata"]["image/png"] = {"alt": html.unescape(shown[1])} | ({"width": int(shown[2])} if shown[2] else {})
-    if "image/png" in data:
-        picture, small = PIL.Image.open(io.BytesIO(base64.b64decode(data["image/png"]))), io.BytesIO()
-        picture.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(small, "PNG", optimize=True)
-        data["image/png"] = base64.b64encode(small.getvalue()).decode()
-    if "text/html" in data:
-        data["text/html"] = FRAME.sub(lambda frame: html.unescape(frame[1]).partition("<main>")[2].partition("</main>")[0],
-                                      data["text/html"])
+    shown = output.get("data", {}).get("text/html", "")
+    if picture := PICTURE.fullmatch(shown):
+        alt, small = html.unescape(picture[1]), io.BytesIO()
+        whole = PIL.Image.open(io.BytesIO(base64.b64decode(picture[3]))).convert("RGB")
+        whole.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(small, "PNG", optimize=True)
+        output["data"] = {"image/png": base64.b64encode(small.getvalue()).decode(), "text/plain": alt}
+        output["metadata"]["image/png"] = {"alt": alt} | ({"width": int(picture[2])} if picture[2] else {})
+    elif shown:
+        output["data"]["text/html"] = FRAME.sub(
+            lambda frame: html.unescape(frame[1]).partition("<main>")[2].partition("</main>")[0], shown)
     return output
 
 

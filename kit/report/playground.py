@@ -27,9 +27,7 @@ class Playground:
         from kit.rollout import engines
 
         own = dataclasses.replace(config.engine, name="server", url=server) if server else config.engine
-        self.config = dataclasses.replace(config, engine=own)
-        self.golds = evaluate.golds(config)
-        self.stopped = threading.Event()
+        self.config, self.golds = dataclasses.replace(config, engine=own), evaluate.golds(config)
 
         @functools.lru_cache(maxsize=4)
         def engine(model: str) -> Engine:
@@ -64,7 +62,7 @@ class Playground:
         asked = widgets.Textarea(value=question, rows=3, description="problem", **wide)
         longest = self.config.evaluation.max_new_tokens
         slider = widgets.IntSlider(value=min(limit, longest), min=1, max=longest, description="limit", **wide)
-        seeds = itertools.count()  # another response each time
+        stopped, seeds = threading.Event(), itertools.count()  # another response each time
         ask, stop = widgets.Button(description="Ask", button_style="primary"), widgets.Button(description="Stop", disabled=True)
         views = [widgets.HTML(layout={"width": "100%"}) for _ in models]
 
@@ -80,7 +78,7 @@ class Playground:
                     show(view, f"{name}: loading")
                     going[view] = name, forcing.stream_forced(self.config, self.engine(model), question, limit, seed)
                     show(view, f"{name}: thinking")
-                while going and not self.stopped.is_set():  # in turn, some tokens each
+                while going and not stopped.is_set():  # in turn, some tokens each
                     for view, (name, answers) in tuple(going.items()):
                         if (answer := next(answers, None)) is None:
                             del going[view]
@@ -93,10 +91,10 @@ class Playground:
 
         def begin(_: Any) -> None:
             ask.disabled, stop.disabled = True, False
-            self.stopped.clear()
+            stopped.clear()
             given = asked.value, slider.value, [box.value for box in chosen], next(seeds)
             threading.Thread(target=work, args=given, daemon=True).start()
 
         ask.on_click(begin)
-        stop.on_click(lambda _: self.stopped.set())
+        stop.on_click(lambda _: stopped.set())
         return widgets.VBox([asked, widgets.HBox(chosen), slider, widgets.HBox([ask, stop]), widgets.HBox(views)])

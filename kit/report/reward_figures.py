@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from kit.evaluation.frontier import CORRECT, SHARES, SIZE, advantages_of, groups, scale_of
 from kit.evaluation.uncertainty import paired_change
 from kit.report.inputs import has, read, rows_of
-from kit.report.style import GREY, name_points, panels, panels_by, plt, styled
+from kit.report.style import GREY, name_points, panels, panels_by, plt
 from kit.report.tables import cell, published_changes
 from kit.report.texts import which
 from kit.runs import catalog, files, paths
@@ -27,13 +27,11 @@ def lengths_of(config: Config) -> list[int]:
     return np.linspace(longest / SIZE, longest, SIZE).round().astype(int).tolist()
 
 
-@styled
 def reward_shapes(config: Config) -> Figure:
     """The reward of a response against its length in a group whose responses are all correct, mixed, or all wrong, by method."""
     return _shapes(config, "reward")
 
 
-@styled
 def advantage_shapes(config: Config) -> Figure:
     """The advantage of a response against its length in the same groups, normalized as each method's own is."""
     return _shapes(config, "advantage")
@@ -62,7 +60,6 @@ def _shapes(config: Config, column: str) -> Figure:
     return figure
 
 
-@styled
 def weight_cancels(config: Config) -> Figure:
     """Advantages of a group for three weights of one length term, divided by the group's std (left) and not divided (right)."""
     lengths, rows = lengths_of(config), {"all correct": "all correct", "mixed": "mixed, the correct ones"}
@@ -80,7 +77,6 @@ def weight_cancels(config: Config) -> Figure:
     return figure
 
 
-@styled
 def frontier(config: Config) -> Figure:
     """Accuracy against mean length of every setting, means over the seeds with 95 % intervals; settings of a method are joined.
 
@@ -112,7 +108,6 @@ def frontier(config: Config) -> Figure:
     return figure
 
 
-@styled
 def published_frontiers(config: Config) -> Figure:
     """Published length rewards on DS-1.5B, a panel per harness: accuracy change against length as a share of that harness's base.
 
@@ -130,17 +125,14 @@ def published_frontiers(config: Config) -> Figure:
 
 def frontier_table(config: Config) -> pd.DataFrame:
     """Every setting: what its advantages are divided by, accuracy and length over the seeds, whether it is dominated."""
-    plans = {catalog.last_round(config, name): plan for name, plan in config.schedules.items()}
-    rows = []
-    for r in sorted(read(config, "frontier").itertuples(), key=lambda r: r.length):
-        plan = plans.get(r.model)
-        rows.append({
-            "setting": r.label, "method": r.method,
-            "accuracy (%)": cell(r, "accuracy", ".1f"), "length (tokens)": cell(r, "length", ".0f"),
-            "thinking + answer": "" if pd.isna(r.thinking) else f"{r.thinking:.0f} + {r.length - r.thinking:.0f}",
-            "advantages over": scale_of(config, plan) if plan else "",
-            "dominated": "yes" if r.dominated else ""})
-    return pd.DataFrame(rows).set_index("setting")
+    scales = {catalog.last_round(config, name): scale_of(config, plan) for name, plan in config.schedules.items()}
+    return pd.DataFrame([
+        {"setting": r.label, "method": r.method,
+         "accuracy (%)": cell(r, "accuracy", ".1f"), "length (tokens)": cell(r, "length", ".0f"),
+         "thinking + answer": "" if pd.isna(r.thinking) else f"{r.thinking:.0f} + {r.length - r.thinking:.0f}",
+         "advantages over": scales.get(r.model, ""), "dominated": "yes" if r.dominated else ""}
+        for r in read(config, "frontier").sort_values("length", kind="stable").itertuples()
+    ]).set_index("setting")
 
 
 def volume_table(config: Config) -> pd.DataFrame:
@@ -160,8 +152,6 @@ def volume_table(config: Config) -> pd.DataFrame:
 
 def pair_sentences(config: Config) -> list[str]:
     """A sentence for each pair of methods with equally many settings."""
-    told = []
-    for r in rows_of(config, "reward_pairs", overall=False):
-        verdict = which(r, "difference", f"{r.method} buys more", f"{r.other} buys more")
-        told.append(f"{r.method} minus {r.other}: {cell(r, 'difference')} points of hypervolume over {r.seeds} seeds: {verdict}.")
-    return told
+    return [f"{r.method} minus {r.other}: {cell(r, 'difference')} points of hypervolume over {r.seeds} seeds: "
+            f"{which(r, 'difference', f'{r.method} buys more', f'{r.other} buys more')}."
+            for r in rows_of(config, "reward_pairs", overall=False)]

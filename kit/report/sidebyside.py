@@ -74,12 +74,13 @@ def cases_of(config: Config, models: Sequence[str], names: Sequence[str] | None 
 def round_cases(config: Config, schedule: str, round: int) -> list[Case]:
     """What a round's start and the checkpoint that it selected answered to the validation set; none where the start was kept."""
     run = paths.of(config)
-    steps = {k: files.read_json(run.training(schedule, k) / "selected.json")["step"] for k in range(1, round + 1)}
-    if steps[round] == 0:
+    answered = {0: run.validation("base", 0, 0)}  # by round; one that kept its start selected nothing
+    for k in range(1, round + 1):
+        if step := files.read_json(run.training(schedule, k) / "selected.json")["step"]:
+            answered[k] = run.validation(schedule, k, step)
+    if round not in answered:
         return []
-    before = max((k for k in range(1, round) if steps[k]), default=0)  # a round that kept its start selected nothing
-    start = run.validation(schedule, before, steps[before]) if before else run.validation("base", 0, 0)
-    both = [list(records.read(path)) for path in (start, run.validation(schedule, round, steps[round]))]
+    both = [list(records.read(path)) for path in [*answered.values()][-2:]]
     before, after = ((answers, evaluate.grade(answers, config.training.reading)) for answers in both)
     return _side_by_side(config.data.validation, {"before the round": before, "after it": after})
 
@@ -114,9 +115,8 @@ def pick(cases: Sequence[Case]) -> list[Case]:
 
 def write(config: Config) -> tuple[str, Path]:
     """The page of a run, each last round against the base (or the models in `behavior.pairs`): its HTML, and where it is kept."""
-    names = catalog.model_names(config)
     shown = config.behavior.pairs or catalog.last_rounds(config)
-    picked = [case for model in shown for case in pick(cases_of(config, (names[0], model)))]
+    picked = [case for model in shown for case in pick(cases_of(config, ("base", model)))]
     text = page(picked, config, behavior.step_unit(config), f"Side by side: {config.run}")
     return text, files.write_text(paths.of(config).figures / "traces.html", text)
 

@@ -4,8 +4,6 @@ Series differ in marker and line as well as in colour, so that they can be told 
 rounds of a schedule are paler; published values are hollow.
 """
 
-from __future__ import annotations
-
 import base64
 import inspect
 import io
@@ -41,7 +39,10 @@ STYLE: dict[str, Any] = {
 LOOKS = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), ("#E69F00", "v", "-")]
 WIDTH = 7.5  # inches: a page's text column
 PUBLISHED = {"paper": "o", "autothink": "s", "lapo": "^", "decs": "D"}
-styled = plt.rc_context(STYLE)  # decorates a function that draws
+AROUND = [  # places of a name beside its point (offset in typographic points), the best first
+    {"position": (far * right, far * up), "ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
+    for far in (5, 10, 16, 24) for right, up in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))]
+styled = plt.rc_context(STYLE)  # decorates what makes a picture
 
 
 def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
@@ -124,19 +125,16 @@ def name_points(axis: Axes, named: Iterable[tuple[float, float, str]]) -> None:
     drawn = [(line.get_path(), line.get_transform()) for line in axis.lines]
     drawn += [(path, c.get_transform()) for c in axis.collections if isinstance(c, LineCollection) for path in c.get_paths()]
     lines = [path.transformed(transform) for path, transform in drawn]
-    around = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
     for x, y, name in named:
         text = axis.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, color=GREY, in_layout=False)
-        places = [{"position": (far * right, far * up), "ha": ("center", "left", "right")[right],
-                   "va": ("center", "bottom", "top")[up]} for far in (5, 10, 16, 24) for right, up in around]
         costs = []
-        for place in places:
+        for place in AROUND:
             text.set(**place)
             box = text.get_window_extent()
             inside = axis.bbox.contains(*box.p0) and axis.bbox.contains(*box.p1)
             crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
             costs.append(box.count_overlaps(taken) + crossed + 9 * (not inside))
-        text.set(**places[costs.index(min(costs))])
+        text.set(**AROUND[costs.index(min(costs))])
         taken.append(text.get_window_extent())
 
 
@@ -147,7 +145,8 @@ def say(axis: Axes, text: str) -> None:
 
 def tell(figure: Figure, shown: Iterable[str]) -> Figure:
     """Put what the figure shows into words: for readers who cannot see it, its label becomes the alternative text."""
-    figure.set_label(" ".join([figure.get_label(), *["; ".join(told) + "." for told in [list(shown)] if told]]).strip())
+    told = "; ".join(shown)
+    figure.set_label(f"{figure.get_label()} {told}{'.' if told else ''}".strip())
     return figure
 
 
@@ -170,18 +169,17 @@ def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Picture:
     name, caption = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
     (title, source, date), figure = origin(config, name), draw(config, *of)
     shared = {"Title": title, "Source": source, "Description": f"{caption}\n{figure.get_label()}"}
-    metadata = {"svg": {**shared, "Date": date}, "png": {**shared, "Creation Time": date, "Software": None}}
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
-    edges, folder, kept = figure.get_tightbbox().padded(0.1), paths.of(config).figures, {}
-    for suffix, facts in metadata.items():
-        kept[suffix] = io.BytesIO()
-        figure.savefig(kept[suffix], format=suffix, metadata=facts, bbox_inches=edges)
+    edges = figure.get_tightbbox().padded(0.1)
+    for suffix, more in (("svg", {"Date": date}), ("png", {"Creation Time": date, "Software": None})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=suffix, metadata=shared | more, bbox_inches=edges)
         if not of:
-            with files.atomic(folder / f"{name}.{suffix}", "wb") as file:
-                file.write(kept[suffix].getvalue())
+            with files.atomic(paths.of(config).figures / f"{name}.{suffix}", "wb") as file:
+                file.write(drawn.getvalue())
     plt.close(figure)  # else a notebook shows it as well
-    return Picture(kept["png"].getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
+    return Picture(drawn.getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
 
 
 def described(picture: Path) -> tuple[str, str]:

@@ -238,10 +238,10 @@ def behavior_table(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
 
 
-def measure_table(config: Config) -> pd.DataFrame:
+def measure_table(config: Config, form: str = ".1f") -> pd.DataFrame:
     """First statement of the answer, repetition and perplexity with their 95 % intervals, mean of the sets; a row per model."""
     return pd.DataFrame({
-        title: {r.label: cell(r, column, ".1f") for r in rows_of(config, source)}
+        title: {r.label: cell(r, column, form) for r in rows_of(config, source)}
         for source, titles in MEASURES.items() if has(config, source) for column, title in titles.items()
     }).rename_axis("model")
 

@@ -15,10 +15,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from kit.evaluation import reference
-from kit.evaluation.seeds import FORMS
-from kit.report.inputs import has, rows_of, set_label
+from kit.report.inputs import rows_of, set_label
 from kit.report.style import described
-from kit.report.tables import MEASURES, caption, cell, differences
+from kit.report.tables import caption, cell, differences, measure_table, reference_table
 from kit.runs import catalog, files, paths
 from kit.runs.manifest import account
 from kit.settings import ROOT, Config, load, yaml_text
@@ -47,14 +46,12 @@ def conclusions(config: Config) -> dict[str, list[str]]:
     """Heading -> sentences of every comparison that the run has; their wording stands in templates/sentences.txt."""
     stated = [name for name, schedule in config.schedules.items() if schedule.state_limit]
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
-    measured = {title: {r.label: cell(r, column, ".3g") for r in rows_of(config, source)}
-                for source, columns in MEASURES.items() if has(config, source) for column, title in columns.items()}
+    found |= {name: differences(config, name) for name in ("one_shot", "controls")}
     text = render(
-        "sentences.txt", **found, measured=measured, cell=cell, which=which, config=config, needed=reference.seeds_needed,
-        reference=reference.of(config) or {}, main={r.model: r for r in rows_of(config, "main")},
-        best=catalog.last_round(config, stated[0]) if stated else catalog.model_names(config)[-1],
+        "sentences.txt", **found, measured=measure_table(config, ".3g").to_dict(), cell=cell, which=which, config=config,
+        needed=reference.seeds_needed, reference=reference.of(config) or {}, main={r.model: r for r in rows_of(config, "main")},
         moves=rows_of(config, "moves", overall=False),
-        one_shot=differences(config, "one_shot"), controls=differences(config, "controls"),
+        best=catalog.last_round(config, stated[0]) if stated else catalog.model_names(config)[-1],
         pruned=[r for r in rows_of(config, "forcing_gaps", overall=False)
                 if r.shared and catalog.facts(config)[r.model][0] in stated])
     said: dict[str, list[str]] = {}
@@ -69,13 +66,10 @@ def conclusions(config: Config) -> dict[str, list[str]]:
 def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
     """What README.md and notebooks/README.md say of a reference, each between the two markers."""
     rows: dict[str, dict[str, dict[str, str]]] = {}
-    for figure in made["figures"]:
+    for figure, (mean, expected, *sds) in zip(made["figures"], reference_table(made).to_numpy(), strict=True):
         name, quantity = figure["comparison"].removesuffix(" minus base"), figure["quantity"].removesuffix(" change")
-        form = FORMS[figure["quantity"]]
-        sds = [np.std(values, ddof=1) for key in ("values", "same_base") if len(values := figure.get(key, [])) > 1]
         rows.setdefault(name, {})[quantity] = {
-            "mean": "{mean:{0}} {unit} [{low:{0}}, {high:{0}}]".format(form, **figure),
-            "range": "{from:{0}} to {to:{0}}".format(form, **figure), "sd": ", ".join(f"{sd:{form.lstrip('+')}}" for sd in sds)}
+            "mean": mean.replace(" [", f" {figure['unit']} ["), "range": expected, "sd": ", ".join(filter(None, sds))}
     config = load(made["params"])
     ends = {catalog.label(config, catalog.last_round(config, name)): plan.free for name, plan in config.schedules.items()}
     control = next(label for label, free in ends.items() if free)

@@ -9,20 +9,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from kit.report.inputs import has, published, read, rows_of, set_label
-from kit.report.style import GREY, STYLE, WIDTH, curves, legend, looks, name_points, panels, plt, points, say, styled, tell
+from kit.report.style import GREY, STYLE, WIDTH, curves, legend, looks, name_points, panels, panels_by, plt, points, say, tell
 from kit.report.tables import published_changes
 from kit.runs import catalog
 from kit.settings import Config
 
 
-@styled
 def trade_off(config: Config) -> Figure:
     """Accuracy against mean length of every model, with 95 % intervals: the mean of the sets (large) and each set (small)."""
     named = [(r.length, r.accuracy, r.label) for r in rows_of(config, "main")]
     return _by_set(config, ["base"], named, "mean length (tokens)", close=True)
 
 
-@styled
 def budget_forcing(config: Config) -> Figure:
     """Accuracy against mean total length under budget forcing (lines, with 95 % bands) and of every model left alone
     (markers)."""
@@ -78,7 +76,6 @@ def _published(axis: Axes, config: Config, name: str) -> None:
     name_points(axis, [(r.length, r.accuracy, r.name) for r in found.itertuples()])
 
 
-@styled
 def relative_trade_off(config: Config) -> Figure:
     """Accuracy change against length as a share of the base's: ours (filled, with 95 % intervals) and published (hollow)."""
     ours, theirs = read(config, "changes", overall=True).query("against == 'base'"), published_changes()
@@ -97,7 +94,6 @@ def relative_trade_off(config: Config) -> Figure:
     return tell(figure, (f"{r.label} {r.accuracy_change:+.1f} points at {r.length:.0f} % of the length" for r in shown))
 
 
-@styled
 def efficiency(config: Config) -> Figure:
     """The accuracy-efficiency score: ours (filled, with 95 % intervals) and published (hollow); 0 is each one's own base."""
     table = pd.concat([read(config, "efficiency", overall=True), published_changes()]).dropna(subset=["score"])
@@ -110,7 +106,6 @@ def efficiency(config: Config) -> Figure:
     return tell(figure, (f"{r.label} {r.score:.2f}" for r in table.itertuples()))
 
 
-@styled
 def equal_spend(config: Config) -> Figure:
     """Accuracy bought with tokens, with 95 % bands: one of several responses right (left), one under a hard cap (right)."""
     shown = ["base", *catalog.last_rounds(config)]
@@ -132,29 +127,26 @@ def equal_spend(config: Config) -> Figure:
                          for r in rows_of(config, "spend_gaps") if r.gap == r.gap))
 
 
-@styled
 def problem_changes(config: Config) -> Figure:
     """How many problems changed by how much in accuracy and in length, after each schedule's last round; darker: more of them."""
     table, told = read(config, "per_problem").dropna(subset=["length_change"]), []
-    models = [model for model in catalog.last_rounds(config) if model in set(table.model)]
-    figure, axes = panels(len(models) or 1, min(3, len(models) or 1), height=2.5, sharex=True, sharey=True)
-    if not models:
-        say(axes[0], "lengths unknown")
-    for axis, model in zip(axes, models, strict=False):
-        own = table[table.model == model]
+    shown = table[table.model.isin(catalog.last_rounds(config))]
+    figure, parts = panels_by(shown, "model", 3, height=2.5, sharex=True, sharey=True)
+    if not parts:
+        say(figure.axes[0], "lengths unknown")
+    for axis, model, own in parts:
         seaborn.histplot(own, x="length_change", y="accuracy_change", binwidth=(10, 20), binrange=((-100, 100), (-110, 110)),
                          ax=axis, color=looks(config)[model][0], cbar=True, cbar_kws={"label": "problems"})
-        better, worse = (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
-        same = 1 - better - worse
-        told.append(f"{own.label.iloc[0]} {better:.0%} better, {same:.0%} as before, {worse:.0%} worse")
-        axis.set_title(f"{own.label.iloc[0]}\n{better:.0%} better\n{same:.0%} as before, {worse:.0%} worse", fontsize=8)
+        label, better, worse = own.label.iloc[0], (own.accuracy_change > 0).mean(), (own.accuracy_change < 0).mean()
+        shares = f"{better:.0%} better", f"{1 - better - worse:.0%} as before, {worse:.0%} worse"
+        told.append(f"{label} {', '.join(shares)}")
+        axis.set_title("\n".join([label, *shares]), fontsize=8)
         axis.axhline(0, color="#999999", linewidth=0.8)
         axis.axvline(0, color="#999999", linewidth=0.8)
-        axis.set(xlabel="length change (%)", ylabel="accuracy change (points)" if axis is axes[0] else "")
+        axis.set(xlabel="length change (%)", ylabel="accuracy change (points)" if axis is figure.axes[0] else "")
     return tell(figure, told)
 
 
-@styled
 def seeds(config: Config) -> Figure:
     """Every comparison of accuracy seed by seed (grey) and over the seeds (black), with 95 % intervals."""
     each, combined = (read(config, name, overall=True).query("quantity == 'accuracy change'")

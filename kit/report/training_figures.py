@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from kit.report.inputs import published, read, set_label
 from kit.report.style import GREY, LOOKS, Picture, curves, legend, looks, name_points, panels, points, styled, tell
@@ -16,41 +15,39 @@ from kit.settings import Config
 # Column of a round's log, its title, by what it is multiplied.
 PANELS = (("reward", "reward", 1), ("length", "mean length (tokens)", 1), ("truncated", "truncated (%)", 100))
 
-@styled
+
 def round_curves(config: Config, schedule: str, round: int) -> Figure:
     """Reward, mean length and truncated share at every training step of one round, with its limit drawn in."""
-    rows = files.read_csv(paths.of(config).training(schedule, round) / "log.csv").to_dict("records")
-    return _one_round(rows, catalog.steps_of(config, schedule), f"{catalog.schedule_label(config, schedule)}, round {round}")
+    log = files.read_csv(paths.of(config).training(schedule, round) / "log.csv")
+    return _one_round(log, catalog.steps_of(config, schedule), f"{catalog.schedule_label(config, schedule)}, round {round}")
 
 
 @styled
 def live_curves(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Picture:
     """The same from the rows of a round's log so far, as a picture for a notebook; `title` says where the round stands."""
-    figure, data = _one_round(rows, steps, title), io.BytesIO()
+    figure, data = _one_round(pd.DataFrame(rows), steps, title), io.BytesIO()
     figure.savefig(data, format="png")
     return Picture(data=data.getvalue(), width=round(96 * figure.get_figwidth()), alt=f"{title}. {figure.get_label()}")
 
 
-def _one_round(rows: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
+def _one_round(log: pd.DataFrame, steps: int, title: str) -> Figure:
     """The three panels of one round with `steps` steps; without seaborn, which takes longer than a step of a small model."""
-    figure, first, last = Figure(figsize=(7.5, 2.4)), rows[0], rows[-1]
-    at = [row["step"] for row in rows]
+    figure, first, last = Figure(figsize=(7.5, 2.4)), log.iloc[0], log.iloc[-1]
     for axis, (column, name, unit) in zip(figure.subplots(1, 3), PANELS, strict=True):
-        axis.plot(at, [unit * row[column] for row in rows], color=LOOKS[0][0], marker="o", markersize=3)
+        axis.plot(log.step, unit * log[column], color=LOOKS[0][0], marker="o", markersize=3)
         axis.margins(y=0.2)  # room for the limit's name
         if column == "length":
-            axis.plot(at, [row["limit"] for row in rows], color=LOOKS[1][0], linestyle="--")
-            axis.annotate(f"limit {last['limit']:.0f}", (at[-1], last["limit"]), xytext=(0, 3), fontsize=8,
-                          textcoords="offset points", color=LOOKS[1][0], ha="right" if 2 * at[-1] > steps else "left")
+            axis.plot(log.step, log.limit, color=LOOKS[1][0], linestyle="--")
+            axis.annotate(f"limit {last.limit:.0f}", (last.step, last.limit), xytext=(0, 3), fontsize=8,
+                          textcoords="offset points", color=LOOKS[1][0], ha="right" if 2 * last.step > steps else "left")
         axis.set(title=name, xlabel="training step", xlim=(0, steps + 1), ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, fontsize=10)
     return tell(figure, [
-        f"reward {first['reward']:.2f} to {last['reward']:.2f}", f"truncated {first['truncated']:.0%} to {last['truncated']:.0%}",
-        f"length {first['length']:.0f} to {last['length']:.0f} tokens, limit {last['limit']:.0f}"])
+        f"reward {first.reward:.2f} to {last.reward:.2f}", f"truncated {first.truncated:.0%} to {last.truncated:.0%}",
+        f"length {first.length:.0f} to {last.length:.0f} tokens, limit {last.limit:.0f}"])
 
 
-@styled
 def training_curves(config: Config) -> Figure:
     """Reward, mean length and truncated share of every training step, all rounds in a row, with the limits drawn in."""
     log, told = read(config, "training"), []
@@ -77,18 +74,15 @@ def training_curves(config: Config) -> Figure:
     return tell(figure, told)
 
 
-@styled
 def validation_points(config: Config) -> Figure:
     """Every checkpoint on the validation set, the selected ones ringed, with their limits; beside it the paper's 4k round."""
     table, source = read(config, "validation"), published()["validation_curve"]
     figure, (ours, theirs) = panels(2, 2, height=3, width_ratios=(3, 2))
     curves(ours, config, table, "length", "accuracy", "schedule", band=False, marker="", linewidth=0.9)
     points(ours, config, table.drop(columns="length_low", errors="ignore"), "length", "accuracy", 4, by="schedule")
-    ring = {"marker": "o", "color": "none", "markeredgecolor": "black", "markersize": 11, "linestyle": "", "label": "selected"}
-    star = {"marker": "*", "color": "black", "markersize": 10, "linestyle": "", "label": "base"}
     chosen, base = table[table.selected], table[table.step == 0].iloc[0]
-    ours.plot(chosen.length, chosen.accuracy, **ring)
-    ours.plot(base.length, base.accuracy, **star)
+    ring = ours.plot(chosen.length, chosen.accuracy, "o", color="none", markeredgecolor="black", markersize=11, label="selected")
+    star = ours.plot(base.length, base.accuracy, "*", color="black", markersize=10, label="base")
     ours.set(title=f"ours: {set_label(config, config.data.validation)}", xlabel="mean length (tokens)", ylabel="accuracy (%)")
     steps = pd.DataFrame(source["points"], index=["accuracy", "length"]).T
     theirs.plot(steps.length, steps.accuracy, color=GREY, marker="o", markerfacecolor="none", linewidth=0.9)
@@ -97,7 +91,7 @@ def validation_points(config: Config) -> Figure:
                ylabel="accuracy on AIME22+23 (%)", ylim=(15, 25))
     theirs.xaxis.set_major_formatter("{x:,.0f}")
     theirs.xaxis.get_major_locator().set_params(nbins=4)
-    legend(figure, config, table.schedule, line=True, columns=3, more=[Line2D([], [], **look) for look in (star, ring)])
+    legend(figure, config, table.schedule, line=True, columns=3, more=[*star, *ring])
     name_points(ours, [(r.length, r.accuracy, f"{r.limit:.0f}") for r in chosen.itertuples()])
     ends = steps.index[[0, -1]]
     name_points(theirs, [(p.length, p.accuracy, f"step {p.Index}" if p.Index in ends else "") for p in steps.itertuples()])
