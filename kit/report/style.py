@@ -57,10 +57,10 @@ def looks(config: Config) -> dict[str, tuple[Any, str, str]]:
     return found | {f"published {source}": (GREY, marker, "-") for source, marker in PUBLISHED.items()}
 
 
-def panels(count: int, columns: int, width: float = WIDTH, height: float = 2.4, **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int, height: float = 2.4, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of `columns`, each `height` inches high, with room for a legend below."""
     rows = max(1, -(-count // columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, **options)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height + 0.5), squeeze=False, **options)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     return figure, list(axes.flat[:count])
