@@ -45,7 +45,9 @@ def make(config: Config) -> list[Path]:
         shown = {"07_rewards": ""}
     written = []
     for notebook, stage in shown.items():
-        page = nbformat.from_dict(files.read_json(run.notebooks / f"{notebook}{stage}.ipynb"))
+        copy = run.notebooks / f"{notebook}{stage}.ipynb"
+        files.read_json(copy)  # in one line where it is missing or damaged
+        page = nbformat.read(copy, as_version=4)
         slim(page)
         page.metadata["kit"] = {"params": config.file, "commit": manifest.commit(), "notebook": notebook, "made_from": now}
         written.append(files.write_text(FOLDER / f"{config.run}_{notebook}.ipynb", nbformat.writes(page) + "\n"))
