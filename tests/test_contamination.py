@@ -14,7 +14,8 @@ from kit.data.contamination import overlaps, shingles
 from kit.data.problems import Problem
 from kit.rollout import models
 from kit.runs import paths
-from kit.settings import Config, Data, load
+from kit.settings import Config, load
+from kit.settings.schema import Data
 from kit.training import rounds
 
 

@@ -23,7 +23,7 @@ from kit.laptop import arithmetic
 from kit.rollout import engines
 from kit.rollout.records import Response, Sampling
 from kit.runs import files, paths
-from kit.settings import Config, KitError, Model
+from kit.settings.schema import Config, KitError, Model
 from kit.training import rounds
 
 pytestmark = pytest.mark.vllm

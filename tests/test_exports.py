@@ -18,7 +18,8 @@ from kit.evaluation import evaluate
 from kit.report import exports
 from kit.rollout import logs
 from kit.runs import manifest
-from kit.settings import Config, Logs, Model, load
+from kit.settings import Config, load
+from kit.settings.schema import Logs, Model
 
 # Of problem 1 both responses are right, of problem 2 one, of problem 3 none. One has what breaks lines in Unicode.
 ROWS = [{"id": f"p{k}", "question": f"question {k}?", "answer": str(k), "finished": [True, False], "model_answer_length": lengths,

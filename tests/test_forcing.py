@@ -19,7 +19,8 @@ from kit.laptop import arithmetic
 from kit.rollout import engines, records
 from kit.rollout.records import Response, Rollout, Sampling
 from kit.runs import catalog, paths
-from kit.settings import Config, Forcing, KitError, load
+from kit.settings import Config, KitError, load
+from kit.settings.schema import Forcing
 
 # How far the ends of an interval of two problems lie out, in the distance of the resamples' extremes: a t interval's.
 WIDE = math.sqrt(2) * 12.7062 / 1.959964

@@ -164,7 +164,9 @@ def test_each_prompt_has_its_own_target_where_the_params_ask_for_it(earned: Call
     assert earned(reward, [SHORT, SHORT, SHORT, SHORT], target=[12, 12, 15, 15])[0] == pytest.approx([1, 1, 0.7, 0.7])
     drawn = [reward.target_of(f"question {k}") for k in range(300)]
     assert set(drawn) == set(range(10, 21)) and drawn == [reward.target_of(f"question {k}") for k in range(300)]
-    assert reward.stated("question 1") == f"The output should be within {drawn[1]} tokens ."
+    plan = Schedule(limits=(24,), reward=reward)
+    system = prompts.training_messages(load("params/laptop.yaml").prompts, "question 1", None, plan)[0]["content"]
+    assert system.endswith(f" The output should be within {drawn[1]} tokens .")
 
 
 def test_a_falling_target_reaches_its_end_at_the_last_step(earned: Callable[..., Any]) -> None:

@@ -21,7 +21,8 @@ from kit.report import behavior_figures, style, tables, texts, trade_off
 from kit.rollout import logs, models, records
 from kit.rollout.records import Rollout
 from kit.runs import catalog, files, manifest, paths
-from kit.settings import ROOT, Config, KitError, Logs, load
+from kit.settings import ROOT, Config, KitError, load
+from kit.settings.schema import Logs
 
 SETS = {"aime24": 30, "amc23": 40, "olympiadbench": 675}
 ROLLOUTS = [Rollout(f"p{i}", f"question {i}?", str(i), None, [f"\\boxed{{{i}}}", "hm"], [3, 1], [True, False]) for i in range(7)]

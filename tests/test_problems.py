@@ -22,7 +22,8 @@ from kit.chain import commands
 from kit.data import contamination, problems
 from kit.data.problems import Problem
 from kit.runs import paths
-from kit.settings import ROOT, SOURCES, Config, Data, KitError, load
+from kit.settings import ROOT, SOURCES, Config, KitError, load
+from kit.settings.schema import Data
 
 FILES = {"aime24": "aime24.jsonl", "amc23": "amc23.jsonl", "math500": "math500.jsonl", "olympiadbench": "olympiadbench.jsonl",
          "aime-old": "aime_1983_2023.json", "aime22-23": "aime22_23_24.parquet"}

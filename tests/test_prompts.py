@@ -52,7 +52,8 @@ def test_the_deepseek_family_is_trained_and_evaluated_in_the_official_words() ->
     trained = prompts.render(tok, prompts.training_messages(words, QUESTION, 4000))
     assert trained == f"{BOS}{SYSTEM}<｜User｜>{OUTPUT}<｜Assistant｜><think>\n"
     assert prompts.render(tok, prompts.evaluation_messages(words, QUESTION)) == f"{BOS}<｜User｜>{PUT}<｜Assistant｜><think>\n"
-    assert prompts.render(tok, prompts.forcing_messages(words, QUESTION)) == f"{BOS}<｜User｜>{OUTPUT}<｜Assistant｜><think>\n"
+    forced = prompts.render(tok, prompts.evaluation_messages(words, QUESTION, "forcing_user"))
+    assert forced == f"{BOS}<｜User｜>{OUTPUT}<｜Assistant｜><think>\n"
     assert words.text("forcing_ending") == "\n</think>\n\n**Final Answer:**\n\n"
 
 
@@ -62,7 +63,7 @@ def test_qwq_swaps_training_and_evaluation_but_is_forced_in_the_deepseek_words()
     trained = prompts.render(tok, prompts.training_messages(words, QUESTION, 4000))
     assert trained == turn.format("system", SYSTEM) + turn.format("user", PUT) + end
     assert prompts.render(tok, prompts.evaluation_messages(words, QUESTION)) == turn.format("user", OUTPUT) + end
-    assert prompts.render(tok, prompts.forcing_messages(words, QUESTION)) == turn.format("user", OUTPUT) + end
+    assert prompts.render(tok, prompts.evaluation_messages(words, QUESTION, "forcing_user")) == turn.format("user", OUTPUT) + end
     assert words.text("forcing_ending") == "\n</think>\n\nThe final answer is"
 
 
@@ -152,7 +153,7 @@ def test_a_model_without_a_chat_template_is_told_so() -> None:
 @pytest.mark.parametrize("family", ["deepseek", "qwq"])
 def test_thinking_put_through_a_template_that_eats_it_is_refused_and_kept_on_token_ids(family: str) -> None:
     tok = tokenizer(family)
-    forced = prompts.forcing_messages(DEEPSEEK.prompts, QUESTION)
+    forced = prompts.evaluation_messages(DEEPSEEK.prompts, QUESTION, "forcing_user")
     with pytest.raises(KitError, match=r"leaves out \(part of\) the assistant message"):
         prompts.render(tok, [*forced, {"role": "assistant", "content": "<think>\nOkay, 3.\n</think>\n\nIt is 3."}])
     words = (DEEPSEEK if family == "deepseek" else QWQ).prompts
@@ -224,7 +225,8 @@ def test_the_laptops_words_for_budget_forcing_are_in_its_vocabulary() -> None:
 
     laptop, tok = load("params/laptop.yaml"), arithmetic.make_tokenizer()
     assert tok.decode(forcing.stopped([], 0, tok, laptop.prompts.text("forcing_ending"))) == "</think> The final answer is"
-    assert prompts.encode(tok, prompts.forcing_messages(laptop.prompts, "Start with 1 , first + 2 . What is the result ?"))
+    question = "Start with 1 , first + 2 . What is the result ?"
+    assert prompts.encode(tok, prompts.evaluation_messages(laptop.prompts, question, "forcing_user"))
     with pytest.raises(KitError, match="no token for Answer"):
         forcing.stopped([], 0, tok, "</think> Answer")
 

@@ -22,7 +22,8 @@ from matplotlib.collections import PathCollection
 from kit.evaluation import comparisons, evaluate, forcing, reference, seeds
 from kit.report import inputs, style, tables, texts, trade_off
 from kit.runs import catalog, files, paths
-from kit.settings import ROOT, Config, Model
+from kit.settings import ROOT, Config
+from kit.settings.schema import Model
 
 HOSTILE = "<script>alert(1)</script>&\\\"'"
 FIGURES = ("trade_off", "relative_trade_off", "budget_forcing", "equal_spend", "efficiency", "problem_changes", "seeds")

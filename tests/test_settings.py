@@ -17,20 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.settings import (
-    ROOT,
-    Config,
-    Evaluation,
-    KitError,
-    Selection,
-    Training,
-    load,
-    notebook,
-    read_yaml,
-    schema_text,
-    window_of,
-    yaml_text,
-)
+from kit.settings import ROOT, Config, KitError, Training, load, notebook, read_yaml, schema_text, window_of, yaml_text
+from kit.settings.schema import Evaluation, Selection
 
 LAPTOP = (ROOT / "params" / "laptop.yaml").read_text()
 FILES = sorted(p for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")

@@ -30,7 +30,8 @@ from kit.laptop import arithmetic
 from kit.report import inputs, tables
 from kit.rollout import models, sampling
 from kit.runs import catalog, manifest, paths
-from kit.settings import Config, Engine, KitError, family_of, folder_of
+from kit.settings import Config, KitError, family_of, folder_of
+from kit.settings.schema import Engine
 from kit.training import rounds, selection, trl_fields
 
 # Of other words for each role, so that no training problem counts as the near-duplicate of a held-out one.

@@ -9,7 +9,8 @@ from kit.chain import plan
 from kit.data import contamination, problems
 from kit.rollout import models
 from kit.runs import files
-from kit.settings import HELD_OUT, HOME, NAME, KitError, family_of, load, window_of
+from kit.settings import HELD_OUT, HOME, KitError, family_of, load, window_of
+from kit.settings.schema import NAME
 
 TEXT = """\
 # yaml-language-server: $schema=schema.json

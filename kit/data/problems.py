@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import Any
 from kit.data import sources
 from kit.data.sources import Rows
 from kit.runs import files, paths
-from kit.settings import HELD_OUT, SOURCES, Config, KitError, SetSource, Source
+from kit.settings import HELD_OUT, SOURCES, Config, KitError, SetSource
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,31 @@ def open_set(name: str, config: Config) -> Loaded:
         found, told = open_set(d.train, config)
         held = sorted(found, key=lambda p: hashlib.sha256(p.question.encode()).digest())[: max(1, min(60, len(found) // 10))]
         return held, {**told, "problems": len(held), "origin": f"held out of {d.train}", "expected": None}
-    if asked := d.sources.get(name):
-        columns = tuple(pair for pair in (("question", asked.question), ("answer", asked.answer)) if pair[1])
-        source = Source(asked.hub, asked.split, config=asked.config, columns=columns)
-        return from_gym(asked) if asked.reasoning_gym else from_hub(name, d.revisions.get(name), d.folder, whole, source)
-    if path := sources.find_in(paths.given(config, d.folder), name):
+    asked = d.sources.get(name)
+    if asked and asked.reasoning_gym:
+        return from_gym(asked)
+    if not asked and (path := sources.find_in(paths.given(config, d.folder), name)):
         return _local(path, name, f"{d.folder}/{path.name}", whole)
-    if name in SOURCES:
-        return from_hub(name, d.revisions.get(name), d.folder, whole)
+    if asked or name in SOURCES:
+        return from_hub(name, d.revisions.get(name), d.folder, whole, asked)
     raise KitError(f"data set {name}: {generated} does not exist; notebook 01 makes the arithmetic sets, the hub's are called "
                    f"{', '.join(SOURCES)}, and a file of your own is named under data.files.{name} in {config.file}")
 
 
 def from_hub(
-    name: str, revision: str | None, folder: str = "data", whole: bool = False, source: Source | None = None
+    name: str, revision: str | None, folder: str = "data", whole: bool = False, asked: SetSource | None = None
 ) -> Loaded:
     """A set of the hub, from the cache, or fetched into it: the problems, not the rows around them. `folder` is where the message
-    tells the user to put a copy when the hub cannot be reached."""
-    file = f"{name}-{_digest(source)}" if source else name
-    kept, source = paths.cached(f"{file}-whole" if whole else file, revision), source or SOURCES[name]
-    if not kept.is_file():
+    tells the user to put a copy when the hub cannot be reached; `asked` is the set where the kit does not know the name."""
+    source = asked or SOURCES[name]
+
+    def fetched() -> Loaded:
         from huggingface_hub import HfApi
 
         try:
             commit = HfApi().dataset_info(source.hub, revision=revision, timeout=20).sha
             print(f"{name}: fetching from the hub ({source.hub}), once; of a large set all is gone through, little is kept")
-            found, facts = _collected(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit,
-                                      whole)
+            return _collected(sources.hub_rows(source.hub, source, commit), name, source.hub, source.hub, commit, whole)
         except KitError:
             raise
         except Exception as error:  # whatever goes wrong between here and the hub, the remedy is the same
@@ -96,36 +95,40 @@ def from_hub(
             raise KitError(f"data set {name}: {source.hub} ({source.config or 'default'}, {source.split}) could not be had from "
                            f"the hub; download it elsewhere with `{command}` and put the folder at {folder}/{name}, or name a "
                            f"file of it under data.files.{name} in the params file. The hub said: {str(error)[:400]}") from None
-        files.write_json(kept, {**facts, "problems": [asdict(p) for p in found]})
-    return _from_cache(kept)
+
+    return _kept(name + (f"-{_digest(asked)}" if asked else "") + "-whole" * whole, revision, fetched)
 
 
 def from_gym(asked: SetSource) -> Loaded:
     """A task of reasoning-gym, from the cache, or made into it: of some tasks two processes draw different problems."""
-    kept = paths.cached(f"{asked.reasoning_gym}-{_digest(asked)}", None)
-    if not kept.is_file():
-        found: dict[str, Problem] = {}
-        for k, entry in enumerate(sources.gym_entries(asked)):
+    task, origin = asked.reasoning_gym, f"reasoning-gym, {asked.reasoning_gym}, seed {asked.seed}"
+
+    def drawn() -> Loaded:
+        rows = []
+        for number, entry in enumerate(sources.gym_entries(asked), asked.seed):
             question, gold = entry.pop("question"), entry["answer"]
-            task = entry["metadata"].get("source_dataset", asked.reasoning_gym)  # of a composite one, that of this problem
-            verifier = json.dumps({"reasoning_gym": task, "entry": entry})
+            own = entry["metadata"].get("source_dataset", task)  # of a composite one, that of this problem
+            verifier = json.dumps({"reasoning_gym": own, "entry": entry})
             gold = "any that fits" if gold is None else str(gold)
-            found.setdefault(plain(question), Problem(f"{asked.reasoning_gym}-{asked.seed + k}", question, gold, None, verifier))
-        files.write_json(kept, {
-            "origin": f"reasoning-gym, {asked.reasoning_gym}, seed {asked.seed}", "revision": version("reasoning-gym"),
-            "rows": asked.size, "expected": None, "duplicates": asked.size - len(found), "conflicts": 0,
-            "problems": [asdict(p) for p in found.values()]})
-    return _from_cache(kept)
+            rows.append((number, Problem(f"{task}-{number}", question, gold, None, verifier)))
+        return _collected(rows, task, origin, origin, version("reasoning-gym"))
+
+    return _kept(f"{task}-{_digest(asked)}", None, drawn)
 
 
-def _digest(of: object) -> str:
-    return hashlib.sha256(repr(of).encode()).hexdigest()[:8]
+def _digest(asked: SetSource) -> str:
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
 
 
-def _from_cache(kept: Path) -> Loaded:
-    facts = files.read_json(kept)
-    found = [Problem(**row) for row in facts["problems"]]
-    return found, {"conflicts": None, **facts, "problems": len(found)}
+def _kept(name: str, revision: str | None, make: Callable[[], Loaded]) -> Loaded:
+    """The set that the cache has under this name; `make` makes it where it is not there yet."""
+    path = paths.cached(name, revision)
+    if not path.is_file():
+        found, told = make()
+        files.write_json(path, told | {"problems": [asdict(p) for p in found]})
+    told = files.read_json(path)
+    found = [Problem(**row) for row in told["problems"]]
+    return found, {"conflicts": None, **told, "problems": len(found)}
 
 
 def read(path: Path) -> list[Problem]:
@@ -150,7 +153,7 @@ def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | N
     for number, row in rows:
         try:
             if sources.wanted(row, name):
-                count, problem = count + 1, as_problem(row, name)
+                count, problem = count + 1, row if isinstance(row, Problem) else as_problem(row, name)
                 question = plain(problem.question)
                 if whole and question in first:
                     question, problem = f"{question} (row {number})", replace(problem, id=f"{problem.id}-row{number}")

@@ -9,32 +9,29 @@ thinking is what comes before `</think>`. TRL renders and tokenizes the training
 
 from typing import Any
 
-from kit.settings import Config, KitError, Prompts
+from kit.settings import Config, KitError, Prompts, Schedule
 
 Messages = list[dict[str, str]]
 TAGS = ("<think>", "</think>")
 
 
-def training_messages(prompts: Prompts, question: str, limit: int | None, more: str = "") -> Messages:
-    """System message (with the limit in tokens; None leaves the sentence out; `more` is put behind it), then the question."""
+def training_messages(prompts: Prompts, question: str, limit: int | None, plan: Schedule | None = None) -> Messages:
+    """System message (with the limit in tokens; None leaves the sentence out; behind it what the schedule's reward wants stated),
+    then the question."""
     system = prompts.system
     if limit is not None:
         system += " " + prompts.limit_sentence.replace("{limit}", str(limit))
-    system += f" {more}" if more else ""
+    if plan and plan.reward and plan.reward.state_target:
+        system += " " + plan.reward.state_target.replace("{target}", str(plan.reward.target_of(question)))
     user = prompts.text("train_user").replace("{question}", question)
     if prompts.system_role == "user":
         return [{"role": "user", "content": f"{system}\n\n{user}"}]
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def evaluation_messages(prompts: Prompts, question: str) -> Messages:
-    """The question alone: no system message, no limit."""
-    return [{"role": "user", "content": prompts.text("evaluation_user").replace("{question}", question)}]
-
-
-def forcing_messages(prompts: Prompts, question: str) -> Messages:
-    """Budget forcing's prompt: the question in its own wording, no system message."""
-    return [{"role": "user", "content": prompts.text("forcing_user").replace("{question}", question)}]
+def evaluation_messages(prompts: Prompts, question: str, wording: str = "evaluation_user") -> Messages:
+    """The question alone, no system message, no limit; budget forcing has a `wording` of its own: forcing_user."""
+    return [{"role": "user", "content": prompts.text(wording).replace("{question}", question)}]
 
 
 def render(tokenizer: Any, messages: Messages) -> str:
@@ -86,7 +83,7 @@ def examples(config: Config, tokenizer: Any, question: str) -> dict[str, str]:
     words = config.prompts
     first = next(iter(config.schedules.values()))
     limit = first.limits[0] if first.state_limit else None
-    forced = render(tokenizer, forcing_messages(words, question))
+    forced = render(tokenizer, evaluation_messages(words, question, "forcing_user"))
     return {
         "training": render(tokenizer, training_messages(words, question, limit)),
         "evaluation": render(tokenizer, evaluation_messages(words, question)),

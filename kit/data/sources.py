@@ -1,7 +1,7 @@
 r"""Where the rows of a data set come from: the hub, a copy of a hub repository, or a file of the user's.
 
-Of the sets that the kit knows (settings/sets) no revision is pinned: params may pin one (`data.revisions`); without that the
-hub's newest is taken once, kept in the cache, and its commit recorded.
+Of the sets that the kit knows (settings/defaults) no revision is pinned: params may pin one (`data.revisions`); without that
+the hub's newest is taken once, kept in the cache, and its commit recorded.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.runs import files
-from kit.settings import SOURCES, KitError, SetSource, Source
+from kit.settings import SOURCES, KitError, SetSource
 
 Rows = Iterable[tuple[int, Any]]  # (number from 1, row)
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
@@ -44,6 +44,12 @@ def find_in(folder: Path, name: str) -> Path | None:
     return next((folder / file for file in known if (folder / file).exists()), None)
 
 
+def narrow(source: SetSource | None) -> dict[str, Any]:
+    """What readers of parquet are told so that they read the needed columns and rows of a large set alone."""
+    part = getattr(source, "part", "")
+    return {"filters": [("data_source", "==", part)], "columns": ["data_source", "prompt", "reward_model"]} if part else {}
+
+
 def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     """The rows of a file (JSON lines, a JSON list, CSV with a header, parquet), or of a folder that holds the set's file or is a
     copy of its hub repository. KitError names the file, and the row that is not JSON."""
@@ -55,7 +61,7 @@ def read_local(path: Path, name: str) -> Iterator[tuple[int, Any]]:
             import pyarrow.parquet as parquet
 
             whole = "data_source" in parquet.read_schema(path).names  # then it may be a part of the 1.7 GB training set
-            yield from enumerate(parquet.read_table(path, **(source.narrow if whole and source else {})).to_pylist(), 1)
+            yield from enumerate(parquet.read_table(path, **(narrow(source) if whole else {})).to_pylist(), 1)
         elif path.is_dir() and source:
             yield from hub_rows(str(path), source, None)
         elif not path.name.endswith(SUFFIXES):
@@ -100,15 +106,16 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield number, row
 
 
-def hub_rows(place: str, source: Source, revision: str | None) -> Rows:
+def hub_rows(place: str, source: SetSource, revision: str | None) -> Rows:
     """Rows of a hub data set (or of a folder with a copy of its repository), streamed; only needed columns and rows."""
     from datasets import load_dataset
 
-    rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **source.narrow)
+    named = {ours: theirs for ours, theirs in (("question", source.question), ("answer", source.answer)) if theirs}
+    rows = load_dataset(place, source.config, split=source.split, revision=revision, streaming=True, **narrow(source))
     for number, row in enumerate(rows, 1):
-        if missing := [theirs for _, theirs in source.columns if theirs not in row]:
+        if missing := [theirs for theirs in named.values() if theirs not in row]:
             raise KitError(f"{source.hub}: no column {missing[0]}; there are {', '.join(row)}")
-        yield number, {**row, **{ours: row[theirs] for ours, theirs in source.columns}}
+        yield number, row | {ours: row[theirs] for ours, theirs in named.items()}
 
 
 def gym_entries(asked: SetSource) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def in_training_prompt(config: Config, model: str) -> Ask:
     schedule, _, limit = catalog.facts(config)[model]
     stated, plan = [plan.limits[-1] for plan in config.schedules.values() if plan.state_limit], config.schedules.get(schedule)
     told = min(stated, default=None) if model == "base" else limit if plan and plan.state_limit else None
-    return lambda words, question: prompts.training_messages(words, question, told, plan.stated(question) if plan else "")
+    return lambda words, question: prompts.training_messages(words, question, told, plan)
 
 
 def sampling(config: Config, name: str) -> Sampling:

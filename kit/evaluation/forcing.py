@@ -99,7 +99,7 @@ def answer_cap(config: Config, budget: int) -> int:
 
 def prompt(config: Config, question: str, tokenizer: Any) -> list[int]:
     """Token ids of budget forcing's prompt."""
-    return prompts.encode(tokenizer, prompts.forcing_messages(config.prompts, question))
+    return prompts.encode(tokenizer, prompts.evaluation_messages(config.prompts, question, "forcing_user"))
 
 
 def thinking_end(ids: Sequence[int], finished: bool, tokenizer: Any) -> float:

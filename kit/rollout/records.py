@@ -98,20 +98,20 @@ def collect(
     if len(done) == len(problems):
         return [done[p.id] for p in problems]
     engine, made, tokens, cut = start(), 0, 0, 0
-    together = engine.batch_size is not None
-    size = max(1, engine.batch_size // sampling.samples if together else len(problems))
+    size = engine.batch_size and max(1, engine.batch_size // sampling.samples)
+    chunks = [problems[i : i + size] for i in range(0, len(problems), size)] if size else [
+        [p for p in problems if p.id not in done]]
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(problems), desc=title, initial=len(done), leave=False) as bar:
-        for chunk in (problems[i : i + size] for i in range(0, len(problems), size)):
+        for chunk in chunks:
             if all(p.id in done for p in chunk):
                 continue
-            asked = chunk if together else [p for p in chunk if p.id not in done]
-            groups = [[p.id for p in chunk] if together else [q.id] for q in asked]
+            groups = [[p.id for p in chunk] if size else [q.id] for q in chunk]
             seeds = [int.from_bytes(hashlib.sha256(f"{seed} {ids}".encode()).digest()[:4], "big") for ids in groups]
-            with closing(engine.generate([encode(p) for p in asked], sampling, seeds)) as answers:
-                for k, responses in answers:
-                    if asked[k].id not in done:
-                        done[asked[k].id] = record(asked[k], responses, keep_ids)
-                        file.write(as_line(done[asked[k].id]))
+            with closing(engine.generate([encode(p) for p in chunk], sampling, seeds)) as answers:
+                for p, responses in ((chunk[k], responses) for k, responses in answers):
+                    if p.id not in done:
+                        done[p.id] = record(p, responses, keep_ids)
+                        file.write(as_line(done[p.id]))
                         file.flush()
                         bar.update()
                         made, tokens = made + len(responses), tokens + sum(r.length for r in responses)

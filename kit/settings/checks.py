@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from kit.settings.defaults import folder_of, told_window
@@ -35,22 +35,22 @@ def _names(config: Config) -> Iterator[str]:
     """Of data sets, of models that are known by their logs, and of seeds' runs."""
     data, logs = config.data, config.logs
     sets = [name for name in (data.train, data.validation, *data.evaluation) if name]
+    shown = [config.set_labels.get(name, name) for name in dict.fromkeys(data.evaluation)]
+    called = [logs.labels.get(model, model) for model in logs.models]
+    for told, names in (("`data` names a set twice", sets), ("`set_labels` calls two sets of data.evaluation the same", shown),
+                        ("`logs.labels` calls two models the same", called)):
+        if len(set(names)) < len(names):
+            yield f"{told}: {', '.join(names)}"
     for name, source in data.sources.items():
         if bool(source.reasoning_gym) == bool(source.hub):
             yield f"`data.sources.{name}` should have either `reasoning_gym`, a task, or `hub`, the id of a data set"
-    if len(set(sets)) < len(sets):
-        yield f"`data` names a set twice: {', '.join(sets)}"
-    shown = [config.set_labels.get(name, name) for name in dict.fromkeys(data.evaluation)]
-    if len(set(shown)) < len(shown):
-        yield f"`set_labels` calls two sets of data.evaluation the same: {', '.join(shown)}"
     for name in set(data.files) - set(sets):  # others may be meant for a file that extends this one
         if close := difflib.get_close_matches(name, set(sets) - set(data.files), 1, 0.9):
             yield f"`data.files.{name}` is no set of this run; did you mean {close[0]}?"
     if "mean" in sets:
         yield "`data`: a set cannot be called mean, which is what the mean over the sets is called"
-    parts = {"evaluation.samples_by_set": config.evaluation.samples_by_set,
-             "behavior.reference_sets": config.behavior.reference_sets}
-    for key, named in parts.items():
+    for key, named in (("evaluation.samples_by_set", config.evaluation.samples_by_set),
+                       ("behavior.reference_sets", config.behavior.reference_sets)):
         if others := sorted(set(named) - set(data.evaluation)):
             yield f"`{key}`: {', '.join(others)} is not in data.evaluation"
     if logs.models and "base" not in logs.models and not config.schedules:
@@ -63,21 +63,20 @@ def _names(config: Config) -> Iterator[str]:
             yield f"`logs.models.{model}` should name a log for each set of data.evaluation, and no other: {', '.join(wrong)}"
     for model in set(logs.labels) - set(logs.models):
         yield f"`logs.labels.{model}` is not in logs.models"
-    known = [*(rounds_of(config) if config.schedules else ()), *logs.models]
-    for name in set(config.behavior.pairs) - set(known):
-        yield f"`behavior.pairs` names {name}; there are {', '.join(known)}"
-    called = [logs.labels.get(model, model) for model in logs.models]
-    if len(set(called)) < len(called):
-        yield f"`logs.labels` calls two models the same: {', '.join(called)}"
+    yield from _unknown("behavior.pairs", config.behavior.pairs, dict.fromkeys([*rounds_of(config), *logs.models]))
     if len({config.seed, *config.seeds}) <= len(config.seeds):
         yield (f"`seeds` is {list(config.seeds)}; should be other seeds than `seed` ({config.seed}, the run {config.run} "
                "itself), each once")
 
 
+def _unknown(key: str, named: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    for name in set(named).difference(known):
+        yield f"`{key}` names {name}; there are {', '.join(known)}"
+
+
 def rounds_of(config: Config) -> list[str]:
     """The models of the schedules, by their names in the run; the base model first."""
-    found = [f"{name}/round{k}" for name, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1)]
-    return ["base", *found]
+    return ["base", *(f"{name}/round{k}" for name, plan in config.schedules.items() for k in range(1, len(plan.limits) + 1))]
 
 
 def _training(config: Config) -> Iterator[str]:
@@ -141,9 +140,7 @@ def _prompts_and_forcing(config: Config) -> Iterator[str]:
             yield f"`prompts.forcing_ending` is empty; should make the model answer, like </think> The final answer is{named}"
     if any(a >= b for a, b in pairwise(f.budgets)):
         yield f"`forcing.budgets` is {list(f.budgets)}; each should be larger than the one before"
-    known = rounds_of(config)
-    for name in set(config.forced_models) - set(known):
-        yield f"`forcing.models` names {name}; there are {', '.join(known)}"
+    yield from _unknown("forcing.models", config.forced_models, rounds_of(config))
     if f.budgets and not f.models:
         yield "`forcing.models` is empty; name at least base, or leave `forcing.budgets` empty"
 

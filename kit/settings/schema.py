@@ -273,10 +273,6 @@ class Reward(Table):
         low, high = self.targets
         return low + zlib.crc32(question.encode()) % (high - low + 1)
 
-    def stated(self, question: str) -> str:
-        """What the training prompt of this question says of its target; "" where it says nothing."""
-        return (self.state_target or "").replace("{target}", str(self.target_of(question)))
-
 
 class Schedule(Table):
     """A sequence of pruning rounds; one-shot is a list of one limit."""
@@ -289,10 +285,6 @@ class Schedule(Table):
     reading: Reading | None = key(None, "of its reward; null: training.reading")
     compare_with: str | None = key(None, "a control's counterpart: the schedule that differs from it in one thing")
     reward: Reward | None = later(None, "null: the token limit's, 1 for a right answer within it")
-
-    def stated(self, question: str) -> str:
-        """What the training prompt says of the reward's target."""
-        return self.reward.stated(question) if self.reward else ""
 
     @property
     def free(self) -> bool:

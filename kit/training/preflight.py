@@ -43,8 +43,7 @@ def preflight(config: Config, schedule: str, round: int) -> pd.DataFrame:
         for begin, end in pairwise((0, *GROUPS)):
             found += records.collect(
                 engine, chosen[begin:end],
-                lambda p: prompts.encode(tokenizer, prompts.training_messages(
-                    config.prompts, p.question, told, plan.stated(p.question))),
+                lambda p: prompts.encode(tokenizer, prompts.training_messages(config.prompts, p.question, told, plan)),
                 how, run.training(schedule, round) / f"preflight{end}.jsonl", config.seed * 1000 + round, f"{title}, before it",
                 keep_ids=SIZE)
             asked = _responses(found, tokenizer)

@@ -163,7 +163,7 @@ def training_rows(config: Config, tokenizer: Any, limit: int | None, plan: Sched
     the reward's target in tokens where it has one. Too long ones are dropped."""
     known, rows = contamination.training_problems(config), []
     for p in known:
-        messages = prompts.training_messages(config.prompts, p.question, limit, plan.stated(p.question) if plan else "")
+        messages = prompts.training_messages(config.prompts, p.question, limit, plan)
         if len(prompts.encode(tokenizer, messages)) <= config.data.prompt_cap:
             target = plan and plan.reward and plan.reward.target_of(p.question)
             rows.append({"prompt": messages, "answer": p.answer, "id": p.id, "verifier": p.verifier}
