@@ -31,11 +31,11 @@ def rows(paths: Iterable[Path]) -> Iterator[tuple[Path, int, Any]]:
     """(file, number from 1, row) of these files of one log; a row of a batch gets the request that it answers, as `request`.
     KitError names the file, and the row that cannot be read."""
     found = [(path, number, row) for path in paths for number, row in _rows(path)]
-    asked = {str(row["custom_id"]): row["body"] for _, _, row in found if isinstance(row, dict) and row.keys() >= _REQUEST}
+    asked = {str(row["custom_id"]): row["body"] for *_, row in found if isinstance(row, dict) and row.keys() >= _REQUEST}
     for path, number, row in found:
         if not isinstance(row, dict) or "custom_id" not in row:
             yield path, number, row
-        elif not row.keys() >= _REQUEST:
+        elif "body" not in row:
             yield path, number, {**row, "request": asked.get(str(row["custom_id"]))}
 
 
@@ -81,11 +81,6 @@ def verl(row: Row) -> Row:
     return {"question": asked[-1], "answer": row.get("gts"), "model_answer": row["output"]}
 
 
-def qwen_math(row: Row) -> Row:
-    """Qwen2.5-Math's evaluation: `gt` is what it graded against, its `code` the responses."""
-    return {**row, "answer": row["gt"], "model_answer": row["code"]}
-
-
 def lighteval(row: Row) -> Row:
     """`--save-details`: a row per problem; `query` is the prompt, the gold answers are `choices` by `gold_index`."""
     doc, said = row["doc"], row["model_response"]
@@ -124,12 +119,13 @@ def batch(row: Row) -> Row:
                 row.get("error") or body.get("error"))
 
 
-# The fields that a tool's rows are known by, the first that fits, and its reader.
+# The fields that a tool's rows are known by, the first that fits, and its reader. `code` of Qwen2.5-Math are responses.
 TOOLS: dict[str, tuple[tuple[str, ...], Callable[[Row], Row]]] = {
     "the official format": (("model_answer",), dict), "lm-evaluation-harness": (("doc", "resps"), lm_eval),
     "lighteval": (("doc", "model_response"), lighteval), "Inspect": (("input", "target", "output"), inspect),
     "verl": (("input", "output"), verl), "verifiers": (("prompt", "completion"), verifiers),
-    "a batch of vLLM or OpenAI": (("custom_id", "response"), batch), "Qwen2.5-Math": (("code", "gt"), qwen_math),
+    "a batch of vLLM or OpenAI": (("custom_id", "response"), batch),
+    "Qwen2.5-Math": (("code", "gt"), lambda row: {**row, "answer": row["gt"], "model_answer": row["code"]}),
 }
 
 

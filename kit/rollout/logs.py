@@ -1,11 +1,9 @@
 """Generation logs, read as if the kit had made them, and written in the official format.
 
-A log is a file, or a folder of rank files `rank0.jsonl`, `rank1.jsonl`, … (a problem stands in one of them), or another folder
-whose files are one log. In the official format a line has the question's own fields, `answer` (of a list the first element is
-graded), `model_answer` (list of texts) and `model_answer_length` (list of token counts); or one response, and the problem's
-others stand in lines of their own. What other tools write, `rollout/formats` reads. Counts that are not there are made with the
-tokenizer that params name (`logs.tokenizer`; the end token is not in the text, so one less than what the engine counted), or are
-None. Where a log does not say whether a response ended by itself, `finished` is None.
+A log is a file, a folder of rank files (a problem stands in one of them), or another folder whose files are one log. The official
+format is in params/README; a problem's responses may also stand in lines of their own. `rollout/formats` reads what other tools
+write. Token counts that are not there are made with a tokenizer (the end token is not in the text, so one less than what the
+engine counted), or are None, like `finished` where a log does not say whether a response ended by itself.
 """
 
 import dataclasses
@@ -157,5 +155,5 @@ def matched(found: Sequence[Rollout], known: Sequence[Problem | Rollout], told: 
     if differ:
         print(f"warning: {told}: {len(differ)} gold answers are not those of {whose}, such as {differ[0][0][:40]!r}, there "
               f"{differ[0][1][:40]!r}; all are graded against the latter")
-    return [dataclasses.replace(r, id=golds[q].id, answer=golds[q].answer, core=golds[q].core,
-                                verifier=golds[q].verifier) for q, r in own.items()]
+    taken = ("id", "answer", "core", "verifier")
+    return [dataclasses.replace(r, **{key: getattr(golds[q], key) for key in taken}) for q, r in own.items()]

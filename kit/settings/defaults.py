@@ -17,8 +17,8 @@ HOME = ROOT if ROOT != _KIT else Path.cwd()  # has results/, cache/ and data/
 HELD_OUT = "held-out"  # the validation set where none is named: a part of the training set (kit.data.problems)
 WINDOW = 32768  # tokens, of the paper's models
 BUDGETS = (500, 1000, 2000, 4000, 8000)  # of the official code
-NAMES = {"deepseek": ("deepseek-r1", "deepscaler"), "qwq": ("qwq",)}  # family: what a model's name has in it
-TEMPLATES = {"deepseek": "<｜Assistant｜>", "qwq": "<think>"}  # family: what its chat template has in it
+# Family: what a model's name has in it, and what its chat template.
+FAMILIES = {"deepseek": (("deepseek-r1", "deepscaler"), "<｜Assistant｜>"), "qwq": (("qwq",), "<think>")}
 
 
 class Source(SetSource):
@@ -55,8 +55,8 @@ def family_of(source: str) -> str:
     folder, name = folder_of(source), source.lower()
     files = [file for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json") if file.is_file()]
     template = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
-    by_name = [family for family, parts in NAMES.items() if any(part in name for part in parts)]
-    return next(iter(by_name + [family for family, sign in TEMPLATES.items() if sign in template]), "plain")
+    by_name = [family for family, (parts, _) in FAMILIES.items() if any(part in name for part in parts)]
+    return next(iter(by_name + [family for family, (_, sign) in FAMILIES.items() if sign in template]), "plain")
 
 
 def told_window(source: str) -> int | None:
