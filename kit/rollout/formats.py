@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from kit.data import sources
-from kit.data.sources import Rows
 from kit.runs import files
 from kit.settings import KitError
 
@@ -39,7 +38,7 @@ def rows(paths: Iterable[Path]) -> Iterator[tuple[Path, int, Any]]:
             yield path, number, {**row, "request": asked.get(str(row["custom_id"]))}
 
 
-def _rows(path: Path) -> Rows:
+def _rows(path: Path) -> sources.Rows:
     """JSON lines, a JSON list, CSV and parquet as for data sets; Inspect's .json, one object, and .eval."""
     if path.suffix == ".eval":
         return enumerate(_zipped(path), 1)

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from kit.settings import checks, defaults
-from kit.settings.defaults import ROOT
 from kit.settings.schema import FORMS, Config, KitError
 
 ADAPTER = TypeAdapter(Config)
@@ -34,8 +33,8 @@ def load(params_file: str | Path) -> Config:
     path = find(params_file)
     table = defaults.filled(_merged(path, ()), path)
     if prompts := table.pop("extends", None):
-        table = _laid_over(_merged(ROOT / "params" / prompts, ()), table)
-    table["file"] = os.path.relpath(path, ROOT)  # `find` finds it again from anywhere
+        table = _laid_over(_merged(defaults.ROOT / "params" / prompts, ()), table)
+    table["file"] = os.path.relpath(path, defaults.ROOT)  # `find` finds it again from anywhere
     return from_table(table, _shown(path))
 
 
@@ -100,17 +99,17 @@ def _meant(name: str, known: list[str]) -> str:
 def find(params_file: str | Path) -> Path:
     """The params file as given, or relative to the project's root (notebooks run in their own folder)."""
     given = Path(params_file)
-    for path in (given, ROOT / given):
+    for path in (given, defaults.ROOT / given):
         if path.is_file():
             return path.resolve()
-    known = sorted(f"params/{p.name}" for p in (ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
+    known = sorted(f"params/{p.name}" for p in (defaults.ROOT / "params").glob("*.yaml") if p.name != "published.yaml")
     if close := difflib.get_close_matches(f"params/{given.name}", known, 1, 0.8):
         raise KitError(f"{params_file}: no such params file; did you mean {close[0]}?")
     raise KitError(f"{params_file}: no such params file; there are {', '.join(known)}")
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    return str(path.relative_to(defaults.ROOT)) if path.is_relative_to(defaults.ROOT) else path.name
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parents = table.pop("extends", None) or []
     whole: dict[str, Any] = {}
     for parent in parents if isinstance(parents, list) else [parents]:
-        base = next((p for p in (path.parent / str(parent), ROOT / "params" / str(parent)) if p.is_file()), None)
+        base = next((p for p in (path.parent / str(parent), defaults.ROOT / "params" / str(parent)) if p.is_file()), None)
         if base is None:
             raise KitError(f"{_shown(path)}: extends: no file {parent} beside it, or among the kit's params")
         if base.resolve() in (*seen, path):
