@@ -183,8 +183,8 @@ PLACES = (("question", "problem", "prompt", "messages"), ("answer", "final_answe
 INSTRUCTION = re.compile(r"\s*Present the answer in LaTex format: \\boxed\{Your answer\}\s*$")
 
 
-def as_problem(row: Any, name: str) -> Problem:
-    """One row of set `name` as a problem; ValueError says what is wrong with it.
+def as_problem(row: Any, name: str, golds: bool = True) -> Problem:
+    """One row of set `name` as a problem; ValueError says what is wrong with it, such as no answer (without `golds` that is "").
 
     - the question: of messages (verl's `prompt`) the user's turn; a `context` comes before it (OlympiadBench);
     - the answer: of verl's `reward_model` the `ground_truth`; of a list the first, as the official code grades; of GSM8K's what
@@ -206,11 +206,11 @@ def as_problem(row: Any, name: str) -> Problem:
         answer = answer[0]
     if type(answer) in (int, float, Decimal) and abs(answer) < math.inf:
         answer = str(answer).removesuffix(".0")
-    question, answer = _text(question, "question"), _text(answer, "answer")
-    answer = answer.rpartition("\n#### ")[2]
+    question, known = _text(question, "question"), golds or answer is not None
+    answer = _text(answer, "answer").rpartition("\n#### ")[2] if known else ""
     if row.get("context"):
         question = f"{_text(row['context'], 'context')}\n\n{question}"
-    if name in SOURCES and SOURCES[name].integers:
+    if known and name in SOURCES and SOURCES[name].integers:
         whole = re.fullmatch(r"\s*(-?[0-9]{1,300})(\.0+)?\s*", answer)
         if not whole:
             raise ValueError(f"`answer` is {answer[:40]!r}; all answers of this set are whole numbers")

@@ -57,10 +57,7 @@ def read(path: Path, name: str = "log", tokenizer: Any = None, golds: bool = Tru
 
 def as_rollout(row: Any, name: str, tokenizer: Any = None, golds: bool = True) -> Rollout:
     """One row in the official format; ValueError says what is wrong with it."""
-    unknown = not golds and all(row.get(key) is None for key in problems.PLACES[1])
-    problem = problems.as_problem({**row, "answer": 0} if unknown else row, name)
-    problem = dataclasses.replace(problem, answer="") if unknown else problem
-    parts = {key: _flat(row.get(key)) for key in RESPONSES}
+    problem, parts = problems.as_problem(row, name, golds), {key: _flat(row.get(key)) for key in RESPONSES}
     texts = parts["model_answer"]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError("`model_answer` should be a list of texts")
