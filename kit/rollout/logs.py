@@ -126,7 +126,7 @@ def check(config: Config) -> None:
                for model, logs in config.logs.models.items() for name, log in logs.items()
                if not _place(config, model, name).exists()]
     if missing:
-        raise KitError("\n".join(missing))
+        raise KitError(*missing)
 
 
 def _place(config: Config, model: str, name: str) -> Path:
