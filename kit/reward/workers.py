@@ -3,17 +3,11 @@
 A pebble pool on a forkserver with math-verify loaded: a killed worker is replaced in tenths of a second. Its own timer kills it,
 even inside one long C call, after DEADLINE seconds of processor time for one answer; the pool does after PATIENCE by the clock.
 Workers never see the caller's `__main__` and end when the caller does. Any thread may ask; a fork gets workers of its own.
-
-A problem's `verifier` is JSON: the task's name and the problem's entry. Verifiers are those of reasoning-gym
-(github.com/open-thought); some call `eval`, or sympy, which does, on what a model wrote. `harmless` stands in its place.
 """
 
-import ast
-import builtins
 import concurrent.futures
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 import resource
@@ -25,20 +19,15 @@ import time
 from collections.abc import Sequence
 from multiprocessing import context, forkserver, util
 from typing import Any
-from unittest import mock
 
-from kit.reward import answers
+from kit.reward import answers, verifiers
 from kit.settings import KitError
 
 DEADLINE = 1.0  # seconds of processor time for one answer
 PATIENCE = 2.5  # seconds by the clock: a busy machine may leave a worker without processor time
+LOCKED = 5.0  # seconds that workers wait for a pipe that a killed one had locked; pebble's minute is passed up to three times
 MEMORY = 1 << 30  # bytes of address space of one worker
 TASKS = 5_000  # answers after which a worker is replaced: what a parser keeps adds up
-# What sympy makes of a formula calls these by name; their arguments are formulas again.
-FUNCTIONS = frozenset(("Integer Float Rational Symbol Abs sqrt exp log ln sin cos tan sec csc cot asin acos atan sinh cosh tanh "
-                       "factorial Integral").split())
-HARMLESS = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Constant, ast.Name, ast.Load, ast.Call,
-            ast.List, ast.Tuple, ast.Set)
 
 _pools: dict[int, Any] = {}  # by process id
 _lock = threading.RLock()
@@ -105,8 +94,9 @@ class _Process(context.ForkServerProcess):
 
 
 def _pool() -> Any:
-    from pebble import ProcessPool
+    from pebble import CONSTS, ProcessPool
 
+    CONSTS.channel_lock_timeout = LOCKED
     with _lock:
         pool = _pools.get(os.getpid())
         if pool is None or not pool.active:
@@ -139,6 +129,9 @@ def _ensure_forkserver() -> None:
 
 def _prepare(caller: int, memory: int, gym: bool) -> None:
     """Runs in a new worker, and `_judge` for every answer."""
+    from pebble import CONSTS
+
+    CONSTS.channel_lock_timeout = LOCKED
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends even one long C call
     with contextlib.suppress(ValueError, OSError):  # not every system knows this limit
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -161,7 +154,7 @@ def _prepare(caller: int, memory: int, gym: bool) -> None:
 def _judge(gold: str, answer: str, verifier: str) -> str:
     signal.setitimer(signal.ITIMER_PROF, DEADLINE)  # SIGPROF ends the process
     try:
-        right = verified(verifier, answer) if verifier else answers.same(gold, answer, answers.by_parser)
+        right = verifiers.correct(verifier, answer) if verifier else answers.same(gold, answer, answers.by_parser)
         return "correct" if right else "wrong"
     except answers.Undecided:
         return "unparseable gold"
@@ -174,25 +167,3 @@ def _judge(gold: str, answer: str, verifier: str) -> str:
         return "wrong"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-def verified(verifier: str, answer: str) -> bool:
-    """Whether the verifier gives the answer full marks: what a part of it earns there is nothing, as the reward is 0 or 1."""
-    import reasoning_gym
-    from sympy.parsing import sympy_parser
-
-    asked = json.loads(verifier)
-    for name, module in list(sys.modules.items()):
-        if name.startswith("reasoning_gym."):
-            vars(module).setdefault("eval", harmless)
-    with mock.patch.object(sympy_parser, "eval", harmless, create=True):
-        return reasoning_gym.get_score_answer_fn(asked["reasoning_gym"])(answer, asked["entry"]) >= 1
-
-
-def harmless(text: str, names: Any = None, local: Any = None) -> Any:
-    """`eval` of numbers, texts, lists of them, and formulas; ValueError or SyntaxError for anything else."""
-    for node in ast.walk(ast.parse(text.strip(), mode="eval")):
-        called = node.func if isinstance(node, ast.Call) else None
-        if not isinstance(node, HARMLESS) or called and not (isinstance(called, ast.Name) and called.id in FUNCTIONS):
-            raise ValueError(f"{type(node).__name__} in an answer")
-    return builtins.eval(text.strip(), names or {"__builtins__": {}}, local)
