@@ -214,7 +214,9 @@ def test_remedies_by_what_is_seen() -> None:
 
 
 def test_the_whole_chain_runs_on_the_file_as_it_was_written(own: Path, tmp_path: Path) -> None:
-    path = written(own, "own-model-chain", "--limits", "12", "--steps", "3")
+    few = tmp_path / "train.csv"
+    few.write_text("".join((own / "train.csv").read_text().splitlines(keepends=True)[:21]))
+    path = written(own, "own-model-chain", "--train", str(few), "--limits", "12", "--steps", "3")
     try:
         chain = Chain(path, tmp_path / "results")
         chain.start(runner=False)
