@@ -122,7 +122,7 @@ class Chain:
     def folder(self) -> Path:
         return self.results / "small"
 
-    def start(self, *, runner: bool = True, **environment: str) -> None:
+    def start(self, *, runner: bool = True) -> None:
         """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
         stages_only = ["-c", "import sys; from kit.chain.runner import run_all; from kit.settings import load; "
                              "run_all(load(sys.argv[1]))"]
@@ -133,8 +133,7 @@ class Chain:
         self.process = subprocess.Popen(
             [sys.executable, *command, str(self.params)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1",
-                 **environment},
+            env={**os.environ, "KIT_RESULTS": str(self.results), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
         )
 
         def read(pipe: Iterable[str]) -> None:
@@ -166,6 +165,6 @@ def small_chain(folder: Path, settings: str = SMALL) -> Chain:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """The small chain, run once from start to end."""
     chain = small_chain(tmp_path_factory.mktemp("undisturbed"))
-    chain.start(HF_TOKEN="hf_aSecretThatNobodyShouldSee")
+    chain.start(runner=False)
     assert chain.end() == 0, chain.printed[-3000:]
     return chain

@@ -23,7 +23,7 @@ from kit.settings import ROOT, Config, KitError, checks, load
 
 
 def command(*arguments: str, results: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "KIT_RESULTS": str(results)}
+    environment = {**os.environ, "KIT_RESULTS": str(results), "HF_TOKEN": "hf_aSecretThatNobodyShouldSee"}
     line = [sys.executable, "-m", *arguments]
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
@@ -94,6 +94,15 @@ def test_without_a_limit_the_same_training_shortens_less(smoke: tuple[Path, str]
     main = pd.read_csv(smoke[0] / "metrics" / "main.csv")
     mean = main[main.set == "mean"].set_index("model")
     assert mean.length["no-limit/round1"] > mean.length["iterative/round2"]
+
+
+@pytest.mark.slow
+def test_neither_a_token_nor_the_home_is_in_what_a_run_leaves(smoke: tuple[Path, str]) -> None:
+    home = str(Path.home())
+    texts = {".json", ".ipynb", ".html", ".csv", ".md", ".jsonl", ".svg"}
+    for path in [p for p in smoke[0].rglob("*") if p.suffix in texts]:
+        text = path.read_text(encoding="utf-8")
+        assert "hf_aSecret" not in text and (len(home) < 2 or f"{home}/" not in text), path.name
 
 
 @pytest.mark.slow
