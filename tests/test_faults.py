@@ -313,7 +313,7 @@ def test_figures_hang_on_labels_and_the_report_and_training_hangs_on_neither(tmp
     work = "from kit.report import tables\nfrom kit.runs import catalog, files\nfrom kit.training import rounds, watch"
     file = notebook(tmp_path / "n.ipynb", "", work)
     trained, drawn = fingerprint.code(file), fingerprint.code(file, draws=True)
-    assert set(trained) >= {f"code: kit/{name}.py" for name in ("training/rounds", "reward/token_limit", "settings/defaults")}
+    assert set(trained) >= {f"code: kit/{name}.py" for name in ("training/rounds", "reward/token_limit", "settings/sets")}
     assert set(drawn) - set(trained) >= {"code: kit/report/tables.py", "code: kit/runs/catalog.py"}
     for name in ("runs/files", "training/watch", "settings/schema"):
         assert f"code: kit/{name}.py" not in drawn

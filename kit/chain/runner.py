@@ -71,12 +71,13 @@ def run_all(config: Config, only: str | None = None) -> pd.DataFrame:
     found, interrupted = {stage.name: stage for stage in stages(config)}, threading.Event()
     if only and only not in found:
         raise KitError(f"{config.file} has no stage {only}; it has {', '.join(found)}")
+    if not only:
+        kernels.fork_kernels()
     # What would be refused hours later; and two threads that import TRL at once can fail.
     trl_fields.check(config)
     logs.check(config)
     if only:
         return run_stages(config, [found[name] for name in (*found[only].needs, only)], interrupted)
-    kernels.fork_kernels()
     others = seeds.write_params(config)
     if not others:
         return run_stages(config, list(found.values()), interrupted)

@@ -26,7 +26,7 @@ from kit.settings import HELD_OUT, SOURCES, Config, KitError, SetSource
 @dataclass(frozen=True)
 class Problem:
     """One question with its gold answer. `core` is the length in tokens of the shortest correct response, if known; `verifier`,
-    as JSON, what grades the answer in place of its equality with the gold one (reward/workers)."""
+    as JSON, what grades the answer in place of its equality with the gold one (reward/verifiers)."""
 
     id: str
     question: str
@@ -96,7 +96,8 @@ def from_hub(
                            f"the hub; download it elsewhere with `{command}` and put the folder at {folder}/{name}, or name a "
                            f"file of it under data.files.{name} in the params file. The hub said: {str(error)[:400]}") from None
 
-    return _kept(name + (f"-{_digest(asked)}" if asked else "") + "-whole" * whole, revision, fetched)
+    own = f"-{_digest((source.hub, source.config, source.split, source.question, source.answer))}" if asked else ""
+    return _kept(name + own + "-whole" * whole, revision, fetched)
 
 
 def from_gym(asked: SetSource) -> Loaded:
@@ -116,7 +117,7 @@ def from_gym(asked: SetSource) -> Loaded:
     return _kept(f"{task}-{_digest(asked)}", None, drawn)
 
 
-def _digest(asked: SetSource) -> str:
+def _digest(asked: SetSource | tuple[str | None, ...]) -> str:
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
 
 
@@ -157,7 +158,8 @@ def _collected(rows: Rows, name: str, shown: str, origin: str, revision: str | N
                 question = plain(problem.question)
                 if whole and question in first:
                     question, problem = f"{question} (row {number})", replace(problem, id=f"{problem.id}-row{number}")
-                conflicts += first.setdefault(question, problem).answer != problem.answer
+                same = first.setdefault(question, problem)
+                conflicts += same.answer != problem.answer and not problem.verifier  # which takes any answer that fits
         except ValueError as error:
             raise KitError(f"{shown} row {number}: {error}") from None
     if not first:

@@ -1,6 +1,6 @@
 r"""Where the rows of a data set come from: the hub, a copy of a hub repository, or a file of the user's.
 
-Of the sets that the kit knows (settings/defaults) no revision is pinned: params may pin one (`data.revisions`); without that
+Of the sets that the kit knows (settings/sets) no revision is pinned: params may pin one (`data.revisions`); without that
 the hub's newest is taken once, kept in the cache, and its commit recorded.
 """
 

@@ -1,6 +1,7 @@
 """What tables, figures and sentences are made from: the CSV files of a run, and the published numbers."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -37,10 +38,16 @@ def rows_of(config: Config, name: str, overall: bool = True) -> list[Any]:
     return list(read(config, name, overall).itertuples()) if has(config, name) else []
 
 
-@functools.cache
 def published() -> dict[str, Any]:
-    """params/published.yaml: tables, the paper's validation curve, which models they are of."""
-    return read_yaml(ROOT / "params" / "published.yaml")
+    """params/published.yaml: tables, the paper's validation curve, which models they are of. Read again only where it has
+    changed."""
+    path = ROOT / "params" / "published.yaml"
+    return _published(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _published(path: Path, changed: int) -> dict[str, Any]:
+    return read_yaml(path)
 
 
 def set_label(config: Config, name: str) -> str:

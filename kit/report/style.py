@@ -42,7 +42,7 @@ PUBLISHED = {"paper": "o", "autothink": "s", "lapo": "^", "decs": "D"}
 AROUND = [  # places of a name beside its point (offset in typographic points), the best first
     {"position": (far * right, far * up), "ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[up]}
     for far in (5, 10, 16, 24) for right, up in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))]
-styled = plt.rc_context(STYLE)  # decorates what makes a picture
+styled = plt.rc_context(STYLE)  # decorates what makes a picture; by hand: with plt.rc_context(STYLE)
 
 
 def looks(config: Config) -> dict[str, tuple[Any, str, str]]:

@@ -48,8 +48,9 @@ def conclusions(config: Config) -> dict[str, list[str]]:
     found = {name: rows_of(config, name) for name in ("changes", "forcing_gaps", "spend_gaps", "seeds_combined")}
     found |= {name: differences(config, name) for name in ("one_shot", "controls")}
     text = render(
-        "sentences.txt", **found, measured=measure_table(config, ".3g").to_dict(), cell=cell, which=which, config=config,
-        needed=reference.seeds_needed, reference=reference.of(config) or {}, main={r.model: r for r in rows_of(config, "main")},
+        "sentences.txt", **found, measured=measure_table(config, ".3g").fillna("").to_dict(), cell=cell, which=which,
+        config=config, needed=reference.seeds_needed, reference=reference.of(config) or {},
+        main={r.model: r for r in rows_of(config, "main")},
         moves=rows_of(config, "moves", overall=False),
         best=catalog.last_round(config, stated[0]) if stated else catalog.model_names(config)[-1],
         pruned=[r for r in rows_of(config, "forcing_gaps", overall=False)

@@ -23,7 +23,7 @@ from kit.settings import Config
 KIT = Path(__file__).parents[1]
 # Folders and modules that change no number: whoever edits a figure must not lose a trained model. Settings count by value.
 WITHOUT_EFFECT = ("settings/", "runs/", "report/", "chain/", "training/watch", "training/launch")
-ALL_THE_SAME = ("settings/defaults",)  # of those: which rows a set has
+ALL_THE_SAME = ("settings/sets",)  # of those: which rows a set has
 DRAWING = ("report/", "runs/catalog")  # but these count where figures are the result: catalog has the labels
 _PARSING = threading.Lock()  # Python 3.11's parser loses count when two threads parse at once (SystemError)
 

@@ -1,15 +1,12 @@
-"""What a params file may leave out: the run's name, prompts, a validation set, budgets, since something else in it tells; and
-where the data sets of the paper are.
+"""What a params file may leave out: the run's name, prompts, a validation set, budgets, since something else in it tells.
 
-The former are filled in before the file is checked, so the manifest of a run has them written out.
+It is filled in before the file is checked, so the manifest of a run has it written out.
 """
 
 import contextlib
 import json
 from pathlib import Path
 from typing import Any
-
-from kit.settings.schema import SetSource
 
 _KIT = Path(__file__).resolve().parents[1]
 ROOT = _KIT.parent if (_KIT.parent / "params" / "laptop.yaml").is_file() else _KIT  # has params/, notebooks/; _KIT: installed
@@ -19,29 +16,6 @@ WINDOW = 32768  # tokens, of the paper's models
 BUDGETS = (500, 1000, 2000, 4000, 8000)  # of the official code
 # Family: what a model's name has in it, and what its chat template.
 FAMILIES = {"deepseek": (("deepseek-r1", "deepscaler"), "<｜Assistant｜>"), "qwq": (("qwq",), "<think>")}
-
-
-class Source(SetSource):
-    """A set of the hub that can be named in `data` without saying where it is."""
-    rows: int = 0  # how many it is known to have
-    part: str = ""  # of a large set with verl's columns, the rows with this `data_source`
-    years: tuple[int, ...] = ()  # keep the rows of these years (their last two digits)
-    integers: bool = False  # every answer is a whole number by the rules of the contest: 025 and 27.0 are ways of writing one
-    lists: bool = False  # the official logs write the answer as a list
-    files: tuple[str, ...] = ()  # other names that a file of it goes by
-
-
-VALIDATION = "aime22_23_24.parquet"  # AIME 22 to 24 in verl's columns, from the official repository
-SOURCES = {
-    "eurus-amc-aime": Source(hub="PRIME-RL/Eurus-2-RL-Data", rows=2470, part="numina_amc_aime"),
-    "aime22-23": Source(hub="AI-MO/aimo-validation-aime", rows=60, years=(22, 23), integers=True,
-                        files=(VALIDATION, "test_aime.parquet")),
-    "aime24": Source(hub="HuggingFaceH4/aime_2024", rows=30, years=(24,), integers=True, files=(VALIDATION,)),
-    "amc23": Source(hub="math-ai/amc23", split="test", rows=40, integers=True),
-    "math500": Source(hub="HuggingFaceH4/MATH-500", split="test", rows=500),
-    "olympiadbench": Source(hub="SumanthRH/olympiadbench_qwen_math", rows=675, lists=True),
-    "olympiadbench-hothan": Source(hub="Hothan/OlympiadBench", config="OE_TO_maths_en_COMP", rows=674, lists=True),
-}
 
 
 def folder_of(source: str) -> Path:

@@ -147,7 +147,8 @@ def reason(said: str, code: int) -> str:
     if told:
         return told[1]
     own = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]  # torch's own report comes last
-    lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines()) if line]
+    lines = [line for line in (re.sub(r"^\[rank\d+\]:", "", line).strip() for line in own.splitlines())
+             if line and not re.search(r"\bstep \d+ of \d+: reward |^warning, ", line)]  # how far they were is no reason
     return f"the processes ended with exit code {code}: {' | '.join(lines[-3:])[-500:]}"
 
 
