@@ -161,7 +161,7 @@ def test_accuracy_against_length_is_that_within_problems(settings: Config) -> No
         "id": ["a"] * 3 + ["b"] * 3 + ["c"] * 3, "length": [10, 20, 30, 20, 40, 60, 5, 5, 5],
         "verdict": ["correct", "correct", "wrong", "correct", "wrong", "wrong", "correct", "correct", "wrong"]})
     table = measures.within_problems({"two": grades}, settings, bins=3, least=2)
-    assert table.accuracy.tolist() == pytest.approx([100, 50, 0]) and table.length.tolist() == pytest.approx([15, 30, 45])
+    assert table.above.tolist() == pytest.approx([50, 0, -50]) and table.length.tolist() == pytest.approx([15, 30, 45])
     assert table.best.tolist() == [True, False, False] and table.responses.tolist() == [2, 2, 2], "c is of one length"
     assert measures.within_problems({"two": grades.assign(length="")}, settings).empty
     few = pd.concat([grades.assign(id=grades.id + str(k)) for k in range(3)])

@@ -88,11 +88,11 @@ def within_problems(graded: Counts, config: Config, bins: int = 6, least: int = 
     """Accuracy against length within problems ("When More is Less"): are longer responses to the same problem right more often?
 
     Responses are put into bins of equal size by their length as a multiple of their problem's mean length. Of each bin: `length`,
-    that multiple times the mean length of the problems; `accuracy`, that of the problems plus the mean of what its responses are
-    above their own problem's, so that hard problems, which have long responses, do not make length look bad; `best`: the highest.
+    that multiple times the mean length of the problems; `above` (points), the mean of what its responses are above their own
+    problem's accuracy, so that hard problems, which have long responses, do not make length look bad; `best`: the highest.
     Problems whose responses are all of one length tell nothing, and are left out, as are bins of fewer than `least` responses.
     """
-    columns, parts = ["set", "bin", "length", "accuracy", "accuracy_low", "accuracy_high", "responses"], []
+    columns, parts = ["set", "bin", "length", "above", "above_low", "above_high", "responses"], []
     for k, (name, grades) in enumerate(graded.items()):
         g = pd.DataFrame({"id": grades.id, "length": grades.length, "right": 100.0 * (grades.verdict == "correct")}).dropna()
         g = g[g.groupby("id").length.transform("nunique") > 1]
@@ -101,16 +101,15 @@ def within_problems(graded: Counts, config: Config, bins: int = 6, least: int = 
         means, owners = g.groupby("id")[["length", "right"]].transform("mean"), np.unique(g.id, return_inverse=True)[1]
         g = g.assign(multiple=g.length / means.length, gain=g.right - means.right, owner=owners)
         places = pd.qcut(g.multiple, min(bins, len(g) // least), labels=False, duplicates="drop")
-        weights, level = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k), means.right.mean()
+        weights = bootstrap_weights(owners.max() + 1, config.evaluation.resamples, config.seed + k)
         for place, own in g.groupby(places):
             if len(own) < least:  # many responses of one length
                 continue
             top, bottom = (np.bincount(own.owner, value, owners.max() + 1) for value in (own.gain, np.ones(len(own))))
-            low, high = interval((weights @ top) / (weights @ bottom))
-            parts.append((name, place + 1, own.multiple.mean() * means.length.mean(), level + own.gain.mean(),
-                          max(0.0, level + low), min(100.0, level + high), len(own)))
+            parts.append((name, place + 1, own.multiple.mean() * means.length.mean(), own.gain.mean(),
+                          *interval((weights @ top) / (weights @ bottom)), len(own)))
     table = pd.DataFrame(parts, columns=columns)
-    return table.assign(best=table.accuracy == table.groupby("set").accuracy.transform("max")).set_index("set")
+    return table.assign(best=table.above == table.groupby("set").above.transform("max")).set_index("set")
 
 
 def changes(before: Counts, after: Counts, config: Config) -> pd.DataFrame:

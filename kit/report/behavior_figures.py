@@ -145,7 +145,7 @@ def length_curves(config: Config) -> Figure:
 
 
 def inverted_u(config: Config) -> Figure:
-    """Accuracy against length within problems, with 95 % bands, a panel per set: the base and the last rounds of schedules.
+    """Accuracy above the problem's own against length, with 95 % bands, a panel per set: the base and last rounds of schedules.
 
     The dotted line is where the base is most accurate; at the end of a curve the best length may lie beyond it.
     """
@@ -153,10 +153,11 @@ def inverted_u(config: Config) -> Figure:
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
     figure, parts = panels_by(shown, "set", 2, height=3.1)
     for axis, name, own in parts:
-        curves(axis, config, own, "length", "accuracy", markersize=4)
+        curves(axis, config, own, "length", "above", markersize=4)
         for best in own[(own.model == "base") & own.best].length:
             axis.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
-        axis.set(title=set_label(config, name), xlabel="length within problems (tokens)", ylabel="accuracy (%)", xlim=(0, None))
+        axis.set(title=set_label(config, name), xlabel="length within problems (tokens)",
+                 ylabel="above the problem's own (points)", xlim=(0, None))
     legend(figure, config, shown.model, line=True, columns=6)
     return figure
 

@@ -253,7 +253,7 @@ def best_length_table(config: Config) -> pd.DataFrame:
     for best in table[(table.model == "base") & table.best].drop_duplicates("set").itertuples():
         own = main[main.set == best.set].set_index("label").length
         rows.append({"set": set_label(config, best.set), "base is best at (tokens)": f"{best.length:.0f}",
-                     "with (%)": cell(best, "accuracy", ".1f"),
+                     "above the problem's own (points)": cell(best, "above", "+.1f"),
                      **{label: f"{n:.0f} ({n / best.length:.2f}×)" for label, n in own.items()}})
     return pd.DataFrame(rows).set_index("set")
 
