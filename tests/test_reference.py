@@ -14,18 +14,19 @@ SHIPPED = ROOT / "params" / "reference" / "laptop.json"
 
 
 def test_mean_and_prediction_intervals_are_those_worked_out_by_hand() -> None:
-    """Mean 12, sd 2, t(2) = 4.3027: 12 ± 4.3027 x 2 / sqrt(3) for the mean, 12 ± 4.3027 x 2 x sqrt(4 / 3) for a new run."""
+    """Mean 12, sd 2: 12 ± 4.3027 x 2 / sqrt(3) for the mean (t of 95 %), 12 ± 9.9248 x 2 x sqrt(4 / 3) for a new run (99 %)."""
     found = reference.expected([10.0, 12.0, 14.0])
-    assert found == pytest.approx({"mean": 12, "low": 7.0317, "high": 16.9683, "sd": 2, "from": 2.0633, "to": 21.9367}, abs=1e-3)
+    worked_out = {"mean": 12, "low": 7.0317, "high": 16.9683, "sd": 2, "from": -10.9202, "to": 34.9202}
+    assert found == pytest.approx(worked_out, abs=1e-3)
 
 
-def test_95_of_100_new_runs_lie_within_the_prediction_interval_of_twelve() -> None:
+def test_99_of_100_new_runs_lie_within_the_prediction_interval_of_twelve() -> None:
     rng = np.random.default_rng(5)
     hits = []
     for runs in rng.normal(70, 3, size=(4000, 13)):
         found = reference.expected(runs[:12].tolist())
         hits.append(found["from"] <= runs[12] <= found["to"])
-    assert 0.945 < np.mean(hits) < 0.965
+    assert 0.985 < np.mean(hits) < 0.995
 
 
 def test_lengths_are_averaged_as_logarithms() -> None:
@@ -37,10 +38,10 @@ def test_lengths_are_averaged_as_logarithms() -> None:
 
 
 def test_what_was_seen_once_is_expected_again_and_so_is_what_the_default_seed_gives() -> None:
-    """Eleven runs at 1 point and one at -10: 1 / 12 ± 2.201 x 3.175 x sqrt(13 / 12) would begin at -7.2 and end at 7.4."""
-    values = [1.0] * 11 + [-10.0]
+    """Nineteen runs at 1 point and one at -10: 0.45 ± 2.861 x 2.460 x sqrt(21 / 20) would begin at -6.8, and ends at 7.7."""
+    values = [1.0] * 19 + [-10.0]
     found = reference.expected(values, "accuracy change")
-    assert (found["mean"], found["from"], found["to"]) == pytest.approx((1 / 12, -10, 7.357), abs=0.01)
+    assert (found["mean"], found["from"], found["to"]) == pytest.approx((0.45, -10, 7.661), abs=0.01)
     assert reference.expected(values, "accuracy change", [9.0, 9.0, 9.0])["to"] == 9
 
 
@@ -57,9 +58,9 @@ def test_the_number_of_seeds_that_show_two_points() -> None:
     assert reference.seeds_needed(0.0) == 2
 
 
-def test_more_than_one_of_twelve_runs_is_outside_by_chance_with_three_of_27_figures() -> None:
-    """0.95^12 = 0.5404 for none outside, 12 x 0.05 x 0.95^11 = 0.3413 for one: 27 x 0.1184 = 3.2."""
-    assert reference.unlucky(27, 12) == pytest.approx(3.196, abs=0.001)
+def test_more_than_one_of_twelve_runs_is_hardly_ever_outside_by_chance() -> None:
+    """0.99^12 = 0.88638 for none outside, 12 x 0.01 x 0.99^11 = 0.10744 for one: 27 x 0.00617 = 0.17 figures."""
+    assert reference.unlucky(27, 12) == pytest.approx(0.1667, abs=0.0002)
 
 
 def test_a_value_is_inside_as_far_as_its_shown_digits_tell() -> None:

@@ -2,10 +2,12 @@
 
 One run says something about its own checkpoints; how far another run, of another seed or on another machine, can be from it is
 said by the spread between seeds. Of every headline figure the reference has the mean over the seeds with its 95 % interval, and
-the 95 % prediction interval of one new run:
+the 99 % prediction interval of one new run:
 
     mean ± t sd / sqrt(n)            the method        (t: Student's quantile of n - 1 degrees of freedom)
     mean ± t sd sqrt(1 + 1 / n)      one new run       (Hahn and Meeker 1991, section 4.7)
+
+99 %, since a run has 27 such figures: at 95 % nearly every run would have one outside, and that would mean nothing.
 
 Lengths and their changes on the scale of logarithms, since they are skewed. A range reaches at least as far as the n runs do:
 some figures have two modes, such as a schedule with which now and then no checkpoint passes. Between the least and the largest
@@ -29,6 +31,7 @@ from kit.settings import ROOT, Config, KitError
 
 RANGES = {"accuracy": (0, 100), "hesitation words": (0, math.inf)}
 SCALES = {"length": (np.log, np.exp), "length change": (lambda percent: np.log1p(percent / 100), lambda log: 100 * np.expm1(log))}
+NEW_RUN = 0.99  # of new runs, the share whose figure lies within its range
 NAME = ("comparison", "quantity", "unit")  # what tells figures apart
 name_of = itemgetter(*NAME)
 APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
@@ -64,10 +67,9 @@ def expected(values: Sequence[float], quantity: str = "", same_base: Sequence[fl
     end where the quantity does."""
     there, back = SCALES.get(quantity, (np.asarray, float))
     scaled, n, bounds = there(np.array(values, dtype=float)), len(values), RANGES.get(quantity, (-math.inf, math.inf))
-    half = t_quantile(n - 1) * np.std(scaled, ddof=1)
-    mean, low, high, start, end = (
-        float(np.clip(back(scaled.mean() + half * share), *bounds))
-        for share in (0, -1 / math.sqrt(n), 1 / math.sqrt(n), -math.sqrt(1 + 1 / n), math.sqrt(1 + 1 / n)))
+    half, far = (t_quantile(n - 1, level) * np.std(scaled, ddof=1) * math.sqrt(share)
+                 for level, share in ((LEVEL, 1 / n), (NEW_RUN, 1 + 1 / n)))
+    mean, low, high, start, end = (float(np.clip(back(scaled.mean() + step), *bounds)) for step in (0, -half, half, -far, far))
     also = expected(same_base, quantity) if len(same_base) > 1 else {"from": start, "to": end}
     return {"mean": mean, "low": low, "high": high, "sd": float(np.std(values, ddof=1)),
             "from": min(start, *values, also["from"]), "to": max(end, *values, also["to"])}
@@ -98,7 +100,7 @@ def make(config: Config, params: str) -> dict[str, Any]:
     """The reference of `params` from the finished runs of `config` (with `seeds`) as a table for JSON. `left_out` is the share of
     figures of single runs that lie within the interval made from the other runs alone."""
     figures = [dict(zip(NAME, name, strict=True)) | {"values": values} for name, values in _of_runs(config).items()]
-    return _worked_out({"params": params, **_source(config), "level": LEVEL, "left_out": None, "settings": _settings(config),
+    return _worked_out({"params": params, **_source(config), "level": NEW_RUN, "left_out": None, "settings": _settings(config),
                         "figures": figures})
 
 
@@ -135,9 +137,9 @@ def held(made: dict[str, Any]) -> dict[str, list[bool]]:
 
 
 def unlucky(figures: int, runs: int) -> float:
-    """Of how many `figures` more than one of `runs` new runs is outside by chance, where each range holds 95 of 100 runs
+    """Of how many `figures` more than one of `runs` new runs is outside by chance, where each range holds 99 of 100 runs
     (binomial)."""
-    return figures * (1 - LEVEL**runs - runs * (1 - LEVEL) * LEVEL ** (runs - 1))
+    return figures * (1 - NEW_RUN**runs - runs * (1 - NEW_RUN) * NEW_RUN ** (runs - 1))
 
 
 def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
@@ -197,6 +199,6 @@ def compare(config: Config) -> tuple[pd.DataFrame, list[str]]:
     told = [f"{len(rows) - len(outside)} of {len(rows)} figures lie within the range expected of a new run ({shown}: "
             f"{len(reference['seeds'])} seeds)."]
     if outside:
-        told.append(f"Outside: {'; '.join(outside)}. Each figure of a run is outside once in 20 by chance; figures of one run go "
-                    "together.")
+        told.append(f"Outside: {'; '.join(outside)}. Each figure of a run is outside once in 100 by chance; figures of one run "
+                    "go together.")
     return pd.DataFrame(rows), told
