@@ -197,7 +197,7 @@ REFUSED: dict[str, str | list[str]] = {
     "evaluation: {samples_by_set: {nine: 4}}": "`evaluation.samples_by_set`: nine is not in data.evaluation",
     "behavior: {reference_sets: [nine]}": "`behavior.reference_sets`: nine is not in data.evaluation",
     "behavior: {judge: {url: 'http://[::1]:8000/v1'}}": "`behavior.judge.model` is missing: which model should the endpoint use?",
-    "logs: {models: {no-limit-round1: {two: a, three: a, four: a, five: a}}}":
+    "logs: {models: {no-limit-round1: {one: a, two: a, three: a, four: a}}}":
         "`logs.models.no-limit-round1`: a schedule or a table in metrics/ is called so; call the model something else",
     "seeds: [1]": "`seeds` is [1]; should be other seeds than `seed` (1, the run laptop itself), each once",
     "seeds: [2, 2]": "`seeds` is [2, 2]; should be other seeds than `seed` (1, the run laptop itself), each once",
@@ -214,7 +214,7 @@ REFUSED: dict[str, str | list[str]] = {
     "schedules: {a: {limits: [50], compare_with: a}}": "`schedules.a.compare_with` is a; should be another schedule's name",
     "schedules: {a: {label: mine, limits: [60]}, b: {label: mine, limits: [60], steps: 24}}":
         "`schedules.b` and a have a model of one name, mine, 60; give one another `label`",
-    "set_labels: {two: x, three: x, four: y, five: z}": "`set_labels` calls two sets of data.evaluation the same: x, x, y, z",
+    "set_labels: {one: x, two: x, three: y, four: z}": "`set_labels` calls two sets of data.evaluation the same: x, x, y, z",
     "data: {files: {validaton: a.csv}}": "`data.files.validaton` is no set of this run; did you mean validation?",
     "behavior: {pairs: [iterative]}":
         "`behavior.pairs` names iterative; there are base, iterative/round1, iterative/round2, iterative/round3, "

@@ -34,7 +34,8 @@ SCALES = {"length": (np.log, np.exp), "length change": (lambda percent: np.log1p
 NEW_RUN = 0.99  # of new runs, the share whose figure lies within its range
 NAME = ("comparison", "quantity", "unit")  # what tells figures apart
 name_of = itemgetter(*NAME)
-APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size")  # in which runs of one reference may differ
+# What the runs of one reference may differ in.
+APART = ("run", "seed", "threads", "forcing.models", "evaluation.batch_size", "behavior.reference")
 
 
 def path_of(params: str) -> Path:
