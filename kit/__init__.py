@@ -13,7 +13,7 @@ The method in six sentences, each with its file:
 A folder imports only from those before it in this list:
 
     settings     every key of a params file, with its range and meaning
-    runs         where a run's files lie, which models it has, one run at a time
+    runs         where a run's files lie, which models it has, what it was made from; its lock
     data         problems, their sources, prompts
     reward       the rule, and whether an answer is right
     rollout      responses: records, models, engines
@@ -24,7 +24,7 @@ A folder imports only from those before it in this list:
     report       tables, figures, the page
     chain        the runner: stages, plan, dry run, check of all numbers
 
-`from kit import grading, settings` gives the two that notebooks of one's own need first. Nothing else is imported here.
+`from kit import grading, settings` gives the two that your own notebooks need first. Nothing else is imported here.
 """
 
 from __future__ import annotations
