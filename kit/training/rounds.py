@@ -65,6 +65,9 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.training.launch")
     if checkpoints.last_step(folder) < steps:
         done = checkpoints.resumable(folder)
+        for answers in (place / "validation").glob("step*.jsonl"):  # of checkpoints that are gone: they are made anew
+            if int(answers.stem.removeprefix("step")) > (catalog.step_of(done) if done else 0):
+                answers.unlink(missing_ok=True)
         ends, reading, adapter = models.end_tokens(start, config, tokenizer), plan.reading or t.reading, None
         reward = TokenLimitReward(limit, tokenizer, reading, ends) if plan.reward is None else length_rewards.LengthReward(
             plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)
