@@ -16,7 +16,7 @@ import pytest
 from conftest import stage_keys
 
 from kit.chain import runner
-from kit.chain.stages import Stage, settings_of, stages
+from kit.chain.stages import Stage, results_of, settings_of, stages
 from kit.report import gallery
 from kit.runs import catalog, files, fingerprint, paths
 from kit.settings import ROOT, Config, KitError, checks, load
@@ -229,6 +229,17 @@ def test_rounds_come_first_where_two_stages_run_at_a_time_and_each_schedules_num
                      "04_budget_forcing", "05_behavior", "06_figures"]
     one = [stage.name for stage in stages(dataclasses.replace(load("params/laptop.yaml"), parallel=1))]
     assert one.index("03_evaluate-no-limit") < one.index("02_prune_round-iterative-1") and sorted(one) == sorted(names)
+
+
+def test_what_a_round_writes_beside_the_problems_is_no_result_of_the_stage_that_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else notebook 01, when it goes on after the rounds, has one file more than before, and every round starts again."""
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path))
+    config = load("params/smoke.yaml")
+    files.write_text(paths.of(config).data("two"), "{}")
+    files.write_text(paths.of(config).contamination, "train_id")
+    assert results_of(config, stages(config)[0]) == [paths.of(config).data("two")]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from kit.evaluation import comparisons, evaluate, metrics, seeds
 from kit.report import style, tables, texts
 from kit.runs import files, paths
 from kit.settings import ROOT, Config, KitError, Schedule, load
+from kit.settings.schema import Logs
 
 SMOKE = load("params/smoke.yaml")
 
@@ -179,6 +180,8 @@ def test_models_are_compared_with_the_base_and_with_the_schedule_that_saw_no_lim
     models = ["base", "a/round1", "a/round2", "free/round1", "untold/round1"]
     assert comparisons.pairs(made)["controls"] == ("control", last)
     assert comparisons.pairs(told)["controls"][1] == [*last, *(("training prompt", f"{m}/training-prompt", m) for m in models)]
+    logged = dataclasses.replace(told, logs=Logs(models={"other": {"two": "log.jsonl"}}))  # who cannot be asked in that prompt
+    assert comparisons.pairs(logged)["controls"] == comparisons.pairs(told)["controls"]
     pruned = [(m, m, other) for m in models[1:] for other in ("base", "free/round1") if m != other]
     assert comparisons.pairs(made)["changes"] == ("model", pruned)
 

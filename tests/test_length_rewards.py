@@ -208,6 +208,7 @@ def test_mistakes_in_a_reward_are_told_before_anything_is_trained(tiny_world: Co
         "gr3 has no buffer; it has weight": {"name": "gr3", "settings": {"buffer": 3}},
         r"gr3 needs whole groups, but training.processes \(8\) tears them; training.prompts_per_step \(4\) should be": {
             "name": "gr3", "processes": 8},
+        "l1_exact needs whole groups": {"name": "l1_exact", "targets": (10, 20), "processes": 8},
         r"dropping groups needs whole groups, but training.processes \(8\)": {"name": "dler", "recipe": "own", "processes": 8},
     }.items():
         with pytest.raises(KitError, match=told):

@@ -79,6 +79,9 @@ def test_an_installed_kit_has_params_and_notebooks_and_writes_where_it_is_called
     code = "from kit.runs import manifest, paths; from kit.settings import load\n" \
            "print(paths.of(load('params/smoke.yaml')).root, manifest.commit())"
     assert python(installed, tmp_path, code) == f"{tmp_path}/results/smoke unknown\n"
+    code = "import os; from kit.chain import stages; os.chdir(stages.NOTEBOOKS); " \
+           "os.system(f'{os.sys.executable} -c \"from kit.runs import paths; print(paths.results())\"')"  # as kernels are started
+    assert python(installed, tmp_path, code) == f"{tmp_path}/results\n"
     (tmp_path / "mine.csv").write_text("question,answer\n1+1?,2\n2+2?,4\n3+3?,6\n")
     (tmp_path / "test.csv").write_text("question,answer\nWho is it?,me\n")
     code = "from kit.chain import commands; commands.main('new mine --model o/m --train mine.csv --test test.csv'.split())"

@@ -84,6 +84,8 @@ def test_the_shortest_checkpoint_within_the_tolerance_is_chosen() -> None:
 
 def test_exactly_the_tolerated_drop_still_qualifies() -> None:
     assert select(curve((1, 72.0, 9.0)), start_accuracy=80.0, tolerance=0.10) == 1
+    assert select(curve((1, 60.0, 9.0)), start_accuracy=66.6667, tolerance=0.10) == 1  # 640 of 960, as a CSV has it; 576
+    assert select(curve((1, 100 * 575 / 960, 9.0)), start_accuracy=66.6667, tolerance=0.10) == 0
 
 
 def test_of_equally_short_checkpoints_the_earlier_is_chosen() -> None:

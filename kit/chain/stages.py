@@ -150,7 +150,7 @@ def results_of(config: Config, stage: Stage) -> list[Path]:
     run = paths.of(config)
     outputs = [run.figures, run.root / "report.html"] if stage.notebook == "06_figures" else outputs_of(config, stage)
     found = [f for path in outputs for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()]
-    found = [f for f in found if not f.name.startswith(".") and f.parent.name != "validation"]
+    found = [f for f in found if not f.name.startswith(".") and f.parent.name != "validation" and f != run.contamination]
     if stage.notebook != "02_prune_round":
         return found
     k = stage.parameters["round"]

@@ -44,10 +44,11 @@ def compare_models(config: Config) -> None:
     gather(config)
     models, r, seed = catalog.model_names(config), config.evaluation.resamples, config.seed
     graded = {model: evaluate.load_grades(config, model) for model in models}
-    told = [f"{model}/{evaluate.TRAINING_PROMPT}" for model in models if config.evaluation.training_prompt]
+    compared = pairs(config)
+    told = [model for what, model, _ in compared["controls"][1] if what == "training prompt"]
     everything = graded | {model: evaluate.load_grades(config, model) for model in told}
     tables = {}
-    for name, (key, found) in pairs(config).items():
+    for name, (key, found) in compared.items():
         rows = [compare(everything[other], everything[model], r, seed).assign(
             **{key: what, "model": model.removesuffix(f"/{evaluate.TRAINING_PROMPT}"), "against": other})
             for what, model, other in found]
@@ -82,7 +83,8 @@ def pairs(config: Config) -> dict[str, tuple[str, list[Pair]]]:
     controls = [("without a limit", last[name], last[other]) for other in free for name in plain]
     controls += [("compare_with", last[name], last[plan.compare_with]) for name, plan in schedules.items() if plan.compare_with]
     if config.evaluation.training_prompt:
-        controls += [("training prompt", f"{model}/{evaluate.TRAINING_PROMPT}", model) for model in models]
+        controls += [("training prompt", f"{model}/{evaluate.TRAINING_PROMPT}", model) for model in models
+                     if model not in config.logs.models]
     return {"changes": ("model", changes), "one_shot": ("limit", one_shot), "controls": ("control", controls)}
 
 

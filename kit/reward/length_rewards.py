@@ -177,7 +177,8 @@ def check(config: Config) -> None:
         known = settings_of(found.function)
         wrong += [f"{where}: {reward.name} has no {key}; it has {', '.join(known) or 'no settings'}"
                   for key in ("weight",) * (reward.weight is not None) + tuple(reward.settings) if key not in known]
-        whole = "dropping groups" if training_of(t, plan.reward).drop_groups else reward.name if found.grouped else ""
+        alike = found.grouped or reward.targets  # a group has one target
+        whole = "dropping groups" if training_of(t, plan.reward).drop_groups else reward.name if alike else ""
         if whole and t.responses_per_process % t.responses_per_prompt:
             wrong.append(f"{where}: {whole} needs whole groups, but training.processes ({t.processes}) tears them; "
                          f"training.prompts_per_step ({t.prompts_per_step}) should be a multiple of it")

@@ -5,12 +5,14 @@ It is filled in before the file is checked, so the manifest of a run has it writ
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 _KIT = Path(__file__).resolve().parents[1]
 ROOT = _KIT.parent if (_KIT.parent / "params" / "laptop.yaml").is_file() else _KIT  # has params/, notebooks/; _KIT: installed
-HOME = ROOT if ROOT != _KIT else Path.cwd()  # has results/, cache/ and data/
+# It has results/, cache/ and data/. Kernels and processes that the kit starts run elsewhere, and get it from the environment.
+HOME = ROOT if ROOT != _KIT else Path(os.environ.setdefault("KIT_HOME", os.getcwd()))
 HELD_OUT = "held-out"  # the validation set where none is named: a part of the training set (kit.data.problems)
 WINDOW = 32768  # tokens, of the paper's models
 BUDGETS = (500, 1000, 2000, 4000, 8000)  # of the official code

@@ -53,7 +53,8 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
     config = dataclasses.replace(config, training=length_rewards.training_of(config.training, config.schedules[schedule].reward))
     start, tokenizer, rows = prepare(config, schedule, round)
     t, run, plan, title = config.training, paths.of(config), config.schedules[schedule], f"{schedule} round {round}"
-    limit, steps, seed = plan.limits[round - 1], catalog.steps_of(config, schedule), config.seed * 1000 + round
+    limit, steps = plan.limits[round - 1], catalog.steps_of(config, schedule)
+    seed = (config.seed * 1000 + round) % 2**31  # a date as seed would be too large for numpy
     folder, place = run.models(schedule, round), run.training(schedule, round)
     named = trl_fields.begin_trackers(config, schedule, round)
     args = grpo_settings(config, folder, limit, steps, seed, save_steps=plan.checkpoint_every or t.checkpoint_every, **named)
@@ -64,6 +65,9 @@ def train_round(config: Config, schedule: str, round: int, draw: watch.Draw | No
                        "(CUDA_VISIBLE_DEVICES=0), or train with kit.training.launch")
     if checkpoints.last_step(folder) < steps:
         done = checkpoints.resumable(folder)
+        for answers in (place / "validation").glob("step*.jsonl"):  # of checkpoints that are gone: they are made anew
+            if int(answers.stem.removeprefix("step")) > (catalog.step_of(done) if done else 0):
+                answers.unlink(missing_ok=True)
         ends, reading, adapter = models.end_tokens(start, config, tokenizer), plan.reading or t.reading, None
         reward = TokenLimitReward(limit, tokenizer, reading, ends) if plan.reward is None else length_rewards.LengthReward(
             plan.reward, limit, tokenizer, reading, ends, t.responses_per_prompt, steps)

@@ -22,7 +22,8 @@ def select(table: pd.DataFrame, start_accuracy: float, tolerance: float = 0.10) 
     """The step of the shortest checkpoint whose accuracy is at least (1 - tolerance) x `start_accuracy`, that of the round's
     starting model on the same problems; the earlier of equally short ones; 0 when none qualifies. `table`: a row per checkpoint
     with `step`, `accuracy` (percent or share, the same for all) and `length` (mean, tokens)."""
-    fit = table[table.accuracy >= (1 - tolerance) * start_accuracy - 1e-9].sort_values(["length", "step"])
+    rounded = 1 - 1e-6  # the start's may come from a file, which has six digits
+    fit = table[table.accuracy >= (1 - tolerance) * start_accuracy * rounded].sort_values(["length", "step"])
     return int(fit.step.iloc[0]) if len(fit) else 0
 
 
