@@ -1,8 +1,8 @@
 """Kernels that start at once: forks of one process that has imported what the stages need.
 
 Torch, transformers and TRL take five seconds of a core to import, and a chain has a dozen stages. None of the kit's own modules
-is imported before the fork: a stage runs the code that is there when it begins. Where there is an NVIDIA device, kernels start
-on their own as ever, for a process that has touched CUDA must not be forked.
+is imported before the fork: a stage runs the code that is there when it begins. Where there is a GPU, kernels start on their own
+as ever, for a process that has touched it must not be forked.
 """
 
 import atexit
@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
            "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
 LATER = ("datasets", "trl.trainer.grpo_trainer", "torch._dynamo", "seaborn.objects")  # not needed by notebook 01's
+GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA; in Windows' Linux; AMD
 ONE = threading.Lock()  # threads ask at the same time
 
 
@@ -60,7 +60,7 @@ def fork_kernels() -> None:
     """From now on jupyter_client's kernels in this process are forked, where that can be done."""
     from jupyter_client.provisioning import local_provisioner
 
-    if hasattr(os, "pidfd_open") and not Path("/dev/nvidiactl").exists():
+    if hasattr(os, "pidfd_open") and not any(map(os.path.exists, GPUS)):
         local_provisioner.launch_kernel = launch
         parent()  # imports while this process does other things
 

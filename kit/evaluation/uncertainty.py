@@ -72,7 +72,7 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
     """95 % interval of (mean over sets of the mean of `above`) / (the same of `below`); `below` of ones: of a mean.
 
     Studentized bootstrap of the log: log R +- q * se, where q are quantiles of (log R* - log R) / se* and se, se* come from the
-    problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing, or without resamples.
+    problems' residuals above/mean(above) - below/mean(below). NaN where a value is missing, with one problem, or no resamples.
     """
     means = []  # per set: (1 + resamples, 5) means of y, x, y², x², xy; the first row is the estimate, the others are resamples
     for k, (y, x) in enumerate(zip(above, below, strict=True)):
@@ -80,7 +80,7 @@ def ratio_interval(above: Arrays, below: Arrays, resamples: int, seed: int) -> t
         means.append(np.vstack([moments.mean(axis=0), _drawn(len(y), resamples, seed + k) @ moments]))
     y, x, yy, xx, xy = np.transpose(means, (2, 0, 1))
     tops, bottoms = y.mean(axis=0), x.mean(axis=0)
-    if not resamples or not np.isfinite([tops[0], bottoms[0]]).all() or tops[0] <= 0 or bottoms[0] <= 0:
+    if not resamples or min(map(len, above)) < 2 or not np.isfinite([tops[0], bottoms[0]]).all() or min(tops[0], bottoms[0]) <= 0:
         return math.nan, math.nan
     u, v = 1 / tops, 1 / bottoms  # the residual of a problem is u y - v x
     spread = np.maximum(u * u * yy + v * v * xx - 2 * u * v * xy - (u * y - v * x) ** 2, 0) / [[len(own)] for own in above]

@@ -118,8 +118,9 @@ def environment(config: Config) -> dict[str, str]:
     t, host = config.training, trl_fields.fields(config)["vllm_server_host"]
     away = t.machines > 1 or t.vllm == "server" and host not in HERE
     alone = {} if away else {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return {**alone, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "KIT_RESULTS": str(paths.of(config).root.parent.resolve()), PIPE: "1"}
+    places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**alone, **os.environ, "PYTHONPATH": os.pathsep.join(places), PIPE: "1",
+            "KIT_RESULTS": str(paths.of(config).root.parent.resolve())}
 
 
 def follow(process: subprocess.Popen, config: Config, log: Path, shown: watch.Shown, begin: int) -> None:
