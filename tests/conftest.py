@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -39,6 +40,17 @@ def cues() -> Cues:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub; those that need one have their own (tests/hub)
+
+
+IMPORTED: set[str] = set()
+
+
+def pytest_runtest_setup() -> None:
+    """Keep what is imported out of the garbage collector's rounds: every training begins with one, over a million objects."""
+    large = {"torch", "transformers.generation.utils", "trl.trainer.grpo_trainer", "pandas", "matplotlib.pyplot"} & set(sys.modules)
+    if large > IMPORTED:
+        IMPORTED.update(large)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +135,10 @@ class Chain:
         return self.results / "small"
 
     def start(self, *, runner: bool = True) -> None:
-        """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
-        stages_only = ["-c", "import sys; from kit.chain.runner import run_all; from kit.settings import load; "
-                             "run_all(load(sys.argv[1]))"]
+        """`runner=False`: without notebook 00 around the stages, and without the look at `training.trl` before them, for which TRL
+        is imported: each takes some seconds of a core and adds nothing to the stages, whose rounds look at it, too."""
+        stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; "
+                             "runner.trl_fields.check = lambda config: None; runner.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()
