@@ -42,12 +42,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub; those that need one have their own (tests/hub)
 
 
+LARGE = {"pandas", "matplotlib.pyplot", "torch", "transformers.generation.utils", "trl.trainer.grpo_trainer"}
 IMPORTED: set[str] = set()
 
 
 def pytest_runtest_setup() -> None:
-    """Keep what is imported out of the garbage collector's rounds: every training begins with one, over a million objects."""
-    large = {"torch", "transformers.generation.utils", "trl.trainer.grpo_trainer", "pandas", "matplotlib.pyplot"} & set(sys.modules)
+    """Keep what is imported out of the garbage collector's rounds: every training begins with one, over half a million things."""
+    large = LARGE & set(sys.modules)
     if large > IMPORTED:
         IMPORTED.update(large)
         gc.freeze()
@@ -135,8 +136,8 @@ class Chain:
         return self.results / "small"
 
     def start(self, *, runner: bool = True) -> None:
-        """`runner=False`: without notebook 00 around the stages, and without the look at `training.trl` before them, for which TRL
-        is imported: each takes some seconds of a core and adds nothing to the stages, whose rounds look at it, too."""
+        """`runner=False`: without notebook 00 around the stages, and without the look at `training.trl` before them, for which
+        TRL is imported: each takes seconds of a core and adds nothing to the stages, whose rounds look at it, too."""
         stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; "
                              "runner.trl_fields.check = lambda config: None; runner.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"

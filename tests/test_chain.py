@@ -125,11 +125,16 @@ def test_a_finished_run_has_its_gallery(smoke: tuple[Path, str], tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> None:
+def test_the_same_run_again_skips_everything(
+    smoke: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As notebook 00 runs it, in this process."""
     folder, _ = smoke
+    monkeypatch.setenv("KIT_RESULTS", str(folder.parent))
+    monkeypatch.setattr(runner.kernels, "fork_kernels", lambda: None)  # none is needed
     before = (folder / "metrics" / "main.csv").read_bytes()
-    again = command("kit", "run", "params/smoke.yaml", results=folder.parent)
-    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
+    assert list(runner.run_all(load("params/smoke.yaml")).status) == ["skipped"] * 12
+    assert capsys.readouterr().out.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
 
@@ -277,11 +282,6 @@ def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: P
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     errors = [out for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"] if out["output_type"] == "error"]
     assert len(errors) == 1 and len(errors[0]["traceback"]) == 1  # one line where a traceback would be
-
-
-def test_a_round_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "round=4", results=tmp_path)
-    assert "KitError: params/smoke.yaml: schedules.iterative has 2 round(s), there is no round 4" in done.stderr
 
 
 def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ TRAINED = [c for c in FILES if c.schedules and c.run != "smoke"]  # which test_c
 
 
 def alike(settings: Config) -> str:
-    """What the dry run of a params file is made of, but for its schedules (no budget is forced in it, no perplexity worked out) and
-    for whether models answer in the training prompt, too. Equal for the rows of one model, for the same run with other seeds, and
-    for models of one family, whose names are all that differs then."""
+    """What the dry run of a params file is made of, but for its schedules (no budget is forced in it, no perplexity worked out)
+    and for whether models answer in the training prompt, too. Equal for the rows of one model, for the same run with other seeds,
+    and for models of one family, whose names are all that differs then."""
     table = dataclasses.asdict(dry_run.scaled(settings))
     for key in ("run", "file", "seed", "seeds", "parallel", "schedules", "hardware", "forcing"):
         del table[key]
