@@ -111,7 +111,7 @@ SMALL = """
 run: small
 arithmetic: {train_problems: 64, validation_problems: 8, evaluation_problems: 8, hidden_size: 32, layers: 1, heads: 2,
   key_value_heads: 1, intermediate_size: 32, drill_steps: 2, sft_steps: 4, sft_batch: 8}
-training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 3, checkpoint_every: 1}
+training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 2, checkpoint_every: 1}
 selection: {samples: 2}
 data: {evaluation: [two]}
 evaluation: {samples: 2, max_new_tokens: 24, batch_size: 16, resamples: 200}

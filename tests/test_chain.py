@@ -276,7 +276,7 @@ def papermill(notebook: str, *parameters: str, results: Path) -> subprocess.Comp
 
 
 def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: Path) -> None:
-    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "schedul=iterative", results=tmp_path)
+    done = papermill("03_evaluate", "params_file=params/smoke.yaml", "schedul=iterative", results=tmp_path)
     assert done.returncode != 0
     assert "KitError: this notebook has no parameter schedul; did you mean `schedule`?" in done.stderr
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]

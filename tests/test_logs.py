@@ -93,7 +93,7 @@ rows = values | st.dictionaries(st.sampled_from(list(row())), values) | st.build
     row, st.integers(0, 3), model_answer_length=values, finished=values, id=values)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=st.lists(rows, max_size=4))
 def test_any_lines_at_all_are_either_rollouts_or_refused_in_one_line(tmp_path: Path, made: list[Any]) -> None:
     folder = official(tmp_path, made)
