@@ -118,6 +118,7 @@ evaluation: {samples: 2, max_new_tokens: 24, batch_size: 16, resamples: 200}
 watch: {patience: 0}
 forcing: {budgets: []}
 behavior: {reference: ""}
+keywords: {hesitation: [wait], core: [compute]}
 schedules: {iterative: {limits: [24]}}
 """
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import stage_keys
 
-from kit.chain import runner
+from kit.chain import commands, runner
 from kit.chain.stages import Stage, settings_of, stages
 from kit.report import gallery
 from kit.runs import catalog, files, fingerprint, paths
@@ -261,11 +261,13 @@ def test_runs_of_several_seeds_go_side_by_side_and_the_first_ones_figures_come_l
     assert {"smoke/01_base_model", "smoke-seed3/06_figures", "06_figures"} <= set(table.stage)
 
 
-def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_misspelt_params_key_is_one_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nsead: 3\n")
-    done = command("kit", "run", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n"
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    assert commands.main(["run", str(tmp_path / "mine.yaml")]) == 1
+    assert capsys.readouterr() == ("", "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n")
     assert not (tmp_path / "results").exists()
 
 
