@@ -42,6 +42,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub; those that need one have their own (tests/hub)
 
 
+# Files that begin first, so that little is left over at the end. Behind test_kill a small one: it has two tests, at which xdist
+# already gives its process the next file.
+LONG = ("chain", "dry_run", "kill", "lesson", "own_model", "launch", "report", "grading_safety", "training_scale", "training",
+        "logs", "share", "library", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 LARGE = {"pandas", "matplotlib.pyplot", "torch", "transformers.generation.utils", "trl.trainer.grpo_trainer"}
 IMPORTED: set[str] = set()
 
