@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -39,6 +40,29 @@ def cues() -> Cues:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub; those that need one have their own (tests/hub)
+
+
+# Files that begin first, so that little is left over at the end. Behind test_kill a small one: it has two tests, at which xdist
+# already gives its process the next file.
+LONG = ("chain", "dry_run", "kill", "lesson", "own_model", "launch", "report", "grading_safety", "training_scale", "training",
+        "logs", "share", "library", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+LARGE = {"pandas", "matplotlib.pyplot", "torch", "transformers.generation.utils", "trl.trainer.grpo_trainer"}
+IMPORTED: set[str] = set()
+
+
+def pytest_runtest_setup() -> None:
+    """Keep what is imported out of the garbage collector's rounds: every training begins with one, over half a million things."""
+    large = LARGE & set(sys.modules)
+    if large > IMPORTED:
+        IMPORTED.update(large)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +122,14 @@ SMALL = """
 run: small
 arithmetic: {train_problems: 64, validation_problems: 8, evaluation_problems: 8, hidden_size: 32, layers: 1, heads: 2,
   key_value_heads: 1, intermediate_size: 32, drill_steps: 2, sft_steps: 4, sft_batch: 8}
-training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 3, checkpoint_every: 1}
+training: {prompts_per_step: 4, responses_per_prompt: 4, micro_batch: 8, steps: 2, checkpoint_every: 1}
 selection: {samples: 2}
 data: {evaluation: [two]}
 evaluation: {samples: 2, max_new_tokens: 24, batch_size: 16, resamples: 200}
 watch: {patience: 0}
 forcing: {budgets: []}
 behavior: {reference: ""}
+keywords: {hesitation: [wait], core: [compute]}
 schedules: {iterative: {limits: [24]}}
 """
 
@@ -123,9 +148,10 @@ class Chain:
         return self.results / "small"
 
     def start(self, *, runner: bool = True) -> None:
-        """`runner=False`: without notebook 00 around the stages, which takes some seconds to start and adds nothing to them."""
-        stages_only = ["-c", "import sys; from kit.chain.runner import run_all; from kit.settings import load; "
-                             "run_all(load(sys.argv[1]))"]
+        """`runner=False`: without notebook 00 around the stages, and without the look at `training.trl` before them, for which
+        TRL is imported: each takes seconds of a core and adds nothing to the stages, whose rounds look at it, too."""
+        stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; "
+                             "runner.trl_fields.check = lambda config: None; runner.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()

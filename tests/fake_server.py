@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b" ")
                     time.sleep(0.1)
             case "hang":
-                time.sleep(2.5)
+                time.sleep(1.5)
             case _:
                 raise AssertionError(mishap)
         return None

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import stage_keys
 
-from kit.chain import runner
+from kit.chain import commands, runner
 from kit.chain.stages import Stage, results_of, settings_of, stages
 from kit.report import gallery
 from kit.runs import catalog, files, fingerprint, paths
@@ -125,11 +125,16 @@ def test_a_finished_run_has_its_gallery(smoke: tuple[Path, str], tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_the_same_command_again_skips_everything(smoke: tuple[Path, str]) -> None:
+def test_the_same_run_again_skips_everything(
+    smoke: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As notebook 00 runs it, in this process."""
     folder, _ = smoke
+    monkeypatch.setenv("KIT_RESULTS", str(folder.parent))
+    monkeypatch.setattr(runner.kernels, "fork_kernels", lambda: None)  # none is needed
     before = (folder / "metrics" / "main.csv").read_bytes()
-    again = command("kit", "run", "params/smoke.yaml", results=folder.parent)
-    assert again.returncode == 0 and again.stdout.count("unchanged, skipped") == 12
+    assert list(runner.run_all(load("params/smoke.yaml")).status) == ["skipped"] * 12
+    assert capsys.readouterr().out.count("unchanged, skipped") == 12
     assert (folder / "metrics" / "main.csv").read_bytes() == before
 
 
@@ -261,38 +266,21 @@ def test_runs_of_several_seeds_go_side_by_side_and_the_first_ones_figures_come_l
         return pd.DataFrame({"stage": names})
 
     monkeypatch.setattr(runner, "run_stages", note)
+    monkeypatch.setattr(runner.kernels, "fork_kernels", lambda: None)  # none is needed
     table = runner.run_all(config)
     assert sorted(seen[:3]) == [("smoke", 1, "05_behavior"), ("smoke-seed2", 1, "06_figures"), ("smoke-seed3", 1, "06_figures")]
     assert seen[3] == ("smoke", 2, "06_figures")
     assert {"smoke/01_base_model", "smoke-seed3/06_figures", "06_figures"} <= set(table.stage)
 
 
-def test_a_misspelt_params_key_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_misspelt_params_key_is_one_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.yaml").write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nsead: 3\n")
-    done = command("kit", "run", str(tmp_path / "mine.yaml"), results=tmp_path / "results")
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n"
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
+    assert commands.main(["run", str(tmp_path / "mine.yaml")]) == 1
+    assert capsys.readouterr() == ("", "error: mine.yaml: unknown key `sead`; did you mean `seed`?\n")
     assert not (tmp_path / "results").exists()
-
-
-def papermill(notebook: str, *parameters: str, results: Path) -> subprocess.CompletedProcess[str]:
-    pairs = [part for p in parameters for part in ("-p", *p.split("="))]
-    line = ["papermill", f"notebooks/{notebook}.ipynb", str(results / "out.ipynb"), *pairs, "--no-progress-bar"]
-    return command(*line, results=results)
-
-
-def test_a_notebook_run_by_hand_refuses_a_parameter_it_does_not_have(tmp_path: Path) -> None:
-    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "schedul=iterative", results=tmp_path)
-    assert done.returncode != 0
-    assert "KitError: this notebook has no parameter schedul; did you mean `schedule`?" in done.stderr
-    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
-    errors = [out for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"] if out["output_type"] == "error"]
-    assert len(errors) == 1 and len(errors[0]["traceback"]) == 1  # one line where a traceback would be
-
-
-def test_a_round_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = papermill("02_prune_round", "params_file=params/smoke.yaml", "round=4", results=tmp_path)
-    assert "KitError: params/smoke.yaml: schedules.iterative has 2 round(s), there is no round 4" in done.stderr
 
 
 def test_a_failing_stage_is_told_by_name_with_the_notebook_to_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,14 @@ TRAINED = [c for c in FILES if c.schedules and c.run != "smoke"]  # which test_c
 
 
 def alike(settings: Config) -> str:
-    """What the dry run of a params file is made of, but for its schedules (no budget is forced in it). Equal for the rows of one
-    model, for the same run with other seeds, and for models of one family, whose names are all that differs then."""
+    """What the dry run of a params file is made of, but for its schedules (no budget is forced in it, no perplexity worked out)
+    and for whether models answer in the training prompt, too. Equal for the rows of one model, for the same run with other seeds,
+    and for models of one family, whose names are all that differs then."""
     table = dataclasses.asdict(dry_run.scaled(settings))
     for key in ("run", "file", "seed", "seeds", "parallel", "schedules", "hardware", "forcing"):
         del table[key]
-    del table["arithmetic"]["seed"], table["training"]["keep_checkpoints"]
+    del table["arithmetic"]["seed"], table["training"]["keep_checkpoints"], table["behavior"]["reference"]
+    del table["evaluation"]["training_prompt"]
     source = settings.model.source
     table["model"]["source"] = source if source == "arithmetic" else family_of(source)
     return json.dumps(table, sort_keys=True)
@@ -35,7 +37,8 @@ def alike(settings: Config) -> str:
 
 def together() -> dict[str, Config]:
     """Params files whose dry runs are alike, with the schedules of all of them in one, so that each is trained once. Of the
-    schedules that differ in their reward alone the first two (tests/test_length_rewards trains by the others)."""
+    schedules that differ in their reward alone the first two (tests/test_length_rewards trains by the others), and of those that
+    differ in their one limit alone the first: limits are scaled by their order, so in its own file each has the same one."""
     groups: dict[str, list[Config]] = defaultdict(list)
     for settings in TRAINED:
         groups[alike(settings)].append(settings)
@@ -45,11 +48,18 @@ def together() -> dict[str, Config]:
         for settings in group:
             rewarded = [name for name, plan in settings.schedules.items() if plan.reward]
             for name, plan in settings.schedules.items():  # one name may stand for different schedules
-                if name in rewarded[2:]:
+                if name in rewarded[2:] or any(but_for_its_limit(plan) == but_for_its_limit(kept) for kept in schedules.values()):
                     continue
                 schedules[name if schedules.get(name, plan) == plan else f"{name}-{settings.run}"] = plan
-        found[" ".join(Path(settings.file).stem for settings in group)] = dataclasses.replace(group[0], schedules=schedules)
+        evaluation = dataclasses.replace(
+            group[0].evaluation, training_prompt=any(settings.evaluation.training_prompt for settings in group))
+        names = " ".join(Path(settings.file).stem for settings in group)
+        found[names] = dataclasses.replace(group[0], schedules=schedules, evaluation=evaluation)
     return found
+
+
+def but_for_its_limit(plan: Schedule) -> Schedule:
+    return dataclasses.replace(plan, label="", limits=(1,)) if len(plan.limits) == 1 else plan
 
 
 GROUPS = together()

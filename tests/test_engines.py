@@ -117,7 +117,7 @@ def test_every_sample_is_a_request_with_a_seed_of_its_own_and_lands_in_its_place
 ], ids=str)
 def test_what_went_wrong_once_is_asked_again_and_no_response_is_lost_or_doubled(serve: Callable, mishap: Any) -> None:
     spoiled = {301} if mishap == "hang" else {100, 301, 502}
-    settings = {"timeout": 2.0} if mishap == "hang" else {}
+    settings = {"timeout": 1.0} if mishap == "hang" else {}
     fake, engine = serve(lambda body, nth: mishap if body["seed"] in spoiled and nth == 1 else None, **settings)
     assert dict(engine.generate(PROMPTS, HOW, SEEDS)) == expected(engine.tokenizer)
     assert {int(key.split()[-1]): n for key, n in fake.tries.items() if n > 1} == dict.fromkeys(spoiled, 2)
@@ -127,7 +127,7 @@ def test_what_went_wrong_once_is_asked_again_and_no_response_is_lost_or_doubled(
 @pytest.mark.parametrize(("mishap", "reason"), [
     (500, "/completions: status 500: oh no; given up after at most 2 tries"), (404, "/completions: status 404: oh no"),
     (401, "status 401"), ("garbage", "not a usable answer"), ("half", "RemoteProtocolError"), ("nothing", "not a usable answer"),
-    ("hang", "no answer within 2 s; given up"), (("retry", "86400"), "status 429: slow down; given up"),
+    ("hang", "no answer within 1 s; given up"), (("retry", "86400"), "status 429: slow down; given up"),
 ], ids=str)
 def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_kept(
     serve: Callable, tmp_path: Path, mishap: Any, reason: str
@@ -138,7 +138,7 @@ def test_what_stays_wrong_is_one_line_with_url_and_reason_and_what_is_done_is_ke
         return records.collect(lambda: engine, problems, lambda p: PROMPTS[int(p.answer)], HOW, path, seed=7)
 
     broken = True
-    settings = {"timeout": 2.0 if mishap == "hang" else 30.0, "retries": 1, "concurrency": 2}
+    settings = {"timeout": 1.0 if mishap == "hang" else 30.0, "retries": 1, "concurrency": 2}
     fake, engine = serve(lambda body, _: mishap if broken and body["prompt"] == PROMPTS[3] else None, **settings)
     with pytest.raises(KitError) as caught:
         collect(tmp_path / "r.jsonl", engine)

@@ -24,9 +24,10 @@ from typing import Any
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from jupyter_client.provisioning import local_provisioner
 
 from kit import settings
-from kit.chain import runner
+from kit.chain import commands, kernels, runner
 from kit.chain.stages import Stage, inputs_of
 from kit.evaluation import evaluate
 from kit.rollout import models, records
@@ -143,10 +144,14 @@ def command(folder: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/sys/nowhere", "a file"])
-def test_results_where_nothing_can_be_written_are_one_line(tmp_path: Path, place: str) -> None:
+def test_results_where_nothing_can_be_written_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
     (tmp_path / "a file").write_text("")
-    done = command(str(tmp_path / place))  # an absolute place stays as it is
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith(f"error: {tmp_path / place}")
+    monkeypatch.setenv("KIT_RESULTS", str(tmp_path / place))  # an absolute place stays as it is
+    assert commands.main(["run", "params/smoke.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(f"error: {tmp_path / place}")
 
 
 # --- an engine that breaks off ----------------------------------------------------------------------------------------
@@ -232,7 +237,8 @@ def test_a_file_system_without_locks_is_worked_on_without_one(tmp_path: Path, mo
 def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_told_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With real kernels, as Jupyter's stop button in notebook 00 does it: two stages run, a third waits behind one of them."""
+    """With real kernels, as Jupyter's stop button in notebook 00 does it: two stages run, a third waits behind one of them. The
+    process that is forked has imported no more than they need."""
     work = f"import time; from pathlib import Path\n(Path({str(tmp_path)!r}) / schedule).touch()\ntime.sleep(600)"
     nbformat.write(nbformat.v4.new_notebook(cells=[
         nbformat.v4.new_code_cell("params_file = schedule = ''", metadata={"tags": ["parameters"]}),
@@ -245,6 +251,11 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     monkeypatch.setattr("kit.chain.runner.NOTEBOOKS", tmp_path)
     monkeypatch.setattr("kit.chain.stages.NOTEBOOKS", tmp_path)
     monkeypatch.setattr("kit.chain.runner.stages", lambda config: [one, two, behind])
+
+    few = "from kit.chain import kernels; kernels.MODULES, kernels.LATER = kernels.MODULES[:1], (); kernels.main()"
+    parent = subprocess.Popen([sys.executable, "-P", "-c", few], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(kernels, "parent", lambda: parent)
+    monkeypatch.setattr(local_provisioner, "launch_kernel", local_provisioner.launch_kernel)  # put back afterwards
 
     def stop() -> None:
         while not all((tmp_path / name).is_file() for name in ("base", "iterative")):
@@ -260,6 +271,7 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
             runner.run_all(config)
     finally:
         signal.signal(signal.SIGINT, before)
+        parent.communicate()  # it ends with what it reads
     assert time.monotonic() - pressed[0] < 20
     assert sorted(path.name for path in markers.iterdir()) == ["base.json", "iterative.json"]  # the third was not begun
     said = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(": runs")]  # where kernels start slowly

@@ -214,9 +214,10 @@ def test_remedies_by_what_is_seen() -> None:
 
 
 def test_the_whole_chain_runs_on_the_file_as_it_was_written(own: Path, tmp_path: Path) -> None:
-    few = tmp_path / "train.csv"
-    few.write_text("".join((own / "train.csv").read_text().splitlines(keepends=True)[:21]))
-    path = written(own, "own-model-chain", "--train", str(few), "--limits", "12", "--steps", "3")
+    for name, count in (("train", 20), ("test", 6)):
+        (tmp_path / f"{name}.csv").write_text("".join((own / f"{name}.csv").read_text().splitlines(keepends=True)[: count + 1]))
+    few = ["--train", str(tmp_path / "train.csv"), "--test", str(tmp_path / "test.csv")]
+    path = written(own, "own-model-chain", *few, "--limits", "12", "--steps", "2")
     try:
         chain = Chain(path, tmp_path / "results")
         chain.start(runner=False)

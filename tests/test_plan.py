@@ -246,7 +246,7 @@ def test_small_numbers_and_large_ones_are_told_with_two_digits_or_more() -> None
     _, work, line = plan.report(load("params/smoke.yaml"))
     assert work.loc["iterative, round 1: 60 tokens", "million tokens"] == "0.023"  # 6 steps x 8 prompts x 8 responses x 60
     assert line.startswith("arithmetic, 0.089 million parameters: fits")
-    assert "It takes 1.1 minutes of work, 2 stages at a time (assumed" in line
+    assert "It takes 1 minutes of work, 2 stages at a time (assumed" in line
     assert list(work.columns) == ["million tokens", "rollouts", "update", "evaluation", "device minutes", "disk GiB"]
     assert [plan.short(value) for value in (0, 0.002, 0.0234, 5.67, 1234.5)] == ["", "<0.01", "0.023", "5.7", "1,234"]
 

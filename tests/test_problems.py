@@ -359,7 +359,7 @@ rows = st.dictionaries(columns, values, max_size=6) | st.fixed_dictionaries(
     {"question": values, "answer": values}, optional={"id": values, "core": values, "url": values, "context": values}) | values
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=st.lists(rows, max_size=4), name=st.sampled_from(["mine", "aime22-23", "eurus-amc-aime", "olympiadbench"]))
 def test_any_rows_at_all_are_either_problems_or_refused_in_one_line(tmp_path: Path, made: list[Any], name: str) -> None:
     file = jsonl(tmp_path / f"{name}.jsonl", *made)

@@ -6,8 +6,6 @@ import base64
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -38,15 +36,33 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
         patch.setattr(catalog, "model_source", lambda settings, model: model)
         patch.setattr(evaluate.engines, "get_engine", lambda model, settings: fake_run.Thinker(settings, fake_run.HABITS[model]))
         forcing.force_models(first)
+    comparisons.gather(first)  # for the figures of LIGHT
     for other in seeds.write_params(first):
         fake_run.make(other)
         comparisons.compare_models(other)
     return first
 
 
-def run_notebook(name: str, settings: Config) -> nbformat.NotebookNode:
-    """Execute a notebook as the chain does, with a last cell that says what was imported and how long it took."""
+# Imports every module of kit.report that shows no responses and no rewards, draws a figure of each, and says what that needed.
+OTHERS = ("__init__", "sidebyside", "explorer", "playground", "exports", "reward_figures")
+LIGHT = """
+import importlib, sys
+report = {{name: importlib.import_module("kit.report." + name) for name in {names}}}
+from kit.settings import load
+config = load({file!r})
+for draw in [report["trade_off"].trade_off, report["training_figures"].validation_points,
+             *report["behavior_figures"].available(config)[:1]]:
+    report["style"].show(draw, config)
+heavy = ["torch", "transformers", "trl", "datasets", "math_verify", "kit.training", "kit.reward"]
+print([module for module in heavy if module in sys.modules])
+"""
+
+
+def run_notebook(name: str, settings: Config, first: str = "") -> nbformat.NotebookNode:
+    """Execute a notebook as the chain does, with a last cell that says what was imported and how long it took, and a `first`."""
     source = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    if first:
+        source.cells.insert(0, nbformat.v4.new_code_cell(first))
     code = "import sys, time, json; print(json.dumps([sorted({'torch', 'trl'} & set(sys.modules)), time.process_time()]))"
     source.cells.append(nbformat.v4.new_code_cell(code))
     copy = paths.of(settings).root / f"{name}.ipynb"
@@ -59,7 +75,8 @@ def run_notebook(name: str, settings: Config) -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def drawn(finished: Config) -> nbformat.NotebookNode:
-    return run_notebook("06_figures", finished)
+    names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in OTHERS]
+    return run_notebook("06_figures", finished, LIGHT.format(names=names, file=finished.file))
 
 
 def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn: nbformat.NotebookNode) -> None:
@@ -68,19 +85,9 @@ def test_notebook_06_alone_takes_seconds_and_imports_neither_torch_nor_trl(drawn
     assert heavy == [] and seconds < longest
 
 
-def test_drawing_needs_neither_the_trainer_nor_the_grader(drawn: nbformat.NotebookNode, finished: Config) -> None:
-    """Every module of kit.report that shows no responses and no rewards is imported, and a figure of each drawn, in a process of
-    its own."""
-    others = ("__init__", "sidebyside", "explorer", "playground", "exports", "reward_figures")
-    names = [path.stem for path in (ROOT / "kit" / "report").glob("*.py") if path.stem not in others]
-    heavy = ["torch", "transformers", "trl", "datasets", "math_verify", "kit.training", "kit.reward"]
-    code = (f"import importlib, sys; report = {{name: importlib.import_module('kit.report.' + name) for name in {names}}}\n"
-            f"from kit.settings import load; config = load({finished.file!r})\n"
-            "for draw in [report['trade_off'].trade_off, report['training_figures'].validation_points, "
-            "*report['behavior_figures'].available(config)[:1]]: report['style'].show(draw, config)\n"
-            f"print([module for module in {heavy} if module in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+def test_drawing_needs_neither_the_trainer_nor_the_grader(drawn: nbformat.NotebookNode) -> None:
+    """Before the notebook's own cells: those import the grader, to compare models."""
+    assert [out.text for out in drawn.cells[0].outputs if out.get("name") == "stdout"] == ["[]\n"]
 
 
 def test_every_figure_is_there_as_png_and_svg(drawn: nbformat.NotebookNode, finished: Config) -> None:

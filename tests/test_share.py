@@ -82,14 +82,27 @@ def test_there_is_no_card_where_nothing_was_selected(finished: Config, model: st
 # --- the upload -------------------------------------------------------------------------------------------------------
 
 
-def push(config: Config, root: Path, token: str) -> tuple[int, str, list[str]]:
-    """(exit code, what was printed, what the hub was asked) of the command with --yes, in a process of its own."""
+PUSH = """
+import os, sys
+from pathlib import Path
+from kit.chain import commands
+for token in sys.argv[3:]:
+    os.environ["HF_TOKEN"] = token
+    code = commands.main(["push", sys.argv[1], "iterative/round1", "me/pruned", "--yes"])
+    print(f"exit code {code}, there: {sorted(path.name for path in Path(sys.argv[2]).glob('me*'))};;", flush=True)
+"""
+
+
+def push(config: Config, root: Path, *tokens: str) -> tuple[list[str], list[str]]:
+    """(what the command with --yes printed with each token, its exit code and what the hub then had; what the hub was asked), in
+    a process that has this hub from its start."""
     with hub.serve(root) as (address, asked):
-        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": token,
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
                        "HF_HOME": str(root / "home")}
-        command = [sys.executable, "-m", "kit", "push", config.file, "iterative/round1", "me/pruned", "--yes"]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr, asked
+        done = subprocess.run([sys.executable, "-u", "-c", PUSH, config.file, str(root), *tokens], cwd=ROOT, env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout.split(";;\n")[:-1], asked
 
 
 def test_nothing_is_uploaded_without_the_users_word_and_a_token(
@@ -108,10 +121,10 @@ def test_nothing_is_uploaded_without_the_users_word_and_a_token(
 
 
 def test_a_checkpoint_is_uploaded_with_its_card_to_a_private_repository(finished: Config, tmp_path: Path) -> None:
-    code, said, _ = push(finished, tmp_path, "hf_wrong")
-    assert code == 1 and "error: me/pruned: the hub refused it (Client error '401" in said and not (tmp_path / "me").exists()
-    code, said, asked = push(finished, tmp_path, hub.TOKEN)
-    assert code == 0 and f"/me/pruned: uploaded, commit {hub.COMMIT[:7]}" in said and "visibility: private" in asked, said
+    (refused, said), asked = push(finished, tmp_path, "hf_wrong", hub.TOKEN)
+    assert "error: me/pruned: the hub refused it (Client error '401" in refused and refused.endswith("exit code 1, there: []")
+    assert f"/me/pruned: uploaded, commit {hub.COMMIT[:7]}" in said and "visibility: private" in asked, said
+    assert said.endswith("exit code 0, there: ['me']")
     there, own = tmp_path / "me" / "pruned", Path(catalog.selected(finished, "iterative", 1))
     names = {path.name for path in there.iterdir()}
     assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= names

@@ -279,11 +279,11 @@ def test_a_killed_round_resumes_to_the_same_numbers(tiny_world: Config) -> None:
     assert all((one[k] == two[k]).all() for k in one)
 
 
-@pytest.mark.parametrize("stop", [4, 5])  # at the end of the second epoch, within the third
 def test_a_round_stopped_in_a_later_epoch_goes_on_with_the_problems_that_were_next(
-    tiny_world: Config, monkeypatch: pytest.MonkeyPatch, stop: int
+    tiny_world: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epochs of two steps. TRL's sampler alone would show the resumed round the first epoch's order once more."""
+    """Epochs of two steps; stopped at the end of the second one, and within the third. TRL's sampler alone would show the resumed
+    round the first epoch's order once more."""
     seen: list[list[str]] = []  # the problems of each step, one per group
     power_cut: list[int] = []
 
@@ -296,22 +296,24 @@ def test_a_round_stopped_in_a_later_epoch_goes_on_with_the_problems_that_were_ne
     monkeypatch.setattr(rounds, "TokenLimitReward", lambda *_: reward)
     changed = dataclasses.replace(tiny_world.training, prompts_per_step=32, responses_per_prompt=2, micro_batch=64)
     plan = dataclasses.replace(tiny_world.schedules["iterative"], limits=(16,), steps=6)
-    config = dataclasses.replace(tiny_world, training=changed, schedules={f"straight{stop}": plan, f"stopped{stop}": plan})
-    rounds.train_round(config, f"straight{stop}", 1)
+    config = dataclasses.replace(tiny_world, training=changed, schedules=dict.fromkeys(
+        ("straight-on", "stopped4", "stopped5"), plan))
+    rounds.train_round(config, "straight-on", 1)
     straight = seen[:]
     assert len(straight) == 6 and len(straight[0]) == 32
     assert sorted(straight[0] + straight[1]) == sorted(straight[4] + straight[5]) and straight[0] != straight[4]
 
-    seen.clear()
-    power_cut.append(stop)
-    with pytest.raises(KitError, match=f"step {stop + 1}: stopped; run this again"):
-        rounds.train_round(config, f"stopped{stop}", 1)
-    power_cut.clear()
-    rounds.train_round(config, f"stopped{stop}", 1)
-    assert seen == straight
     columns = ["step", "reward", "length", "truncated", "loss", "grad_norm"]
-    logs = [paths.of(config).training(f"{kind}{stop}", 1) / "log.csv" for kind in ("straight", "stopped")]
-    pd.testing.assert_frame_equal(*(files.read_csv(log)[columns] for log in logs))
+    for stop in (4, 5):
+        seen.clear()
+        power_cut.append(stop)
+        with pytest.raises(KitError, match=f"step {stop + 1}: stopped; run this again"):
+            rounds.train_round(config, f"stopped{stop}", 1)
+        power_cut.clear()
+        rounds.train_round(config, f"stopped{stop}", 1)
+        assert seen == straight
+        logs = [paths.of(config).training(name, 1) / "log.csv" for name in ("straight-on", f"stopped{stop}")]
+        pd.testing.assert_frame_equal(*(files.read_csv(log)[columns] for log in logs))
 
 
 def test_prompts_over_the_cap_are_dropped_and_counted(tiny_world: Config, capsys: pytest.CaptureFixture[str]) -> None:
