@@ -82,7 +82,7 @@ def test_the_shipped_reference_is_of_the_settings_that_ship_and_of_twelve_seeds(
     assert reference.of(config) == files.read_json(SHIPPED)
     assert len(set(reference.of(config)["seeds"])) >= 12
     for figure in reference.of(config)["figures"]:
-        again = reference.expected(figure["values"], figure["quantity"], figure["same_base"])
+        again = reference.expected(figure["values"], figure["quantity"], figure.get("same_base", ()))
         assert {key: figure[key] for key in again} == pytest.approx(again, abs=1e-3)
 
 
