@@ -147,10 +147,12 @@ def length_curves(config: Config) -> Figure:
 def inverted_u(config: Config) -> Figure:
     """Accuracy above the problem's own against length, with 95 % bands, a panel per set: the base and last rounds of schedules.
 
-    The dotted line is where the base is most accurate; at the end of a curve the best length may lie beyond it.
+    The dotted line is where the base is most accurate; at the end of a curve the best length may lie beyond it. Models whose
+    responses to a problem are too much of one length for three bins are left out.
     """
     table = read(config, "inverted_u")
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
+    shown = shown.groupby(["model", "set"]).filter(lambda bins: len(bins) > 2)
     figure, parts = panels_by(shown, "set", 2, height=3.1)
     for axis, name, own in parts:
         curves(axis, config, own, "length", "above", markersize=4)
