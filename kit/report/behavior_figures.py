@@ -152,7 +152,7 @@ def inverted_u(config: Config) -> Figure:
     """
     table = read(config, "inverted_u")
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
-    shown = shown.groupby(["model", "set"]).filter(lambda bins: len(bins) > 2)
+    shown = shown.groupby(["model", "set"]).filter(lambda bins: len(bins) > 2 or bins.name[0] == "base")
     figure, parts = panels_by(shown, "set", 2, height=3.1)
     for axis, name, own in parts:
         curves(axis, config, own, "length", "above", markersize=4)
