@@ -147,8 +147,8 @@ def length_curves(config: Config) -> Figure:
 def inverted_u(config: Config) -> Figure:
     """Accuracy above the problem's own against length, with 95 % bands, a panel per set: the base and last rounds of schedules.
 
-    The dotted line is where the base is most accurate; at the end of a curve the best length may lie beyond it. Models whose
-    responses to a problem are too much of one length for three bins are left out.
+    The dotted line is where the base is most accurate, if that is one place; at the end of a curve the best length may lie beyond
+    it. Models whose responses to a problem are too much of one length for three bins are left out.
     """
     table = read(config, "inverted_u")
     shown = table[table.model.isin(["base", *catalog.last_rounds(config)[:5]])]
@@ -156,7 +156,8 @@ def inverted_u(config: Config) -> Figure:
     figure, parts = panels_by(shown, "set", 2, height=3.1)
     for axis, name, own in parts:
         curves(axis, config, own, "length", "above", markersize=4)
-        for best in own[(own.model == "base") & own.best].length:
+        bests = own[(own.model == "base") & own.best].length
+        for best in bests if len(bests) == 1 else ():  # else several are equally good
             axis.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
         axis.set(title=set_label(config, name), xlabel="length within problems (tokens)",
                  ylabel="above the problem's own (points)", xlim=(0, None))
