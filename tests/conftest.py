@@ -148,10 +148,9 @@ class Chain:
         return self.results / "small"
 
     def start(self, *, runner: bool = True) -> None:
-        """`runner=False`: without notebook 00 around the stages, and without the look at `training.trl` before them, for which
-        TRL is imported: each takes seconds of a core and adds nothing to the stages, whose rounds look at it, too."""
+        """`runner=False`: without notebook 00 around the stages, which takes seconds of a core and adds nothing to them."""
         stages_only = ["-c", "import sys; from kit.chain import runner; from kit.settings import load; "
-                             "runner.trl_fields.check = lambda config: None; runner.run_all(load(sys.argv[1]))"]
+                             "runner.run_all(load(sys.argv[1]))"]
         scratch = self.results / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         self.lines, began = [], time.monotonic()

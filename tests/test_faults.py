@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -253,8 +254,10 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     monkeypatch.setattr("kit.chain.runner.stages", lambda config: [one, two, behind])
 
     few = "from kit.chain import kernels; kernels.MODULES, kernels.LATER = kernels.MODULES[:1], (); kernels.main()"
-    parent = subprocess.Popen([sys.executable, "-P", "-c", few], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    monkeypatch.setattr(kernels, "parent", lambda: parent)
+    line, its = Pipe()
+    with its:
+        parent = subprocess.Popen([sys.executable, "-P", "-c", few], stdin=its.fileno())
+    monkeypatch.setattr(kernels, "parent", lambda: line)
     monkeypatch.setattr(local_provisioner, "launch_kernel", local_provisioner.launch_kernel)  # put back afterwards
 
     def stop() -> None:
@@ -271,7 +274,8 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
             runner.run_all(config)
     finally:
         signal.signal(signal.SIGINT, before)
-        parent.communicate()  # it ends with what it reads
+        line.close()
+        parent.wait()  # it ends with what it reads
     assert time.monotonic() - pressed[0] < 20
     assert sorted(path.name for path in markers.iterdir()) == ["base.json", "iterative.json"]  # the third was not begun
     said = [line for line in capsys.readouterr().out.splitlines() if not line.endswith(": runs")]  # where kernels start slowly

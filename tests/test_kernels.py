@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from typing import Any
 
@@ -13,11 +15,29 @@ from jupyter_client.provisioning import local_provisioner
 from kit.chain import kernels
 from kit.settings import ROOT
 
+ANOTHER = """
+import os, psutil; from jupyter_client.manager import start_new_kernel; from kit.chain import kernels
+kernels.fork_kernels()
+manager, client = start_new_kernel()
+client.stop_channels()
+print(psutil.Process(manager.provisioner.pid).ppid() == os.getppid(), not kernels.STARTED)
+manager.shutdown_kernel()
+"""
+
 
 def said(client: Any, code: str) -> str:
     found: list[str] = []
     client.execute_interactive(code, output_hook=lambda message: found.append(message["content"].get("text", "")))
     return "".join(found)
+
+
+def in_session(leader: int) -> list[psutil.Process]:
+    """The processes of a kernel's session. (psutil's `children` compares starts by the wall clock, which may be set.)"""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            found += [process] if os.getsid(process.pid) == leader else []
+    return found
 
 
 def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,20 +55,22 @@ def test_forked_kernels_have_torch_but_nothing_of_the_kit_and_end_with_their_par
     assert said(client, "import os, sys; print(os.getcwd(), 'trl' in sys.modules, [m for m in sys.modules if m[:4] == 'kit.'])") \
         == f"{ROOT / 'notebooks'} True ['kit.chain']\n"
 
-    said(client, r"from kit.reward import workers; workers.ask([(r'\sqrt{3}x', r'x\sqrt{3}', '')])")
-    workers, began = psutil.Process(manager.provisioner.pid).children(recursive=True), time.monotonic()
+    asked = r"from kit.reward import workers; print(workers.ask([(r'\sqrt{3}x', r'x\sqrt{3}', '')]))"
+    assert said(client, asked) == "['correct']\n"
+    workers, began = in_session(manager.provisioner.pid), time.monotonic()
     client.stop_channels()
     manager.shutdown_kernel()
     assert len(workers) > 2 and time.monotonic() - began < 2.4, "jupyter_client ends one by force after 2.5 s"
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     manager, client = start_new_kernel(cwd=str(ROOT / "notebooks"))
+    assert said(client, ANOTHER) == "True True\n", "it asks the same process for another"
 
     client.execute("import time; time.sleep(60)")
     time.sleep(1)
     manager.interrupt_kernel()
     assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
 
-    kernels.parent().kill()
+    kernels.STARTED[-1].kill()
     until = time.monotonic() + 20
     while manager.is_alive() and time.monotonic() < until:
         time.sleep(0.2)

@@ -166,6 +166,7 @@ def test_fields_of_grpoconfig_are_passed_through_and_change_what_is_learned(
     ({"los_type": "dapo"}, "los_type is no field of TRL's GRPOConfig; did you mean loss_type?"),
     ({"learning_rate": 1e-6}, "learning_rate is set by the kit, from training.learning_rate"),
     ({"max_completion_length": 8, "save_steps": 3}, "max_completion_length is set by the kit, from schedules. save_steps is set"),
+    ({"weight_decay": "none"}, "weight_decay is 'none'; Input should be a valid number"),
     ({"epsilon_high": "much"}, "epsilon_high is 'much'; Input should be a valid number"),
     ({"hub_token": "hf_x"}, "no token belongs into params"),
 ])
@@ -185,10 +186,10 @@ def test_values_that_trl_refuses_are_one_line(tiny_world: Config, fields: dict) 
         rounds.train_round(variant(tiny_world, "refused", trl=fields), "refused", 1)
 
 
-def test_trl_is_not_imported_when_nothing_is_passed(tiny_world: Config) -> None:
-    code = ("import dataclasses, sys; from kit.settings import Training, load; from kit.training import trl_fields; "
-            "config = dataclasses.replace(load('params/smoke.yaml'), training=Training()); "
-            "assert trl_fields.passed(config) == {} and 'trl' not in sys.modules")
+def test_trl_is_not_imported_for_fields_that_are_known_without_it() -> None:
+    code = ("import sys; from kit.settings import load; from kit.training import trl_fields; "
+            "passed = trl_fields.passed(load('params/laptop.yaml')); "
+            "assert passed == {'loss_type': 'dapo', 'weight_decay': 0.0} and 'trl' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -1,8 +1,9 @@
 """Kernels that start at once: forks of one process that has imported what the stages need.
 
 Torch, transformers and TRL take five seconds of a core to import, and a chain has a dozen stages. None of the kit's own modules
-is imported before the fork: a stage runs the code that is there when it begins. Where there is a GPU, kernels start on their own
-as ever, for a process that has touched it must not be forked.
+is imported before the fork: a stage runs the code that is there when it begins. A forked kernel, as 00_run_all's is in `make
+reproduce`, can ask the same process for others. Where there is a GPU, kernels start on their own as ever, for a process that has
+touched it must not be forked.
 """
 
 import atexit
@@ -10,7 +11,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import json
 import os
 import runpy
 import select
@@ -19,13 +19,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
-MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic", "ruamel.yaml",
-           "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
+MODULES = ("ipykernel.kernelapp", "IPython.display", "matplotlib.pyplot", "pandas", "scipy.stats", "pydantic.dataclasses",
+           "ruamel.yaml", "transformers.models.auto.modeling_auto", "transformers.models.qwen2.modeling_qwen2")
 LATER = ("datasets", "trl.trainer.grpo_trainer", "torch._dynamo", "seaborn.objects")  # not needed by notebook 01's
+# Idle threads sleep instead of spinning, and freed memory is kept for the next step: with two small models side by side that
+# halved the time of a step. Bars would be left over in the executed copies. Nothing is sent anywhere.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
+    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1",
+}
+LINE = "KIT_KERNELS"  # of a forked kernel: its process id, and the file descriptor at which it asks for others
 GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA; in Windows' Linux; AMD
 ONE = threading.Lock()  # threads ask at the same time
+STARTED: list[subprocess.Popen[bytes]] = []  # the process that is forked, where this one has started it
 
 
 class Forked:
@@ -51,15 +61,23 @@ class Forked:
 
 
 @functools.cache
-def parent() -> subprocess.Popen[str]:
-    """The process that is forked. It ends with this one, and its kernels with it (ipykernel looks for its parent)."""
-    return subprocess.Popen([sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def parent() -> Connection:
+    """The line to the process that is forked: asked for a kernel, it answers its process id. It ends when this process does, and
+    its kernels with it (ipykernel looks for its parent)."""
+    process, _, number = os.environ.get(LINE, "").partition(":")
+    if process == str(os.getpid()):
+        return Connection(int(number))
+    ours, its = Pipe()
+    with its:
+        STARTED.append(subprocess.Popen([sys.executable, "-P", "-m", __name__], stdin=its.fileno()))
+    return ours
 
 
 def fork_kernels() -> None:
-    """From now on jupyter_client's kernels in this process are forked, where that can be done."""
+    """From now on jupyter_client's kernels in this process have ENVIRONMENT, and are forked where that can be done."""
     from jupyter_client.provisioning import local_provisioner
 
+    os.environ.update(ENVIRONMENT | os.environ)
     if hasattr(os, "pidfd_open") and not any(map(os.path.exists, GPUS)):
         local_provisioner.launch_kernel = launch
         parent()  # imports while this process does other things
@@ -70,23 +88,38 @@ def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **giv
     from jupyter_client import launcher
 
     asked = {"argv": cmd[cmd.index("ipykernel_launcher"):], "env": env, "cwd": cwd or os.getcwd()}
-    with ONE, contextlib.suppress(OSError, ValueError):
-        parent().stdin.write(json.dumps(asked) + "\n")
-        parent().stdin.flush()
-        return Forked(int(parent().stdout.readline()))
+    with ONE, contextlib.suppress(OSError, EOFError):
+        parent().send(asked)
+        return Forked(parent().recv())
     return launcher.launch_kernel(cmd, env=env, cwd=cwd, **given)
 
 
 def main() -> None:
-    """The parent: imports, then forks a kernel for each line that it reads."""
+    """The parent: imports, then forks a kernel for each line that it reads, from who started it or from a kernel."""
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # ipykernel reads it when it is imported, and ends when this process does
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the kernels, each by itself
     load(MODULES)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that have ended leave nothing behind
-    for line in sys.stdin:
-        if os.fork() == 0:
-            become(**json.loads(line))
-        load(LATER)
+    lines = [Connection(0)]
+    while True:
+        for line in wait(lines):
+            try:
+                asked = line.recv()
+            except (EOFError, OSError):  # who asked has ended
+                if line is lines[0]:
+                    return
+                lines.remove(line)
+                continue
+            ours, its = Pipe()
+            if os.fork() == 0:
+                os.setsid()
+                line.send(os.getpid())
+                for other in (*lines, ours):
+                    other.close()
+                become(its, **asked)
+            its.close()
+            lines.append(ours)
+            load(LATER)
 
 
 def load(names: Sequence[str]) -> None:
@@ -96,19 +129,17 @@ def load(names: Sequence[str]) -> None:
     gc.freeze()
 
 
-def become(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
-    """Be the kernel that was asked for."""
+def become(line: Connection, argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
+    """Be the kernel that was asked for, with a `line` to ask for others."""
     from ipykernel import kernelbase
 
-    os.setsid()
-    print(os.getpid(), flush=True)
     nothing = os.open(os.devnull, os.O_RDWR)  # what a notebook prints goes to its messages; at its end libraries only grumble
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
-    os.environ.update(env)
+    os.environ.update(env | {LINE: f"{os.getpid()}:{line.fileno()}"})
     os.chdir(cwd)
     sys.argv = argv
     # Ours end by themselves, when a pipe closes or atexit; ipykernel would wait seconds for those that ignore its signals.

@@ -36,20 +36,13 @@ from kit.runs import catalog, files, fingerprint, manifest, paths
 from kit.settings import Config, KitError
 from kit.training import trl_fields, watch
 
-# For the kernels of the stages. Idle threads sleep instead of spinning, and freed memory is kept for the next step: with
-# two small models side by side that halved the time of a step. Bars would be left over in the executed copies. Nothing is sent
-# anywhere.
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "268435456",
-    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TQDM_DISABLE": "1",
-}
 KERNELS: set[Path] = set()  # connection files of the kernels that this process has started and that still run
 
 
 def run_notebook(config: Config) -> None:
     """Execute 00_run_all, the notebook that executes the others; what it prints is printed here. The run's folder is this
     command's and its kernels' alone, and what killed kernels have left in it is removed."""
+    kernels.fork_kernels()
     run = paths.of(config)
     with files.hold(run.root, run.shown):
         shutil.rmtree(run.kernels, ignore_errors=True)
@@ -272,8 +265,7 @@ def execute(stage: Stage, config: Config, **options: Any) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     connection.parent.mkdir(mode=0o700, exist_ok=True)  # in the system's /tmp those of killed runs would pile up
     connection.unlink(missing_ok=True)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(kernels.ENVIRONMENT | os.environ)
     if os.path.expanduser("~") == "~":  # a container's user without a home: Jupyter wants one
         os.environ["HOME"] = str(run.kernels.resolve())
     KERNELS.add(connection)

@@ -170,14 +170,15 @@ def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Picture:
     (title, source, date), figure = origin(config, name), draw(config, *of)
     shared = {"Title": title, "Source": source, "Description": f"{caption}\n{figure.get_label()}"}
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # layout and edges are worked out once, not at each of the draws that saving takes
     edges = figure.get_tightbbox().padded(0.1)
-    for suffix, more in (("svg", {"Date": date}), ("png", {"Creation Time": date, "Software": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=suffix, metadata=shared | more, bbox_inches=edges)
-        if not of:
-            with files.atomic(paths.of(config).figures / f"{name}.{suffix}", "wb") as file:
-                file.write(drawn.getvalue())
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # layout and edges are worked out once; with an engine saving would draw twice
+        for suffix, more in (("svg", {"Date": date}), ("png", {"Creation Time": date, "Software": None})):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix, metadata=shared | more, bbox_inches=edges)
+            if not of:
+                with files.atomic(paths.of(config).figures / f"{name}.{suffix}", "wb") as file:
+                    file.write(drawn.getvalue())
     plt.close(figure)  # else a notebook shows it as well
     return Picture(drawn.getvalue(), width=round(96 * edges.width), alt=f"{caption} {figure.get_label()}")
 

@@ -40,17 +40,22 @@ PLACES = ("gradient_checkpointing", "ddp_timeout", "vllm_gpu_memory_utilization"
           "trackio_static_space_id")
 
 
-def fields(config: Config) -> dict[str, Any]:
-    """Fields of `GRPOConfig` for which the kit has a default of its own, the official one where there is one, and those of
-    `training.trl`, which go before. `vllm_importance_sampling_correction` is on in TRL: it drops responses whose probabilities, a
-    product over all tokens, differ too much between trainer and vLLM: long ones first. The paper's code has no such thing."""
+def defaults(config: Config) -> dict[str, Any]:
+    """Fields of `GRPOConfig` for which the kit has a default of its own, the official one where there is one.
+    `vllm_importance_sampling_correction` is on in TRL: it drops responses whose probabilities, a product over all tokens, differ
+    too much between trainer and vLLM: long ones first. The paper's code has no such thing."""
     return {
         "loss_type": "bnpo", "weight_decay": 0.01, "scale_rewards": "group", "mask_truncated_completions": False,
         "use_bias_correction_kl": False, "gradient_checkpointing": config.model.dtype == "bfloat16", "ddp_timeout": 3600,
         "report_to": "none", "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
         "vllm_enable_sleep_mode": config.training.vllm == "colocate", "vllm_server_host": "127.0.0.1", "vllm_server_port": 8000,
         "vllm_importance_sampling_correction": False,
-    } | config.training.trl
+    }
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """The `defaults`, and the fields of `training.trl`, which go before."""
+    return defaults(config) | config.training.trl
 
 
 def check(config: Config) -> None:
@@ -60,11 +65,12 @@ def check(config: Config) -> None:
 
 
 def passed(config: Config) -> dict[str, Any]:
-    """The fields and their values, of the types that `GRPOConfig` gives them; TRL is not imported when there are none. KitError
-    when a field does not exist, is set from another key of params, or has a value of the wrong type."""
-    given = config.training.trl
-    if not given:
-        return {}
+    """The fields and their values, of the types that `GRPOConfig` gives them; TRL, which takes seconds, is imported only for
+    fields that are not known from the kit's own defaults. KitError when a field does not exist, is set from another key of
+    params, or has a value of the wrong type."""
+    given, own = config.training.trl, defaults(config)
+    if all(type(value) is type(own.get(name)) for name, value in given.items()):
+        return given
     from pydantic import TypeAdapter, ValidationError
     from trl import GRPOConfig
 
