@@ -210,6 +210,12 @@ def test_a_broken_gold_answer_is_named_and_never_wrong_in_silence(gold):
     assert re.match("problem aime-7: gold answer .* is unparseable", check_golds([gold], ["aime-7"])[0])
 
 
+def test_gold_answers_that_are_numbers_are_checked_without_a_worker(monkeypatch):
+    monkeypatch.setattr("kit.reward.workers.ask", lambda pairs: pytest.fail(f"a parser was asked about {pairs}"))
+    assert check_golds(["7", r"-\frac{3}{4}", "1.5e3", 27.0], "abcd") == []
+    assert [line[:9] for line in check_golds(["7", "8" * 3000, r"\frac{1}{"], "abc")] == ["problem b", "problem c"]
+
+
 @pytest.mark.parametrize("gold", [r"\frac{}{2}", r"x+\cdot 3", r"k\geslant 2", r"9^{9^{9^{9}}}"])
 def test_a_gold_answer_that_the_parser_cannot_read_is_named_too(gold):
     assert grade(r"\boxed{x^3}", gold).verdict == "unparseable gold"
