@@ -248,8 +248,10 @@ def test_each_further_seed_has_a_params_file_that_differs_in_the_seed_alone(tmp_
     monkeypatch.setenv("KIT_RESULTS", str(tmp_path / "results"))
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {ROOT / 'params' / 'smoke.yaml'}\nrun: mine\nseeds: [7, 8]\n")
+    (tmp_path / "mine.csv").touch()
     first = load(file)
     for other, seed in zip(seeds.write_params(first), (7, 8), strict=True):
         read = load(other.file)
         assert read == other and (read.run, read.seed, read.seeds) == (f"mine-seed{seed}", seed, ())
         assert dataclasses.replace(read, run="mine", seed=first.seed, seeds=(7, 8), file=first.file) == first
+        assert paths.given(read, "mine.csv").samefile(tmp_path / "mine.csv"), "what lies beside the file that was written"

@@ -7,7 +7,7 @@ the 99 % prediction interval of one new run:
     mean ± t sd / sqrt(n)            the method        (t: Student's quantile of n - 1 degrees of freedom)
     mean ± t sd sqrt(1 + 1 / n)      one new run       (Hahn and Meeker 1991, section 4.7)
 
-99 %, since a run has 27 such figures: at 95 % most runs would have one outside by chance.
+99 %, since a run has 28 such figures: at 95 % most runs would have one outside by chance.
 
 Lengths and their changes on the scale of logarithms, since they are skewed. A range reaches at least as far as the n runs do:
 some figures have two modes, such as a schedule with which now and then no checkpoint passes. Between the least and the largest

@@ -30,7 +30,7 @@ put there; `data.folder` in params).
 import os
 from pathlib import Path
 
-from kit.settings import HOME, ROOT, Config
+from kit.settings import HOME, ROOT, Config, read_yaml
 
 
 class RunPaths:
@@ -90,6 +90,10 @@ def cached(name: str, revision: str | None) -> Path:
 
 
 def given(config: Config, path: str) -> Path:
-    """A path written in a params file: absolute, or relative to the file's folder or to the project."""
-    beside = (ROOT / config.file).parent / Path(path).expanduser()
+    """A path written in a params file: absolute, or relative to the file's folder or to the project. What is in the results is a
+    further seed's file (evaluation/seeds), which extends the one that was written."""
+    file = (ROOT / config.file).resolve()
+    if file.is_file() and file.is_relative_to(results().resolve()):
+        file = file.parent / str(read_yaml(file).get("extends", file.name))
+    beside = file.parent / Path(path).expanduser()
     return beside if beside.exists() else HOME / Path(path).expanduser()
