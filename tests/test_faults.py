@@ -24,6 +24,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from conftest import small_chain
 from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.provisioning import local_provisioner
 
@@ -283,6 +284,17 @@ def test_an_interrupt_stops_the_kernels_of_all_running_stages_at_once_and_is_tol
     for stage in (one, two):
         said = runner.resumption(files.read_json(markers / f"{stage.name}.json"), inputs_of(config, stage, {}), {})[1]
         assert said == "continues where it stopped"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    chain = small_chain(tmp_path)
+    chain.start()
+    while chain.process.poll() is None and "01_base_model: starts" not in chain.printed:
+        time.sleep(0.1)
+    os.killpg(chain.process.pid, signal.SIGINT)  # as a terminal does
+    assert chain.end() == 130
+    assert chain.printed.endswith("interrupted; the same command goes on where it stopped") and "Traceback" not in chain.printed
 
 
 def test_the_stop_button_shows_one_line_and_no_traceback(

@@ -58,11 +58,6 @@ def test_the_number_of_seeds_that_show_two_points() -> None:
     assert reference.seeds_needed(0.0) == 2
 
 
-def test_more_than_one_of_twelve_runs_is_hardly_ever_outside_by_chance() -> None:
-    """0.99^12 = 0.88638 for none outside, 12 x 0.01 x 0.99^11 = 0.10744 for one: 27 x 0.00617 = 0.17 figures."""
-    assert reference.unlucky(27, 12) == pytest.approx(0.1667, abs=0.0002)
-
-
 def test_a_value_is_inside_as_far_as_its_shown_digits_tell() -> None:
     figure = {"quantity": "accuracy change", "from": -1.0, "to": 1.0}
     assert reference.inside(1.04, figure) and not reference.inside(1.06, figure)

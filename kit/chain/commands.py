@@ -1,6 +1,7 @@
 """The one command line: `python -m kit COMMAND …`. A user's mistake is told in a line of `error: …`, with exit code 1."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -175,5 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would show the traceback of what was cut off
         print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         return 130

@@ -137,12 +137,6 @@ def held(made: dict[str, Any]) -> dict[str, list[bool]]:
     return found
 
 
-def unlucky(figures: int, runs: int) -> float:
-    """Of how many `figures` more than one of `runs` new runs is outside by chance, where each range holds 99 of 100 runs
-    (binomial)."""
-    return figures * (1 - NEW_RUN**runs - runs * (1 - NEW_RUN) * NEW_RUN ** (runs - 1))
-
-
 def _worked_out(made: dict[str, Any]) -> dict[str, Any]:
     """A reference whose figures have their intervals, without those that some seeds do not have, such as a length that the
     budget-forcing curve reaches with some only."""

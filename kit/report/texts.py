@@ -76,8 +76,7 @@ def reference_blocks(made: dict[str, Any]) -> dict[str, str]:
     control = next(label for label, free in ends.items() if free)
     return {page: render("reference.md", page=page, made=made, rows=rows, needed=reference.seeds_needed, control=control,
                          against={label: reference.apart(made, label, control) for label, free in ends.items() if not free},
-                         median=np.median, unlucky=reference.unlucky,
-                         held=reference.held(made) if "more" in made else {}).strip()
+                         median=np.median, held=reference.held(made) if "more" in made else {}).strip()
             for page in ("README.md", "notebooks/README.md")}
 
 
