@@ -75,12 +75,12 @@ def parent() -> Connection:
 
 def fork_kernels() -> None:
     """From now on jupyter_client's kernels in this process have ENVIRONMENT, and are forked where that can be done."""
-    from jupyter_client.provisioning import local_provisioner
-
     os.environ.update(ENVIRONMENT | os.environ)
     if hasattr(os, "pidfd_open") and not any(map(os.path.exists, GPUS)):
-        local_provisioner.launch_kernel = launch
         parent()  # imports while this process does other things
+        from jupyter_client.provisioning import local_provisioner
+
+        local_provisioner.launch_kernel = launch
 
 
 def launch(cmd: list[str], *, env: dict[str, str], cwd: str | None = None, **given: Any) -> Any:
