@@ -169,7 +169,7 @@ def show(draw: Callable[..., Figure], config: Config, *of: Any) -> Picture:
     name, caption = draw.__name__, " ".join(inspect.getdoc(draw).split("\n\n")[0].split())
     (title, source, date), figure = origin(config, name), draw(config, *of)
     shared = {"Title": title, "Source": source, "Description": f"{caption}\n{figure.get_label()}"}
-    figure.draw_without_rendering()
+    figure.get_layout_engine().execute(figure)
     edges = figure.get_tightbbox().padded(0.1)
     with plt.rc_context({"figure.constrained_layout.use": False}):
         figure.set_layout_engine(None)  # layout and edges are worked out once; with an engine saving would draw twice
