@@ -89,13 +89,11 @@ def pool_is_alive() -> bool:
     return grade(rf"\boxed{{\sin({time.monotonic_ns()})^2}}", "x^2+1").verdict == "wrong"
 
 
-def test_answers_that_never_end_are_timeouts_within_three_seconds_each():
-    assert timed(r"\boxed{9^{9^{9^{8}}}}", r"\frac{\sqrt{3}}{2}") < ("timeout", LONGEST)
-    began = time.monotonic()
-    grades = grade_many([rf"\boxed{{{answer}}}" for answer in NEVER_ENDING.values()], [r"\frac{\sqrt{3}}{2}"] * len(NEVER_ENDING))
-    seconds = time.monotonic() - began
-    assert {name: g.verdict for name, g in zip(NEVER_ENDING, grades, strict=True)} == dict.fromkeys(NEVER_ENDING, "timeout")
-    assert seconds < LONGEST * len(NEVER_ENDING)
+@pytest.mark.parametrize("name", NEVER_ENDING)
+def test_an_answer_that_never_ends_is_a_timeout_within_three_seconds(name):
+    verdict, seconds = timed(rf"\boxed{{{NEVER_ENDING[name]}}}", r"\frac{\sqrt{3}}{2}")
+    assert verdict == "timeout"
+    assert seconds < LONGEST
 
 
 def test_hostile_text_is_wrong_or_no_answer_within_three_seconds():

@@ -217,7 +217,7 @@ def test_the_whole_chain_runs_on_the_file_as_it_was_written(own: Path, tmp_path:
     for name, count in (("train", 20), ("test", 6)):
         (tmp_path / f"{name}.csv").write_text("".join((own / f"{name}.csv").read_text().splitlines(keepends=True)[: count + 1]))
     few = ["--train", str(tmp_path / "train.csv"), "--test", str(tmp_path / "test.csv")]
-    path = written(own, "own-model-chain", *few, "--limits", "12", "--steps", "1")
+    path = written(own, "own-model-chain", *few, "--limits", "12", "--steps", "2")
     try:
         chain = Chain(path, tmp_path / "results")
         chain.start(runner=False)
